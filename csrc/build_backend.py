@@ -1,0 +1,93 @@
+"""scikit-build-core, plus two things: torch is asked for only where there is none, and the build says what it found.
+
+A plain ``requires = ["torch"]`` would make pip download a second torch (2.6 GB) into the isolated build
+environment, and the kernels would be built against that one instead of the user's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from scikit_build_core import build as _build
+from scikit_build_core.build import *  # noqa: F403
+
+_OLDEST_TORCH = "2.11"
+# -I ignores PYTHONPATH, through which pip isolates the build: this interpreter sees the environment's own torch.
+_PROBE = "import importlib.metadata as m; print(m.version('torch'))"
+
+
+def _environment_torch() -> str | None:
+    """Version of the torch that the target environment has, None where it has none."""
+    found = subprocess.run([sys.executable, "-I", "-c", _PROBE], capture_output=True, text=True)
+    return found.stdout.strip() if found.returncode == 0 else None
+
+
+def _too_old(version: str) -> bool:
+    numbers = [int(part) for part in version.split("+")[0].split(".")[:2]]
+    return numbers < [int(part) for part in _OLDEST_TORCH.split(".")]
+
+
+def _torch_requirement() -> list[str]:
+    version = _environment_torch()
+    if version is None:
+        return [f"torch>={_OLDEST_TORCH}"]
+    if _too_old(version):
+        raise SystemExit(
+            f"wtal needs torch >= {_OLDEST_TORCH}, but {sys.prefix} has torch {version}: run "
+            f"'pip install --upgrade torch torchvision open_clip_torch' first"
+        )
+    return []
+
+
+def _say(text: str) -> None:
+    """Print to the build log, and to the terminal, because pip hides the log unless it gets -v."""
+    print(text, file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError), open("/dev/tty", "w") as terminal:
+        terminal.write(f"\r{text}\n")
+
+
+def _announce() -> None:
+    reports = sorted(Path("build").glob("*/wtal_build.json"), key=lambda path: path.stat().st_mtime)
+    if not reports:
+        return
+    facts = json.loads(reports[-1].read_text())
+    kernels = f"in, nvcc {facts['cuda']} for {facts['cuda_architectures']}" if facts["cuda"] else "LEFT OUT"
+    _say(f"wtal: built against torch {facts['torch']} ({facts['torch_root']}); CUDA kernels {kernels}")
+    if not facts["cuda"] and not facts["cuda_declined"]:
+        _say(
+            "wtal: no nvcc was found, so this build runs on the CPU only; put nvcc on PATH (or set CUDACXX) "
+            "and reinstall, or pass -C cmake.define.WTAL_CUDA=OFF to silence this line"
+        )
+
+
+def get_requires_for_build_wheel(config_settings: dict[str, Any] | None = None) -> list[str]:
+    return [*_build.get_requires_for_build_wheel(config_settings), *_torch_requirement()]
+
+
+def get_requires_for_build_editable(config_settings: dict[str, Any] | None = None) -> list[str]:
+    return [*_build.get_requires_for_build_editable(config_settings), *_torch_requirement()]
+
+
+def build_wheel(
+    wheel_directory: str,
+    config_settings: dict[str, Any] | None = None,
+    metadata_directory: str | None = None,
+) -> str:
+    wheel = _build.build_wheel(wheel_directory, config_settings, metadata_directory)
+    _announce()
+    return wheel
+
+
+def build_editable(
+    wheel_directory: str,
+    config_settings: dict[str, Any] | None = None,
+    metadata_directory: str | None = None,
+) -> str:
+    wheel = _build.build_editable(wheel_directory, config_settings, metadata_directory)
+    _announce()
+    return wheel

@@ -1,0 +1,17 @@
+// How argument checks of all ops print what they got.
+#pragma once
+#include <torch/csrc/stable/tensor.h>
+
+#include <string>
+
+namespace wtal {
+
+inline std::string shape_of(const torch::stable::Tensor& tensor) {
+  std::string text = "[";
+  for (int64_t dim = 0; dim < tensor.dim(); ++dim) {
+    text += (dim ? ", " : "") + std::to_string(tensor.size(dim));
+  }
+  return text + "]";
+}
+
+}  // namespace wtal

@@ -1,0 +1,1 @@
+"""Data sets: layouts on disk, annotations, features, batches."""

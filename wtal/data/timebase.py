@@ -1,0 +1,52 @@
+"""Where snippets lie in time: the one place that turns snippet indices into seconds and back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+Number = TypeVar("Number", float, np.ndarray)
+
+
+@dataclass(frozen=True)
+class Timebase:
+    """A grid of snippets: snippet ``i`` sees the frames ``[i * stride, i * stride + window)`` at ``fps``.
+
+    Its centre is ``(i * stride + window / 2) / fps`` (ActionFormer's formula). A segment ``[start, end)`` of snippet
+    indices reaches from edge to edge, and an edge lies half a stride before its snippet's centre. With
+    ``stride == window`` (W-TALC, BaSNet: 16 at 25 fps) this is the familiar ``i * 16 / 25``.
+
+    Attributes:
+        fps: frames a second of the frames that the features were computed from.
+        stride: frames from one snippet to the next.
+        window: frames that one snippet sees.
+    """
+
+    fps: float
+    stride: float = 16.0
+    window: float = 16.0
+
+    def __post_init__(self) -> None:
+        for name in ("fps", "stride", "window"):
+            value = getattr(self, name)
+            if not (np.isfinite(value) and value > 0):
+                raise ValueError(f"{name} must be a positive number, got {value!r}")
+
+    @property
+    def snippets_per_second(self) -> float:
+        """Density of the grid."""
+        return self.fps / self.stride
+
+    def edge(self, index: Number) -> Number:
+        """Second at which snippet ``index`` begins to own time, and ``index - 1`` ceases to."""
+        return (index * self.stride + 0.5 * (self.window - self.stride)) / self.fps
+
+    def center(self, index: Number) -> Number:
+        """Second in the middle of snippet ``index``."""
+        return (index * self.stride + 0.5 * self.window) / self.fps
+
+    def position(self, second: Number) -> Number:
+        """The inverse of :meth:`edge`, a real number: snippet ``floor(position(s))`` owns second ``s``."""
+        return (second * self.fps - 0.5 * (self.window - self.stride)) / self.stride

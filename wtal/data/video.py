@@ -1,0 +1,83 @@
+"""The records that every part of wtal passes around: a video, its action instances, and a set of videos."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from wtal.data.timebase import Timebase
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One annotated action: ``start`` and ``end`` in seconds, ``label`` a class name."""
+
+    start: float
+    end: float
+    label: str
+
+
+@dataclass(frozen=True)
+class Video:
+    """One video of a data set.
+
+    Attributes:
+        id: the name that annotation files and feature files share.
+        subset: ``"train"`` or ``"test"``.
+        labels: the classes that occur, sorted; all that training sees.
+        timebase: where its I3D snippets lie in time.
+        i3d: the files whose rows, side by side, are the I3D features ``[T, D]`` (RGB and flow may be apart).
+        clip: the file with the CLIP features ``[T', D']``, None where there are none.
+        duration: seconds; None where the annotations do not say.
+        instances: ground truth, None for a video without temporal annotation. Never read in training.
+    """
+
+    id: str
+    subset: str
+    labels: tuple[str, ...]
+    timebase: Timebase
+    i3d: tuple[Path, ...]
+    clip: Path | None = None
+    duration: float | None = None
+    instances: tuple[Instance, ...] | None = None
+
+
+@dataclass(frozen=True)
+class VideoSet:
+    """A data set: its classes in index order and its videos.
+
+    Attributes:
+        name: for people, e.g. ``"thumos14"``.
+        layout: ``"wtalc"``, ``"basnet"``, ``"actionformer"`` or ``"own"``.
+        classes: class names; a class's position is its index everywhere.
+        videos: all videos whose features are there.
+        text_features: ``[C, D']`` float32, unit norm, in the space of the CLIP features, where the data set brings
+            them in place of class names for CLIP to encode.
+        missing: ids left out because their features were not found (``--allow-missing``).
+    """
+
+    name: str
+    layout: str
+    classes: tuple[str, ...]
+    videos: tuple[Video, ...]
+    text_features: np.ndarray | None = None
+    missing: tuple[str, ...] = ()
+
+    def subset(self, name: str) -> tuple[Video, ...]:
+        """The videos of one subset, in the data set's order."""
+        return tuple(video for video in self.videos if video.subset == name)
+
+    def multi_hot(self, video: Video) -> np.ndarray:
+        """Video-level labels of one video: ``[C]`` float32 of zeros and ones."""
+        target = np.zeros(len(self.classes), dtype=np.float32)
+        target[[self.classes.index(label) for label in video.labels]] = 1.0
+        return target
+
+    def __iter__(self) -> Iterator[Video]:
+        return iter(self.videos)
+
+    def __len__(self) -> int:
+        return len(self.videos)

@@ -1,0 +1,1 @@
+"""The two branches, CBP and VLP, and the blocks that they share."""

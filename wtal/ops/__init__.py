@@ -1,0 +1,1 @@
+"""The ops: one native kernel each for CPU and CUDA, and one Python face each."""
