@@ -105,7 +105,7 @@ def test_faults_are_named(tmp_path, text: str, message: str) -> None:
 
 
 def test_a_missing_file_is_named(tmp_path) -> None:
-    with pytest.raises(WtalError, match="nowhere.toml"):
+    with pytest.raises(WtalError, match=r"nowhere\.toml"):
         load_recipe(tmp_path / "nowhere.toml")
 
 
