@@ -59,14 +59,12 @@ def test_pseudo_labels_are_ranks_within_video_and_class(batch, one, other):
                     below = sum((v, i) < (values[t], t) for i, v in enumerate(values))
                     quantile = (below + 0.5) / length
                     expected = 1 if quantile > foreground else 0 if quantile < background else -1
-                    if quantile < background and quantile > foreground:
-                        pytest.fail("thresholds out of order")
                 assert out[b, t, c] == expected, (b, t, c)
 
 
-def test_a_single_snippet_is_ignored():
+def test_a_single_snippet_has_the_middle_rank():
     out = pseudo_labels(torch.zeros(1, 1, 2), torch.tensor([1]), torch.tensor([[1.0, 0.0]]), 0.85, 0.6)
-    assert out.tolist() == [[[0, 0]]]  # rank 1/2 lies below .6; the absent class is 0 anyway
+    assert out.tolist() == [[[0, 0]]]
     out = pseudo_labels(torch.zeros(1, 1, 2), torch.tensor([1]), torch.tensor([[1.0, 0.0]]), 0.85, 0.5)
     assert out.tolist() == [[[-1, 0]]]
 

@@ -131,10 +131,7 @@ class _Encoder(nn.Module):
     def forward(self, x: Tensor, end: Tensor) -> Tensor:
         dtype = self.transformer.get_cast_dtype()
         x = x.to(dtype) + self.positional_embedding.to(dtype)
-        if hasattr(self.transformer, "batch_first"):
-            x = self.transformer(x, attn_mask=self.attn_mask)
-        else:  # open_clip before 2.25 puts time first
-            x = self.transformer(x.transpose(0, 1), attn_mask=self.attn_mask).transpose(0, 1)
+        x = self.transformer(x, attn_mask=self.attn_mask)
         x = self.ln_final(x[torch.arange(len(x), device=x.device), end])
         if isinstance(self.text_projection, nn.Parameter):
             return x @ self.text_projection

@@ -36,8 +36,8 @@ class PromptedTextFeatures(nn.Module):
 
     The prompts surround random name tokens of each class in a small random Transformer, which is frozen as
     CLIP's text encoder would be. A linear readout of its last token, fitted by ridge regression and completed
-    by what the fit leaves over, reproduces the given features exactly as long as the prompts have their
-    initial values.
+    by what the fit leaves over, reproduces the given features exactly while the prompts have their initial
+    values. It spans what the classes differ in: with a single class the prompts change nothing.
 
     Args:
         features: ``[C, D]`` the data set's text features.
