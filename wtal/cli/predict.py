@@ -63,7 +63,7 @@ def command(arguments: Sequence[str]) -> int:
     from rich.console import Console
 
     from wtal.apply import detect_in_folder
-    from wtal.data.predictions import check_writable, write_predictions
+    from wtal.data.predictions import write_predictions
     from wtal.data.timebase import Timebase
     from wtal.errors import WtalError
 
@@ -71,7 +71,8 @@ def command(arguments: Sequence[str]) -> int:
         timebase = Timebase(options.fps, options.stride, options.window)
     except ValueError as error:
         raise WtalError(f"--fps, --stride or --window: {error}") from None
-    check_writable(options.out)
+    if options.out.suffix not in (".json", ".csv") or not options.out.parent.is_dir():
+        raise WtalError(f"--out {options.out}: expected a .json or .csv file in an existing folder")
     found = detect_in_folder(options.model, options.features, options.clip, timebase, options.branch, options.device)
     write_predictions(options.out, found)
     if not options.quiet:
