@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from wtal.data.synthetic.events import Events, Span, SnippetKind, draw_events, draw_instances
+from wtal.data.synthetic.events import Events, SnippetKind, Span, draw_events, draw_instances
 from wtal.data.synthetic.features import clip_features, i3d_features
 from wtal.data.synthetic.folder import build_folder
 from wtal.data.synthetic.layouts import (
@@ -147,9 +147,7 @@ def synthetic_dataset(
     return build_folder(directory, description, fill)
 
 
-def _record(
-    video_id: str, subset: str, video: SyntheticVideo, layout: Layout, classes: tuple[str, ...]
-) -> Record:
+def _record(video_id: str, subset: str, video: SyntheticVideo, layout: Layout, classes: tuple[str, ...]) -> Record:
     time = grid(layout)
     # The seconds are whole hundredths: rounding takes away what binary fractions add.
     instances = tuple(

@@ -84,9 +84,7 @@ class Events:
         return len(self.kinds)
 
 
-def draw_instances(
-    size: SizeParameters, events: EventParameters, rng: np.random.Generator
-) -> tuple[int, list[Span]]:
+def draw_instances(size: SizeParameters, events: EventParameters, rng: np.random.Generator) -> tuple[int, list[Span]]:
     """Draw a video's length and instances; no two instances touch.
 
     Returns:
@@ -182,7 +180,7 @@ def _draw_contexts(
         lone.append(int(rng.integers(num_classes)))
     free = kinds == SnippetKind.BACKGROUND
     for label in lone:
-        length = _stretch(rng.integers(p.lone_min, p.lone_max + 1), pace)
+        length = _stretch(int(rng.integers(p.lone_min, p.lone_max + 1)), pace)
         place = _place(free, length, rng)
         if place is not None:
             occupy(place, place + length, label)
@@ -196,7 +194,7 @@ def _draw_distractors(
     distractors = []
     free = kinds == SnippetKind.BACKGROUND
     for _ in range(rng.poisson(abundance * p.distractors)):
-        length = _stretch(rng.integers(p.distractor_min, p.distractor_max + 1), pace)
+        length = _stretch(int(rng.integers(p.distractor_min, p.distractor_max + 1)), pace)
         prototype = int(rng.integers(p.distractor_prototypes))
         phase = int(rng.integers(2)) if rng.random() < p.distractor_phase else None
         start = _place(free, length, rng)
@@ -207,7 +205,7 @@ def _draw_distractors(
 
 
 def _stretch(length: int, pace: float) -> int:
-    return max(1, round(float(length) * pace))
+    return max(1, round(length * pace))
 
 
 def _place(free: np.ndarray, length: int, rng: np.random.Generator) -> int | None:

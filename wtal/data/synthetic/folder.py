@@ -83,9 +83,7 @@ def _is_there(directory: Path, wanted: dict[str, Any]) -> bool:
     if not directory.exists() or (directory.is_dir() and not any(directory.iterdir())):
         return False
     if not (directory / DESCRIPTION).is_file():
-        raise WtalError(
-            f"{directory}: holds something that wtal did not generate, expected an empty or a new folder"
-        )
+        raise WtalError(f"{directory}: holds something that wtal did not generate, expected an empty or a new folder")
     found = read_description(directory)
     if found == wanted:
         return True

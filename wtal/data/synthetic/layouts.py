@@ -108,7 +108,7 @@ def _write_wtalc(root: Path, records: Sequence[Record], classes: Sequence[str]) 
     save_array(folder / "duration.npy", np.array([[record.duration] for record in records]))
     save_array(folder / "original_fps.npy", np.full(len(records), FPS))
     save_array(folder / "extracted_fps.npy", np.full(len(records), 10))  # misleading in the real files too
-    objects = {
+    objects: dict[str, Sequence[object]] = {
         "segments": [[[i.start, i.end] for i in record.instances] for record in records],
         "labels": [[i.label.encode() for i in record.instances] for record in records],
         "labels_all": [[label.encode() for label in record.labels] for record in records],
@@ -121,9 +121,7 @@ def _write_basnet(root: Path, records: Sequence[Record], classes: Sequence[str])
     database = {
         record.id: {
             "subset": record.subset,
-            "annotations": [
-                {"segment": [str(i.start), str(i.end)], "label": i.label} for i in record.instances
-            ],
+            "annotations": [{"segment": [str(i.start), str(i.end)], "label": i.label} for i in record.instances],
         }
         for record in records
     }

@@ -196,7 +196,9 @@ class Parameters:
         for name in ("classes", "training_videos", "test_videos", "min_snippets", "i3d_dim", "clip_dim"):
             _expect(getattr(size, name) >= 1, f"size.{name}", getattr(size, name), "at least 1")
         _expect(size.i3d_dim % 2 == 0, "size.i3d_dim", size.i3d_dim, "an even number")
-        _expect(size.max_snippets >= size.min_snippets, "size.max_snippets", size.max_snippets, "not below min_snippets")
+        _expect(
+            size.max_snippets >= size.min_snippets, "size.max_snippets", size.max_snippets, "not below min_snippets"
+        )
         _expect(events.duration_min >= 1, "events.duration_min", events.duration_min, "at least 1")
         _expect(
             events.duration_min <= events.duration_max < size.min_snippets,

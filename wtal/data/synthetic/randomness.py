@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from enum import IntEnum
+from itertools import pairwise
 
 import numpy as np
 
@@ -51,7 +52,7 @@ def ar1(rng: np.random.Generator, length: int, dim: int, correlation: float) -> 
     noise *= np.float32(dim**-0.5)
     noise[1:] *= np.float32((1.0 - correlation**2) ** 0.5)
     step = np.empty(dim, dtype=np.float32)
-    for before, row in zip(noise[:-1], noise[1:], strict=True):
+    for before, row in pairwise(noise):
         np.multiply(before, np.float32(correlation), out=step)
         row += step
     return noise
