@@ -1,8 +1,8 @@
 """Reads ``.npy`` files without trusting them: bounded by their size, running nothing that they ask for.
 
-``np.load(allow_pickle=True)`` runs any program that somebody put into the file. Object arrays (the features and
-annotations of W-TALC) need a pickle, so they are read here by an unpickler that can make NumPy arrays, dtypes
-and scalars, text, numbers, lists, tuples and dicts, and has nothing else to call.
+``np.load(allow_pickle=True)`` runs any program that somebody put into the file. Object arrays (W-TALC features
+and annotations) need a pickle, so they are read here by an unpickler that can make NumPy arrays, dtypes and
+scalars, text, numbers, lists, tuples and dicts, and has nothing else to call.
 """
 
 from __future__ import annotations
@@ -183,12 +183,19 @@ def _encode(text: object, encoding: object = None) -> bytes:
     return text.encode("latin1")  # how Python 3 writes bytes into a pickle of protocol 2
 
 
-_CALLABLE: dict[tuple[str, str], Any] = {("_codecs", "encode"): _encode}
+def _empty_bytes() -> bytes:
+    return b""  # ... and no bytes at all
+
+
+_CALLABLE: dict[tuple[str, str], Any] = {
+    ("_codecs", "encode"): _encode,
+    ("__builtin__", "bytes"): _empty_bytes,
+    ("numpy", "ndarray"): _ARRAY_TYPE,
+    ("numpy", "dtype"): _dtype,
+}
 for _module in ("numpy.core.multiarray", "numpy._core.multiarray"):
     _CALLABLE[_module, "_reconstruct"] = _reconstruct
     _CALLABLE[_module, "scalar"] = _scalar
-_CALLABLE["numpy", "ndarray"] = _ARRAY_TYPE
-_CALLABLE["numpy", "dtype"] = _dtype
 
 
 # The unpickler in Python, not the one in C: its memo is a dict, so that a flipped byte in a memo index does
