@@ -91,7 +91,8 @@ def test_objects_of_every_protocol(tmp_path: Path, protocol: int) -> None:
     )
     (tmp_path / "a.npy").write_bytes(with_pickle(pickle.dumps(array, protocol), array.shape))
     loaded = load_npy(tmp_path / "a.npy")
-    for ours, theirs in zip(loaded, array, strict=True):
+    reference = np.load(tmp_path / "a.npy", allow_pickle=True)
+    for ours, theirs in zip(loaded, reference, strict=True):
         assert type(ours) is type(theirs)
         if isinstance(theirs, np.ndarray):
             assert ours.dtype == theirs.dtype
@@ -165,7 +166,9 @@ def test_hostile_pickles_are_refused(tmp_path: Path, payload: bytes) -> None:
 def test_a_huge_object_shape_is_refused_before_it_is_allocated(tmp_path: Path) -> None:
     payload = pickle.dumps(np.empty(1, dtype=object), 2)
     assert payload.count(b"K\x01K\x01\x85") == 1
-    message = refused(tmp_path / "a.npy", with_pickle(payload.replace(b"K\x01K\x01\x85", b"K\x01J\xff\xff\xff\x7f\x85")))
+    message = refused(
+        tmp_path / "a.npy", with_pickle(payload.replace(b"K\x01K\x01\x85", b"K\x01J\xff\xff\xff\x7f\x85"))
+    )
     assert "1 objects" in message
 
 
@@ -179,8 +182,7 @@ def test_faults_name_the_file_and_what_was_expected(tmp_path: Path) -> None:
     assert "version" in refused(path, good[:8])
     assert "version (3, 0)" in refused(path, good[:6] + b"\3" + good[7:])
     assert "header" in refused(path, good[:40])
-    assert "truncated" in refused(path, good.replace(b"(4, 2)", b"(9**99, 2)"[:6]) if False else good[:-32])
-    assert "expected 7" in refused(path, good.replace(b"(4, 2), }   ", b"(9999999999, 7), }"[:12] + b"") [: len(good)]) if False else True
+    assert "truncated: 0 bytes" in refused(path, good[:-32])
     with pytest.raises(WtalError, match="no such file"):
         load_npy(tmp_path / "none.npy")
     with pytest.raises(WtalError, match="cannot be read"):
@@ -203,10 +205,6 @@ def test_structured_arrays_are_refused(tmp_path: Path) -> None:
     assert "expected an array of numbers" in message
 
 
-def same(left: object, right: object) -> bool:
-    return repr(left) == repr(right)
-
-
 FUZZED = [
     saved(np.arange(6, dtype=np.float32).reshape(3, 2)),
     saved(np.array([b"video_test_0000004", b"x"])),
@@ -217,7 +215,9 @@ FUZZED = [
 
 @settings(deadline=None, max_examples=300)
 @given(data=st.data())
-def test_damaged_files_give_what_numpy_gives_or_one_clear_error(data: st.DataObject, tmp_path_factory) -> None:
+def test_damaged_files_give_what_numpy_gives_or_one_clear_error(
+    data: st.DataObject, tmp_path_factory
+) -> None:
     content = bytearray(data.draw(st.sampled_from(FUZZED)))
     for _ in range(data.draw(st.integers(1, 3))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
@@ -238,8 +238,10 @@ def test_damaged_files_give_what_numpy_gives_or_one_clear_error(data: st.DataObj
     assert loaded.tobytes() == reference.tobytes()
 
 
-def test_real_annotation_files(wtalc_folder: Path) -> None:
-    for path in sorted(wtalc_folder.glob("*.npy")):
+def test_real_annotation_files(real_data: Path) -> None:
+    paths = sorted((real_data / "thumos14/wtalc/Thumos14reduced-Annotations").glob("*.npy"))
+    assert len(paths) == 9
+    for path in paths:
         loaded = load_npy(path)
         reference = np.load(path, allow_pickle=True, encoding="bytes")
         assert loaded.dtype == reference.dtype

@@ -1,8 +1,8 @@
 """Reads ``.npy`` files without trusting them: bounded by their size, running nothing that they ask for.
 
-``np.load(allow_pickle=True)`` runs any program that somebody put into the file. Object arrays (the features and
-annotations of W-TALC) need a pickle, so they are read here by an unpickler that can make NumPy arrays, dtypes
-and scalars, text, numbers, lists, tuples and dicts, and has nothing else to call.
+``np.load(allow_pickle=True)`` runs any program that somebody put into the file. Object arrays (W-TALC features
+and annotations) need a pickle, so they are read here by an unpickler that can make NumPy arrays, dtypes and
+scalars, text, numbers, lists, tuples and dicts, and has nothing else to call.
 """
 
 from __future__ import annotations
@@ -72,9 +72,7 @@ def _read_header(file: BinaryIO, size: int, path: Path) -> tuple[tuple[int, ...]
         raise WtalError(f"{path}: not a .npy file: begins with {start[:6]!r}, expected {_MAGIC!r}")
     version = (start[6], start[7]) if len(start) == 12 else None
     if version not in ((1, 0), (2, 0)):
-        raise WtalError(
-            f"{path}: .npy format version {version}, expected 1.0 or 2.0 in a file of 12 bytes or more"
-        )
+        raise WtalError(f"{path}: .npy format version {version}, expected 1.0 or 2.0 in a file of 12 bytes or more")
     length = struct.unpack("<H", start[8:10])[0] if version == (1, 0) else struct.unpack("<I", start[8:12])[0]
     if length > min(size, _LONGEST_HEADER):
         raise WtalError(f"{path}: damaged: a header of {length} bytes in a file of {size}")
@@ -100,13 +98,9 @@ def _read_objects(file: _Bounded, shape: tuple[int, ...], path: Path) -> np.ndar
         raise WtalError(f"{path}: refused: {_line(error)}; expected NumPy arrays and nothing else") from None
     except Exception as error:  # a damaged pickle surfaces as almost anything
         kind = type(error).__name__
-        raise WtalError(
-            f"{path}: damaged or truncated pickle ({kind}: {_line(error)}), expected objects"
-        ) from None
+        raise WtalError(f"{path}: damaged or truncated pickle ({kind}: {_line(error)}), expected objects") from None
     if not isinstance(array, np.ndarray) or array.dtype != object or array.size != math.prod(shape):
-        raise WtalError(
-            f"{path}: its pickle holds {_line(type(array))}, expected an object array of {list(shape)}"
-        )
+        raise WtalError(f"{path}: its pickle holds {_line(type(array))}, expected an object array of {list(shape)}")
     if file.left:
         raise WtalError(f"{path}: is longer than its pickle by {file.left} bytes")
     return array.reshape(shape)
@@ -183,12 +177,19 @@ def _encode(text: object, encoding: object = None) -> bytes:
     return text.encode("latin1")  # how Python 3 writes bytes into a pickle of protocol 2
 
 
-_CALLABLE: dict[tuple[str, str], Any] = {("_codecs", "encode"): _encode}
+def _empty_bytes() -> bytes:
+    return b""  # ... and no bytes at all
+
+
+_CALLABLE: dict[tuple[str, str], Any] = {
+    ("_codecs", "encode"): _encode,
+    ("__builtin__", "bytes"): _empty_bytes,
+    ("numpy", "ndarray"): _ARRAY_TYPE,
+    ("numpy", "dtype"): _dtype,
+}
 for _module in ("numpy.core.multiarray", "numpy._core.multiarray"):
     _CALLABLE[_module, "_reconstruct"] = _reconstruct
     _CALLABLE[_module, "scalar"] = _scalar
-_CALLABLE["numpy", "ndarray"] = _ARRAY_TYPE
-_CALLABLE["numpy", "dtype"] = _dtype
 
 
 # The unpickler in Python, not the one in C: its memo is a dict, so that a flipped byte in a memo index does
@@ -249,6 +250,4 @@ def _check_array_state(array: np.ndarray, state: Any) -> None:
     if not isinstance(data, list if dtype.hasobject else bytes):
         raise ValueError(f"data of type {type(data).__name__} for {dtype}")
     if len(data) != math.prod(shape) * (1 if dtype.hasobject else dtype.itemsize):
-        raise ValueError(
-            f"{len(data)} {'objects' if dtype.hasobject else 'bytes'} for {dtype} of shape {shape}"
-        )
+        raise ValueError(f"{len(data)} {'objects' if dtype.hasobject else 'bytes'} for {dtype} of shape {shape}")
