@@ -70,9 +70,7 @@ def _check(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor | None, window: int 
         raise ValueError(f"q has shape {list(q.shape)}, expected D <= 128 on CUDA")
     for name, tensor in (("q", q), ("k", k), ("v", v)):
         if tensor.shape[3] > 1 and tensor.stride(3) != 1:
-            raise ValueError(
-                f"{name} has strides {tensor.stride()}, expected D to be contiguous (.contiguous())"
-            )
+            raise ValueError(f"{name} has strides {tensor.stride()}, expected D to be contiguous (.contiguous())")
     if lengths is not None:
         if lengths.shape != q.shape[:1] or lengths.dtype != torch.int64:
             found = f"shape {list(lengths.shape)} and dtype {lengths.dtype}"
