@@ -49,9 +49,7 @@ void check_segments(const char* name, const Doubles& segments) {
   for (py::ssize_t i = 0; i < segments.shape(0); ++i) {
     const double start = data[2 * i], end = data[2 * i + 1];
     if (!std::isfinite(start) || !std::isfinite(end) || end < start) {
-      fail(name,
-           "[" + std::to_string(i) + "] is (" + std::to_string(start) + ", " + std::to_string(end) + ")",
-           "finite start <= end");
+      fail(element(name, i) + "(" + text_of(start) + ", " + text_of(end) + ")", "finite start <= end");
     }
   }
 }

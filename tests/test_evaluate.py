@@ -307,7 +307,7 @@ def test_no_detection_is_zero():
         ([1], TRUTH, {}, r"predictions are \[1\], expected a path"),
         ({"t1": [Detection(2, 1, "a", 1.0)]}, TRUTH, {}, "predictions: video 't1': detection 0: .*ends before"),
         ({"t1": [Detection(1, 2, "a", np.nan)]}, TRUTH, {}, "video 't1': detection 0: score is nan, expected"),
-        ({1: []}, TRUTH, {}, "predictions: video 1, expected its id as text"),
+        ({1: []}, TRUTH, {}, "predictions: video is 1, expected a name"),
         (PERFECT, {"t1": [Instance(2, 1, "a")]}, {}, "ground truth: video 't1': .*ends before"),
         ({"r1": PERFECT["t1"]}, TRUTH, {}, "none of the predicted videos .*but 1 are in subset train"),
         ({"t1": [Detection(1, 2, "A", 1.0)]}, TRUTH, {}, r"none of the predicted classes \('A'\) is a class of"),

@@ -6,6 +6,7 @@ import io
 import os
 import pickle
 import struct
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wtal.data.npy import load_npy
+from wtal.data.npy import load_npy, stream_npy
 from wtal.errors import WtalError
 
 
@@ -215,9 +216,7 @@ FUZZED = [
 
 @settings(deadline=None, max_examples=300)
 @given(data=st.data())
-def test_damaged_files_give_what_numpy_gives_or_one_clear_error(
-    data: st.DataObject, tmp_path_factory
-) -> None:
+def test_damaged_files_give_what_numpy_gives_or_one_clear_error(data: st.DataObject, tmp_path_factory) -> None:
     content = bytearray(data.draw(st.sampled_from(FUZZED)))
     for _ in range(data.draw(st.integers(1, 3))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
@@ -227,8 +226,9 @@ def test_damaged_files_give_what_numpy_gives_or_one_clear_error(
     try:
         loaded = load_npy(path)
     except WtalError as error:
-        assert str(error).startswith(f"{path}: ")
-        assert "\n" not in str(error)
+        message = str(error)
+        assert message.startswith(f"{path}: ")
+        assert "\n" not in message
         return
     if loaded.dtype == object:
         return  # numpy's own unpickler would run what the damage asks for
@@ -246,3 +246,39 @@ def test_real_annotation_files(real_data: Path) -> None:
         reference = np.load(path, allow_pickle=True, encoding="bytes")
         assert loaded.dtype == reference.dtype
         assert loaded.tolist() == reference.tolist()
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+def test_streaming_hands_over_one_array_at_a_time(tmp_path: Path, protocol: int) -> None:
+    parts = [np.full((200 + row, 16), row, dtype=np.float32) for row in range(5)]
+    array = objects(*parts, parts[1], "no array")
+    (tmp_path / "a.npy").write_bytes(with_pickle(pickle.dumps(array, protocol), array.shape))
+    seen = []
+    entries = stream_npy(tmp_path / "a.npy", lambda part: seen.append(part.copy()) or len(seen) - 1)
+    assert entries == [0, 1, 2, 3, 4, 1, "no array"]
+    assert all(np.array_equal(ours, theirs) for ours, theirs in zip(seen, parts, strict=True))
+
+
+def test_streaming_holds_little_more_than_one_array(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", objects(*(np.full((256, 1024), row, dtype=np.float32) for row in range(16))))
+    tracemalloc.start()
+    try:
+        stream_npy(tmp_path / "a.npy", lambda part: None)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 4 * 2**20
+
+
+def test_streaming_rows_of_a_plain_array(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.arange(12.0).reshape(3, 2, 2))
+    assert stream_npy(tmp_path / "a.npy", lambda part: part.sum()) == [6.0, 22.0, 38.0]
+
+
+def test_streaming_lets_a_full_disk_through(tmp_path: Path) -> None:
+    def full(part: np.ndarray) -> None:
+        raise OSError("no space left")
+
+    np.save(tmp_path / "a.npy", objects(np.zeros(2), np.zeros(3)))
+    with pytest.raises(OSError, match="no space left"):
+        stream_npy(tmp_path / "a.npy", full)
