@@ -42,7 +42,7 @@ def temporal_attention(
         RuntimeError: a length outside 0..T (CPU); differentiating twice.
 
     ``torch.ops.wtal.temporal_attention`` gives log-sum-exp ``[B, H, T]`` as well (float32, float64 for
-    float64; zero from ``lengths[b]`` on), also differentiable. Results and gradients are the same bits in
+    float64; zero from ``lengths[b]`` on), also differentiable. On one machine the results are the same bits in
     every run, with any number of threads. Scheme: Dao et al., "FlashAttention" (NeurIPS 2022), section 3.
     """
     _check(q, k, v, lengths, window)
