@@ -17,6 +17,7 @@ from wtal.data.synthetic import (
     synthetic_dataset,
     synthetic_features,
 )
+from wtal.data.synthetic.layouts import Layout
 from wtal.data.video import VideoSet
 from wtal.errors import WtalError
 
@@ -31,7 +32,7 @@ def open_data(
     dataset: str,
     root: Path | None = None,
     features: str = "disk",
-    layout: str = "basnet",
+    layout: Layout = "basnet",
     shapes: str = "small",
     world: int = 0,
     allow_missing: bool = False,
