@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -55,10 +56,13 @@ def open_data(
     """
     if dataset == "synthetic":
         folder = cache_root() / f"synthetic-v{GENERATOR_VERSION}" / f"{shapes}-{layout}-world{world}"
-        return open_synthetic(synthetic_dataset(world, folder, layout, BENCHMARKS[shapes], progress))
+        return open_synthetic(synthetic_dataset(world, folder, layout, BENCHMARKS[shapes], progress), progress)
     if features == "disk":
         return open_dataset(dataset, root, allow_missing=allow_missing, progress=progress)
     if dataset.endswith(".toml"):
         raise WtalError(f"--features synthetic goes with a named data set, not with {dataset}")
-    found = find_annotations(dataset, root)
-    return open_dataset(dataset, synthetic_features(found, dataset, world, progress), progress=progress)
+    annotations = find_annotations(dataset, root)
+    key = hashlib.sha256(str(annotations.path.resolve()).encode()).hexdigest()[:8]
+    folder = cache_root() / f"synthetic-v{GENERATOR_VERSION}" / f"{dataset}-{annotations.kind}-{key}-world{world}"
+    synthetic_features(annotations, annotations.classes, folder, world, progress=progress)
+    return open_dataset(dataset, folder, progress=progress)
