@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 from rich.console import Console
-from wtal.data.synthetic.parameters import SizeParameters
 
 from wtal.checkpoint import load_checkpoint
 from wtal.config import RunConfig
 from wtal.data.open import BENCHMARKS, open_data
+from wtal.data.synthetic.parameters import SizeParameters
 from wtal.device import Device
 from wtal.errors import WtalError
 from wtal.job import prepare
@@ -103,7 +103,7 @@ def test_same_seed_same_bits_and_another_seed_others(tmp_path, config) -> None:
         new_trainer(tmp_path / name, config, seed).fit()
         runs[name] = weights(tmp_path / name)
     assert all(torch.equal(runs["a"][key], runs["b"][key]) for key in runs["a"])
-    assert not torch.equal(runs["a"]["cbp.embed.weight"], runs["c"]["cbp.embed.weight"])
+    assert any(not torch.equal(runs["a"][key], runs["c"][key]) for key in runs["a"])
 
 
 class KilledError(Exception):

@@ -49,16 +49,16 @@ class Branches(nn.ModuleDict):
             f"{name}.{key}": tensor for name, branch in self.items() for key, tensor in own_tensors(branch).items()
         }
         with torch.no_grad():
-            found["text_features"] = self.vlp.text()
+            found["text_features"] = self.vision_language.text()
         return found
 
     @property
-    def cbp(self) -> CBP:
+    def classification(self) -> CBP:
         """The classification branch."""
         return cast(CBP, self["cbp"])
 
     @property
-    def vlp(self) -> VLP:
+    def vision_language(self) -> VLP:
         """The vision-language branch."""
         return cast(VLP, self["vlp"])
 
