@@ -40,8 +40,11 @@ class Batch:
 
     def to(self, device: str | torch.device) -> Batch:
         """The same on another device."""
-        moved = {name: None if tensor is None else tensor.to(device) for name, tensor in vars(self).items()}
-        return Batch(**moved)
+        return Batch(
+            None if self.i3d is None else self.i3d.to(device),
+            None if self.clip is None else self.clip.to(device),
+            *(tensor.to(device) for tensor in (self.lengths, self.labels, self.index, self.start)),
+        )
 
 
 class TrainingBatches:
