@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wtal.data.features import align, feature_lengths, feature_width, read_aligned_clip, read_clip, read_features
@@ -112,6 +112,7 @@ def reference(features: np.ndarray, length: int) -> np.ndarray:
     return np.stack([np.interp(wanted, centers, column) for column in features.T.astype(np.float64)], axis=1)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 2**32 - 1))
 def test_align_is_linear_interpolation_by_time(rows: int, length: int, seed: int) -> None:
     features = np.random.default_rng(seed).normal(size=(rows, 3)).astype(np.float32)
@@ -126,6 +127,7 @@ def test_align_of_equal_lengths_is_bitwise_the_same() -> None:
     assert align(features, 2).tobytes() == features.tobytes()
 
 
+@settings(deadline=None)
 @given(rows=st.integers(1, 30), length=st.integers(1, 30), data=st.data())
 def test_a_crop_of_clip_is_the_crop_of_the_whole(rows: int, length: int, data, tmp_path_factory) -> None:
     start = data.draw(st.integers(0, length))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wtal.data.actionformer import native_grid
@@ -39,6 +39,7 @@ def test_grid_is_the_published_one(layout: str, fps: float) -> None:
 
 @pytest.mark.parametrize("fps", RATES)
 @pytest.mark.parametrize("layout", ["wtalc", "basnet", "actionformer"])
+@settings(deadline=None)
 @given(second=st.floats(0.5, 4000))
 def test_an_event_comes_back_within_half_a_snippet(layout: str, fps: float, second: float) -> None:
     time = grid(layout, fps)
@@ -52,6 +53,7 @@ def test_an_event_comes_back_within_half_a_snippet(layout: str, fps: float, seco
     assert abs(time.edge(round(time.position(second))) - second) <= half * (1 + 1e-9)
 
 
+@settings(deadline=None)
 @given(st.floats(1, 120), st.floats(1, 64), st.floats(1, 64), st.integers(0, 10**6))
 def test_position_undoes_edge(fps: float, stride: float, window: float, index: int) -> None:
     time = Timebase(fps, stride, window)

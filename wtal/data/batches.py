@@ -7,6 +7,7 @@ import queue
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,11 +41,10 @@ class Batch:
 
     def to(self, device: str | torch.device) -> Batch:
         """The same on another device."""
-        return Batch(
-            None if self.i3d is None else self.i3d.to(device),
-            None if self.clip is None else self.clip.to(device),
-            *(tensor.to(device) for tensor in (self.lengths, self.labels, self.index, self.start)),
-        )
+        moved: dict[str, Any] = {
+            name: None if tensor is None else tensor.to(device) for name, tensor in vars(self).items()
+        }
+        return Batch(**moved)
 
 
 class TrainingBatches:
