@@ -37,7 +37,7 @@ def read_features(video: Video, start: int = 0, stop: int | None = None) -> np.n
 def read_clip(video: Video) -> np.ndarray:
     """CLIP features ``[T', D']`` float32, one row a sampled frame; raises as :func:`read_features` does."""
     path, rows = _mapped_clip(video)
-    return _finite(rows, path, video, 0).astype(np.float32)
+    return _finite(rows, path, video, 0)
 
 
 def read_aligned_clip(video: Video, num_snippets: int, start: int = 0, stop: int | None = None) -> np.ndarray:
@@ -56,7 +56,7 @@ def read_aligned_clip(video: Video, num_snippets: int, start: int = 0, stop: int
         return np.empty((0, rows.shape[1]), dtype=np.float32)
     positions = positions.clip(0, len(rows) - 1)
     first, last = int(positions.min()), int(np.ceil(positions.max()))
-    needed = _finite(rows[first : last + 1], path, video, first).astype(np.float32)
+    needed = _finite(rows[first : last + 1], path, video, first)
     return interpolate(needed, positions - first)
 
 
@@ -131,15 +131,15 @@ def _mapped(path: Path, video: Video | None) -> np.ndarray:
 
 
 def _finite(rows: np.ndarray, path: Path, video: Video, first: int) -> np.ndarray:
+    """The rows as float32, each value finite as such."""
     with np.errstate(over="ignore", invalid="ignore"):
-        # A sum is finite only if all of its terms are: no array of booleans the size of the features.
-        if np.isfinite(rows.sum(dtype=np.float64)):
-            return rows
-    bad = ~np.isfinite(rows)
-    if not bad.any():
-        return rows
-    row, column = np.argwhere(bad)[0]
+        single = rows.astype(np.float32)
+        # A sum of finite float32 values is finite in float64: no array of booleans the size of the features.
+        if np.isfinite(single.sum(dtype=np.float64)):
+            return single
+    bad = np.argwhere(~np.isfinite(single))
+    row, column = bad[0]
     raise WtalError(
         f"video {video.id}: {path}: {rows[row, column]} in row {first + row}, column {column} "
-        f"({bad.sum()} such values), expected finite features"
+        f"({len(bad)} such values), expected finite features"
     )
