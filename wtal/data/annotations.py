@@ -91,16 +91,15 @@ def split_names(subsets: Collection[str], ids: Iterable[str] = ()) -> dict[str, 
     subsets of the file decide, and ``ids`` (``video_validation_...`` is THUMOS14) where there is no other.
     """
     words = {subset: subset.casefold() for subset in subsets}
-    train = {"train", "training"} & set(words.values())
-    thumos = any(video.startswith("video_validation_") for video in ids)
-    if {"validation", "val"} & set(words.values()):
-        if train or (not thumos and not {"test"} & set(words.values())):
-            roles = {"validation": "test", "val": "test"}
-        else:
-            roles = {"validation": "train", "val": "train", "test": "test", "testing": "test"}
+    there = set(words.values())
+    roles = {"train": "train", "training": "train", "test": "test"}
+    if "test" in there or any(video.startswith("video_validation_") for video in ids):
+        if not there & {"train", "training"}:
+            roles["validation"] = "train"  # THUMOS14; beside a training subset it is neither
+    elif "validation" in there:
+        roles["validation"] = "test"
     else:
-        roles = {"test": "test", "testing": "test"}
-    roles |= {"train": "train", "training": "train"}
+        roles["testing"] = "test"
     return {subset: roles.get(word, subset) for subset, word in words.items()}
 
 
