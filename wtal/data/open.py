@@ -12,6 +12,7 @@ from wtal.data.synthetic import (
     DEFAULT,
     GENERATOR_VERSION,
     TRUE_SHAPES,
+    annotations_digest,
     open_synthetic,
     synthetic_dataset,
     synthetic_features,
@@ -61,4 +62,7 @@ def open_data(
     if dataset.endswith(".toml"):
         raise WtalError(f"--features synthetic goes with a named data set, not with {dataset}")
     found = find_annotations(dataset, root)
-    return open_dataset(dataset, synthetic_features(found, dataset, world, progress), progress=progress)
+    name = f"{found.kind}-{annotations_digest(found)[:12]}-world{world}"  # other annotations, another folder
+    folder = cache_root() / f"{dataset}-synthetic-v{GENERATOR_VERSION}" / name
+    synthetic_features(found, found.classes, folder, world, progress=progress)
+    return open_dataset(dataset, folder, progress=progress)
