@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from wtal.config import RunConfig
+from wtal.data.synthetic.layouts import Layout
 from wtal.errors import WtalError
 from wtal.files import write_atomically
 from wtal.recipe import Sources, from_table, to_toml
@@ -51,7 +52,7 @@ class Setup:
     dataset: str = "synthetic"
     root: str | None = None
     features: str = "disk"
-    layout: str = "basnet"
+    layout: Layout = "basnet"
     shapes: str = "small"
     world: int = 0
     seed: int = 0

@@ -7,6 +7,7 @@ import queue
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,7 +41,9 @@ class Batch:
 
     def to(self, device: str | torch.device) -> Batch:
         """The same on another device."""
-        moved = {name: None if tensor is None else tensor.to(device) for name, tensor in vars(self).items()}
+        moved: dict[str, Any] = {
+            name: None if tensor is None else tensor.to(device) for name, tensor in vars(self).items()
+        }
         return Batch(**moved)
 
 

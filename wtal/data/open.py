@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,11 +13,11 @@ from wtal.data.synthetic import (
     DEFAULT,
     GENERATOR_VERSION,
     TRUE_SHAPES,
-    annotations_digest,
     open_synthetic,
     synthetic_dataset,
     synthetic_features,
 )
+from wtal.data.synthetic.layouts import Layout
 from wtal.data.video import VideoSet
 from wtal.errors import WtalError
 
@@ -31,7 +32,7 @@ def open_data(
     dataset: str,
     root: Path | None = None,
     features: str = "disk",
-    layout: str = "basnet",
+    layout: Layout = "basnet",
     shapes: str = "small",
     world: int = 0,
     allow_missing: bool = False,
@@ -56,13 +57,13 @@ def open_data(
     """
     if dataset == "synthetic":
         folder = cache_root() / f"synthetic-v{GENERATOR_VERSION}" / f"{shapes}-{layout}-world{world}"
-        return open_synthetic(synthetic_dataset(world, folder, layout, BENCHMARKS[shapes], progress))
+        return open_synthetic(synthetic_dataset(world, folder, layout, BENCHMARKS[shapes], progress), progress)
     if features == "disk":
         return open_dataset(dataset, root, allow_missing=allow_missing, progress=progress)
     if dataset.endswith(".toml"):
         raise WtalError(f"--features synthetic goes with a named data set, not with {dataset}")
-    found = find_annotations(dataset, root)
-    name = f"{found.kind}-{annotations_digest(found)[:12]}-world{world}"  # other annotations, another folder
-    folder = cache_root() / f"{dataset}-synthetic-v{GENERATOR_VERSION}" / name
-    synthetic_features(found, found.classes, folder, world, progress=progress)
+    annotations = find_annotations(dataset, root)
+    key = hashlib.sha256(str(annotations.path.resolve()).encode()).hexdigest()[:8]
+    folder = cache_root() / f"synthetic-v{GENERATOR_VERSION}" / f"{dataset}-{annotations.kind}-{key}-world{world}"
+    synthetic_features(annotations, annotations.classes, folder, world, progress=progress)
     return open_dataset(dataset, folder, progress=progress)
