@@ -277,8 +277,8 @@ def expected_snippet(events: Events, world: World, t: int, control: ControlParam
             x += a.gain * world.i3d.core[a.label]
         else:
             x += 0.55 * a.gain * world.i3d.phase[a.label, phase]
-        x += (0.6 if control.i3d_with_scene else 0.5 * 0.25) * world.i3d.scene[a.label]
-        y += 0.6 * world.clip.scene[a.label]
+        x += 0.5 * (1.0 if control.i3d_with_scene else 0.25) * world.i3d.scene[a.label]
+        y += (1.0 if control.clip_without_action else 0.6) * world.clip.scene[a.label]
         if not control.clip_without_action:
             y += a.gain * (1.0 if in_core or control.no_core_gap else 0.8) * world.clip.action[a.label]
     context = [context.label for context in events.contexts if t in context.snippets]

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from wtal.data.annotations import Annotations, read_annotations
+from wtal.data.catalog import open_dataset
 from wtal.data.features import read_clip, read_features
 from wtal.data.synthetic import (
     DEFAULT,
@@ -300,6 +301,11 @@ def test_features_for_annotations_in_each_layout(layout: Layout, folders: dict[L
     )
     assert calls == [(done, 7) for done in range(1, 8)]
     check_full_size(root, annotations, annotations, 8, 4)
+    opened = open_dataset("thumos14", root)
+    assert opened.layout == layout
+    assert opened.text_features is None
+    for video in opened:
+        assert read_features(video).shape == (len(read_clip(video)), 8)
     before = snapshot(tmp_path)
     synthetic_features(annotations, class_names(10), target, seed=1, parameters=NARROW)
     assert snapshot(tmp_path) == before

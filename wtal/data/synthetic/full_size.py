@@ -166,6 +166,6 @@ def _copy_annotations(annotations: Annotations, layout: Layout, root: Path) -> N
 
 
 def _digest(annotations: Annotations) -> str:
-    """What of the annotations the features depend on."""
+    """SHA-256 of what the features depend on: the videos, their durations and instances."""
     videos = [asdict(video) for video in annotations.videos.values()]
     return hashlib.sha256(json.dumps(videos, sort_keys=True).encode()).hexdigest()
