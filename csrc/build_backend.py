@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -45,10 +46,13 @@ def _torch_requirement() -> list[str]:
 
 
 def _say(text: str) -> None:
-    """Print to the build log, and to the terminal, because pip hides the log unless it gets -v."""
+    """Print to the build log and, because pip keeps that to itself unless it gets -v, to pip's own stderr."""
     print(text, file=sys.stderr, flush=True)
-    with contextlib.suppress(OSError), open("/dev/tty", "w") as terminal:
-        terminal.write(f"\r{text}\n")
+    frontend = f"/proc/{os.getppid()}/fd/2"
+    with contextlib.suppress(OSError):
+        if os.readlink(frontend) != os.readlink("/proc/self/fd/2"):
+            with open(frontend, "a") as stream:
+                stream.write(f"\r{text}\n" if stream.isatty() else f"{text}\n")
 
 
 def _announce() -> None:
