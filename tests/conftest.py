@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+# 'python -m pytest' puts this source tree first, whose wtal has no kernels: the tests are about the installed one.
+sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != Path(__file__).parents[1]]
 
 # Fresh examples in every run, also where CI is set; a failure prints the line that brings its example back.
 settings.register_profile("default", deadline=None, derandomize=False, print_blob=True, database=None)
