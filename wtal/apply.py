@@ -38,6 +38,7 @@ def detect_test_videos(
         Path(setup.root) if setup.root else None,
         features=setup.features,
         layout=setup.layout,
+        shapes=setup.shapes,
         world=setup.world,
         allow_missing=setup.allow_missing,
     )

@@ -102,6 +102,7 @@ def open_with_progress(setup: Setup, reporter: Reporter) -> VideoSet:
             _path(setup.root),
             features=setup.features,
             layout=setup.layout,
+            shapes=setup.shapes,
             world=setup.world,
             allow_missing=setup.allow_missing,
             progress=progress,

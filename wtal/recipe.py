@@ -35,7 +35,7 @@ def shipped() -> tuple[str, ...]:
     return tuple(sorted(file.name.removesuffix(".toml") for file in files if file.name.endswith(".toml")))
 
 
-def load_recipe(name_or_path: str | Path) -> Recipe:
+def load_recipe(name_or_path: str | Path, _children: tuple[str, ...] = ()) -> Recipe:
     """Read a shipped recipe by name, or a user's own by path.
 
     A recipe with ``extends = "<other>"`` changes only what it mentions.
@@ -49,9 +49,13 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
     except tomllib.TOMLDecodeError as error:
         raise WtalError(f"{origin}: not valid TOML: {error}") from error
     base = table.pop("extends", None)
-    parent = load_recipe(base) if base is not None else Recipe(name, RunConfig(), {})
+    if base is not None and (not isinstance(base, str) or base in (*_children, str(name_or_path))):
+        raise WtalError(f"{origin}: extends = {base!r}: expected another recipe's name or path")
+    parent = load_recipe(base, (*_children, str(name_or_path))) if base is not None else Recipe(name, RunConfig(), {})
     source = {section: dict(keys) for section, keys in parent.source.items()}
     given = table.pop("source", {})
+    if not isinstance(given, Mapping) or not all(isinstance(keys, Mapping) for keys in given.values()):
+        raise WtalError(f"{origin}: [source] must hold one table a section")
     config = from_table(table, parent.config, origin)
     for section, keys in table.items():  # a changed value is no longer the parent's, whatever the parent said
         for key, value in keys.items():

@@ -39,6 +39,7 @@ class Setup:
         root: where its files lie; None looks in the usual places.
         features: ``"disk"`` reads features, ``"synthetic"`` generates them for real annotations.
         layout: layout in which generated data are written.
+        shapes: ``small`` or ``true``, for the embedded benchmark.
         world: seed of generated data.
         seed: seed of initial weights, order, crops and dropout.
         recipe: name of the recipe that the settings started from.
@@ -51,6 +52,7 @@ class Setup:
     root: str | None = None
     features: str = "disk"
     layout: str = "basnet"
+    shapes: str = "small"
     world: int = 0
     seed: int = 0
     recipe: str = "synthetic"

@@ -21,11 +21,11 @@ from wtal.data.predictions import write_predictions
 from wtal.data.truth import snippet_truth
 from wtal.data.video import VideoSet
 from wtal.device import Device
-from wtal.distill import distill_loss, pseudo_label_quality, pseudo_labels, video_loss
+from wtal.distill import PseudoLabelQuality, pseudo_label_quality, pseudo_labels, step_loss
 from wtal.errors import WtalError
 from wtal.infer import frame_logits
 from wtal.measure import Row, measure
-from wtal.progress import Reporter
+from wtal.progress import Reporter, Work
 from wtal.run import Run
 
 
@@ -91,8 +91,7 @@ class Trainer:
         if stage.student == "control" and "control" not in self.branches:
             self.branches["control"] = copy.deepcopy(self.branches["cbp"])
         targets = self.teach(stage) if stage.teacher else None
-        student = self.branches[stage.student]
-        optimizer = self.new_optimizer(student)
+        optimizer = self.new_optimizer(self.branches[stage.student])
         restore_optimizer(optimizer, self._optimizer_tensors)
         batches = TrainingBatches(
             self.data,
@@ -104,19 +103,30 @@ class Trainer:
         )
         with self.reporter.work(f"{stage.name}: {stage.student}", stage.epochs * len(self.videos), "videos") as work:
             work.advance(self.epoch * len(self.videos))
-            for epoch in range(self.epoch, stage.epochs):
-                torch.manual_seed(self.seed + 1_000_003 * (self.stage + 1) + 10_007 * epoch)  # dropout
-                student.train()
-                losses: dict[str, float] = {}
-                for batch in batches.epoch(1_000 * self.stage + epoch):
-                    terms = self.step(stage, student, optimizer, batch, targets)
-                    share = len(batch.lengths) / len(self.videos)
-                    for name, value in terms.items():
-                        losses[name] = losses.get(name, 0.0) + value * share
-                    work.advance(len(batch.lengths), {"loss": terms["loss"]})
-                self.epoch = epoch + 1
-                self.log_epoch(stage, losses)
+            while self.epoch < stage.epochs:
+                self.train_epoch(stage, optimizer, batches, targets, work)
                 self.save(optimizer)
+
+    def train_epoch(
+        self,
+        stage: Stage,
+        optimizer: torch.optim.Optimizer,
+        batches: TrainingBatches,
+        targets: list[Tensor] | None,
+        work: Work,
+    ) -> None:
+        """One pass over the training videos."""
+        # Order, crops and dropout follow from (seed, stage, epoch) alone: nothing random needs saving.
+        torch.manual_seed(self.seed + 1_000_003 * (self.stage + 1) + 10_007 * self.epoch)
+        self.branches[stage.student].train()
+        losses: dict[str, float] = {}
+        for batch in batches.epoch(1_000 * self.stage + self.epoch):
+            terms = self.step(stage, optimizer, batch, targets)
+            for name, value in terms.items():
+                losses[name] = losses.get(name, 0.0) + value * len(batch.lengths) / len(self.videos)
+            work.advance(len(batch.lengths), {"loss": terms["loss"]})
+        self.epoch += 1
+        self.log_epoch(stage, losses)
 
     def teach(self, stage: Stage) -> list[Tensor]:
         """The teacher's pseudo-labels for every training video, int8 ``[T, C]``, fixed for the stage."""
@@ -129,43 +139,37 @@ class Trainer:
             if stage.student == "vlp"
             else (distill.f_foreground, distill.f_background)
         )
-        targets, truths = [], []
+        targets, quality = [], PseudoLabelQuality()
         for video, scores in zip(self.videos, logits, strict=True):
             labels = torch.from_numpy(self.data.multi_hot(video))[None]
             length = torch.tensor([len(scores)])
-            targets.append(pseudo_labels(scores[None], length, labels, high, low)[0])
-            if video.instances is not None:
-                truths.append((targets[-1], snippet_truth(self.data, video, len(scores)), labels[0]))
-        if truths:
-            quality = pseudo_label_quality(*map(list, zip(*truths, strict=True)))
-            told = "  ".join(f"{name} {value:.2f}" for name, value in quality.items())
+            target = pseudo_labels(scores[None], length, labels, high, low)
+            targets.append(target[0])
+            if video.instances is not None:  # for the log; the student never sees it
+                truth = snippet_truth(self.data, video, len(scores))[None]
+                quality += pseudo_label_quality(target, truth, length, labels)
+        if quality.action:
+            told = "  ".join(
+                f"{kind} precision {_share(getattr(quality, f'{kind}_precision'))} "
+                f"recall {_share(getattr(quality, f'{kind}_recall'))}"
+                for kind in ("foreground", "background")
+            )
             self.reporter.log_only(f"{stage.name}: pseudo-labels of {stage.teacher}: {told}")
         return targets
 
     def step(
-        self,
-        stage: Stage,
-        student: torch.nn.Module,
-        optimizer: torch.optim.Optimizer,
-        batch: Batch,
-        targets: list[Tensor] | None,
+        self, stage: Stage, optimizer: torch.optim.Optimizer, batch: Batch, targets: list[Tensor] | None
     ) -> dict[str, float]:
         """One optimiser step; returns the loss and its terms, averaged over the batch's videos."""
         here = batch.to(self.device.name)
-        weights = self.config.loss
         with self.device.autocast():
             logits = self.branches.logits(stage.student, here)
         logits = logits.float()
-        terms = {"video": weights.video * video_loss(logits, here.lengths, here.labels, weights.topk_divisor)}
+        target = None
         if targets is not None:
             target = crop_targets(targets, batch, logits.shape[1]).to(self.device.name)
-            distilled = distill_loss(logits, target, here.lengths, here.labels)
-            terms |= {
-                "foreground": weights.distill * distilled["foreground"],
-                "background": weights.distill * distilled["background"],
-                "absent": weights.absent * distilled["absent"],
-            }
-        loss = torch.stack(list(terms.values())).sum(0).mean()
+        terms = step_loss(logits, here.lengths, here.labels, self.config.loss, target)
+        loss = terms.pop("total").mean()
         if not torch.isfinite(loss):
             videos = ", ".join(self.videos[index].id for index in batch.index.tolist()[:4])
             raise WtalError(
@@ -175,7 +179,7 @@ class Trainer:
         optimizer.zero_grad()
         loss.backward()
         if self.config.optimizer.clip_norm > 0:
-            torch.nn.utils.clip_grad_norm_(student.parameters(), self.config.optimizer.clip_norm)
+            torch.nn.utils.clip_grad_norm_(self.branches[stage.student].parameters(), self.config.optimizer.clip_norm)
         optimizer.step()
         return {"loss": loss.item(), **{name: term.mean().item() for name, term in terms.items()}}
 
@@ -239,3 +243,7 @@ def crop_targets(targets: list[Tensor], batch: Batch, width: int) -> Tensor:
 def slug(title: str) -> str:
     """A row's title as a file name."""
     return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from wtal.data.cache import cache_root
 from wtal.data.catalog import find_annotations, open_dataset
-from wtal.data.synthetic import GENERATOR_VERSION, open_synthetic, synthetic_dataset, synthetic_features
+from wtal.data.synthetic import (
+    DEFAULT,
+    GENERATOR_VERSION,
+    TRUE_SHAPES,
+    open_synthetic,
+    synthetic_dataset,
+    synthetic_features,
+)
 from wtal.data.video import VideoSet
 from wtal.errors import WtalError
 
 Progress = Callable[[int, int], None]
 """Called with (videos done, videos in all)."""
+
+BENCHMARKS = {"small": DEFAULT, "true": replace(DEFAULT, size=TRUE_SHAPES)}
+"""The embedded benchmark by ``--shapes``: small features for two minutes on a CPU, or as wide and long as real ones."""
 
 
 def open_data(
@@ -20,6 +31,7 @@ def open_data(
     root: Path | None = None,
     features: str = "disk",
     layout: str = "basnet",
+    shapes: str = "small",
     world: int = 0,
     allow_missing: bool = False,
     progress: Progress | None = None,
@@ -33,6 +45,7 @@ def open_data(
         root: folder of the data set, None to look in the usual places.
         features: ``disk``, or ``synthetic`` to generate features for the real annotations under ``root``.
         layout: layout in which ``synthetic`` is written.
+        shapes: a key of :data:`BENCHMARKS`, for ``synthetic``.
         world: seed of generated data.
         allow_missing: leave out videos without features instead of raising.
         progress: told of long work.
@@ -41,8 +54,8 @@ def open_data(
         WtalError: nothing found, or something malformed.
     """
     if dataset == "synthetic":
-        folder = cache_root() / f"synthetic-v{GENERATOR_VERSION}" / f"{layout}-world{world}"
-        return open_synthetic(synthetic_dataset(world, folder, layout=layout, progress=progress))
+        folder = cache_root() / f"synthetic-v{GENERATOR_VERSION}" / f"{shapes}-{layout}-world{world}"
+        return open_synthetic(synthetic_dataset(world, folder, layout, BENCHMARKS[shapes], progress))
     if features == "disk":
         return open_dataset(dataset, root, allow_missing=allow_missing, progress=progress)
     if dataset.endswith(".toml"):
