@@ -6,6 +6,7 @@ import io
 import os
 import pickle
 import struct
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wtal.data.npy import load_npy
+from wtal.data.npy import load_npy, stream_npy
 from wtal.errors import WtalError
 
 
@@ -91,7 +92,8 @@ def test_objects_of_every_protocol(tmp_path: Path, protocol: int) -> None:
     )
     (tmp_path / "a.npy").write_bytes(with_pickle(pickle.dumps(array, protocol), array.shape))
     loaded = load_npy(tmp_path / "a.npy")
-    for ours, theirs in zip(loaded, array, strict=True):
+    reference = np.load(tmp_path / "a.npy", allow_pickle=True)
+    for ours, theirs in zip(loaded, reference, strict=True):
         assert type(ours) is type(theirs)
         if isinstance(theirs, np.ndarray):
             assert ours.dtype == theirs.dtype
@@ -165,7 +167,9 @@ def test_hostile_pickles_are_refused(tmp_path: Path, payload: bytes) -> None:
 def test_a_huge_object_shape_is_refused_before_it_is_allocated(tmp_path: Path) -> None:
     payload = pickle.dumps(np.empty(1, dtype=object), 2)
     assert payload.count(b"K\x01K\x01\x85") == 1
-    message = refused(tmp_path / "a.npy", with_pickle(payload.replace(b"K\x01K\x01\x85", b"K\x01J\xff\xff\xff\x7f\x85")))
+    message = refused(
+        tmp_path / "a.npy", with_pickle(payload.replace(b"K\x01K\x01\x85", b"K\x01J\xff\xff\xff\x7f\x85"))
+    )
     assert "1 objects" in message
 
 
@@ -179,8 +183,7 @@ def test_faults_name_the_file_and_what_was_expected(tmp_path: Path) -> None:
     assert "version" in refused(path, good[:8])
     assert "version (3, 0)" in refused(path, good[:6] + b"\3" + good[7:])
     assert "header" in refused(path, good[:40])
-    assert "truncated" in refused(path, good.replace(b"(4, 2)", b"(9**99, 2)"[:6]) if False else good[:-32])
-    assert "expected 7" in refused(path, good.replace(b"(4, 2), }   ", b"(9999999999, 7), }"[:12] + b"") [: len(good)]) if False else True
+    assert "truncated: 0 bytes" in refused(path, good[:-32])
     with pytest.raises(WtalError, match="no such file"):
         load_npy(tmp_path / "none.npy")
     with pytest.raises(WtalError, match="cannot be read"):
@@ -203,10 +206,6 @@ def test_structured_arrays_are_refused(tmp_path: Path) -> None:
     assert "expected an array of numbers" in message
 
 
-def same(left: object, right: object) -> bool:
-    return repr(left) == repr(right)
-
-
 FUZZED = [
     saved(np.arange(6, dtype=np.float32).reshape(3, 2)),
     saved(np.array([b"video_test_0000004", b"x"])),
@@ -227,8 +226,9 @@ def test_damaged_files_give_what_numpy_gives_or_one_clear_error(data: st.DataObj
     try:
         loaded = load_npy(path)
     except WtalError as error:
-        assert str(error).startswith(f"{path}: ")
-        assert "\n" not in str(error)
+        message = str(error)
+        assert message.startswith(f"{path}: ")
+        assert "\n" not in message
         return
     if loaded.dtype == object:
         return  # numpy's own unpickler would run what the damage asks for
@@ -238,9 +238,47 @@ def test_damaged_files_give_what_numpy_gives_or_one_clear_error(data: st.DataObj
     assert loaded.tobytes() == reference.tobytes()
 
 
-def test_real_annotation_files(wtalc_folder: Path) -> None:
-    for path in sorted(wtalc_folder.glob("*.npy")):
+def test_real_annotation_files(real_data: Path) -> None:
+    paths = sorted((real_data / "thumos14/wtalc/Thumos14reduced-Annotations").glob("*.npy"))
+    assert len(paths) == 9
+    for path in paths:
         loaded = load_npy(path)
         reference = np.load(path, allow_pickle=True, encoding="bytes")
         assert loaded.dtype == reference.dtype
         assert loaded.tolist() == reference.tolist()
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+def test_streaming_hands_over_one_array_at_a_time(tmp_path: Path, protocol: int) -> None:
+    parts = [np.full((200 + row, 16), row, dtype=np.float32) for row in range(5)]
+    array = objects(*parts, parts[1], "no array")
+    (tmp_path / "a.npy").write_bytes(with_pickle(pickle.dumps(array, protocol), array.shape))
+    seen = []
+    entries = stream_npy(tmp_path / "a.npy", lambda part: seen.append(part.copy()) or len(seen) - 1)
+    assert entries == [0, 1, 2, 3, 4, 1, "no array"]
+    assert all(np.array_equal(ours, theirs) for ours, theirs in zip(seen, parts, strict=True))
+
+
+def test_streaming_holds_little_more_than_one_array(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", objects(*(np.full((256, 1024), row, dtype=np.float32) for row in range(16))))
+    tracemalloc.start()
+    try:
+        stream_npy(tmp_path / "a.npy", lambda part: None)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 4 * 2**20
+
+
+def test_streaming_rows_of_a_plain_array(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.arange(12.0).reshape(3, 2, 2))
+    assert stream_npy(tmp_path / "a.npy", lambda part: part.sum()) == [6.0, 22.0, 38.0]
+
+
+def test_streaming_lets_a_full_disk_through(tmp_path: Path) -> None:
+    def full(part: np.ndarray) -> None:
+        raise OSError("no space left")
+
+    np.save(tmp_path / "a.npy", objects(np.zeros(2), np.zeros(3)))
+    with pytest.raises(OSError, match="no space left"):
+        stream_npy(tmp_path / "a.npy", full)
