@@ -46,9 +46,10 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
     frontend = f"/proc/{os.getppid()}/fd/2"
     with contextlib.suppress(OSError):
-        if os.readlink(frontend) != os.readlink("/proc/self/fd/2"):
-            with open(frontend, "a") as stream:
-                stream.write(f"\r{text}\n" if stream.isatty() else f"{text}\n")
+        if os.readlink(frontend) == os.readlink("/proc/self/fd/2") or os.path.isfile(frontend):
+            return  # it is this very stream, or a file, in which two writers would overwrite each other
+        with open(frontend, "a") as stream:
+            stream.write(f"\r{text}\n" if stream.isatty() else f"{text}\n")
 
 
 def _announce() -> None:
