@@ -30,7 +30,9 @@ def clip(tmp_path_factory):
     model = open_clip.CLIP(**open_clip.get_model_config(NAME))
     state = {key: value.contiguous() for key, value in model.state_dict().items()}
     folder = tmp_path_factory.mktemp("clip")
-    safetensors.torch.save_file({key: value.half() for key, value in state.items()}, folder / "clip.safetensors")
+    safetensors.torch.save_file(
+        {key: value.half() for key, value in state.items()}, folder / "clip.safetensors"
+    )
     return load_clip_text(NAME, folder / "clip.safetensors"), folder
 
 
@@ -169,7 +171,9 @@ def test_state_dicts_of_torch(tmp_path, form):
     tensors = {"ln_final.weight": torch.randn(3)}
     path = tmp_path / "w.pt"
     if form == "nested":
-        torch.save({"state_dict": {f"module.{key}": value for key, value in tensors.items()}, "epoch": 3}, path)
+        torch.save(
+            {"state_dict": {f"module.{key}": value for key, value in tensors.items()}, "epoch": 3}, path
+        )
     else:
         torch.save(tensors, path, _use_new_zipfile_serialization=form == "plain")
     assert torch.equal(read_weights(path)["ln_final.weight"], tensors["ln_final.weight"])
@@ -257,7 +261,9 @@ def test_weights_of_another_architecture_are_named(clip, tmp_path):
 
     text = {key: value for key, value in state.items() if not key.startswith("visual.")}
     refused({k: v for k, v in text.items() if k != "ln_final.bias"}, "1 of 149 .* missing, .* ln_final.bias")
-    refused(text | {"ln_final.bias": torch.zeros(768)}, r"ln_final.bias has shape \(768,\), expected \(512,\)")
+    refused(
+        text | {"ln_final.bias": torch.zeros(768)}, r"ln_final.bias has shape \(768,\), expected \(512,\)"
+    )
     refused(text | {"transformer.resblocks.12.ln_1.bias": torch.zeros(512)}, "a layer too many")
     patches = {"visual.conv1.weight": torch.zeros(768, 3, 32, 32)}
     refused(text | patches, r"not of --clip-model ViT-B-16-quickgelu: visual.conv1.weight has shape")
@@ -268,7 +274,9 @@ def test_weights_of_another_architecture_are_named(clip, tmp_path):
 
 
 def test_architectures_that_will_not_do_are_named(tmp_path):
-    with pytest.raises(WtalError, match="'ViT-B-16-quickglue' is unknown to open_clip; did you mean ViT-B-16-quick"):
+    with pytest.raises(
+        WtalError, match="'ViT-B-16-quickglue' is unknown to open_clip; did you mean ViT-B-16-quick"
+    ):
         load_clip_text("ViT-B-16-quickglue")
     with pytest.raises(WtalError, match=r"coca_ViT-B-32.*takes no prompts"):
         load_clip_text("coca_ViT-B-32")
@@ -283,5 +291,7 @@ def test_a_download_that_fails_points_to_the_file_option(monkeypatch):
         raise OSError("no route\nto the host")
 
     monkeypatch.setattr(open_clip, "create_model", offline)
-    with pytest.raises(WtalError, match=r"could not be downloaded \(no route\); expected .*--clip-weights FILE"):
+    with pytest.raises(
+        WtalError, match=r"could not be downloaded \(no route\); expected .*--clip-weights FILE"
+    ):
         load_clip_text(clip_weights.DEFAULT_MODEL)
