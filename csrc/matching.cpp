@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
 #include <numeric>
 #include <stdexcept>
 #include <string>
@@ -22,28 +23,40 @@ std::string shape_of(const py::array& array) {
   return text + "]";
 }
 
-void fail(const std::string& name, const std::string& got, const std::string& expected) {
-  throw std::invalid_argument("match_detections: " + name + " " + got + ", expected " + expected);
+[[noreturn]] void fail(const std::string& what, const std::string& expected) {
+  throw std::invalid_argument("match_detections: " + what + ", expected " + expected);
+}
+
+std::string element(const char* name, py::ssize_t index) {
+  return std::string(name) + "[" + std::to_string(index) + "] is ";
+}
+
+std::string text_of(double value) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.9g", value);
+  return text;
+}
+
+std::string shape_fault(const char* name, const py::array& array) {
+  return std::string(name) + " has shape " + shape_of(array);
 }
 
 void check_segments(const char* name, const Doubles& segments) {
   if (segments.ndim() != 2 || segments.shape(1) != 2) {
-    fail(name, "has shape " + shape_of(segments), "[N, 2] of (start, end)");
+    fail(shape_fault(name, segments), "[N, 2] of (start, end)");
   }
   const double* data = segments.data();
   for (py::ssize_t i = 0; i < segments.shape(0); ++i) {
     const double start = data[2 * i], end = data[2 * i + 1];
     if (!std::isfinite(start) || !std::isfinite(end) || end < start) {
-      fail(name,
-           "[" + std::to_string(i) + "] is (" + std::to_string(start) + ", " + std::to_string(end) + ")",
-           "finite start <= end");
+      fail(element(name, i) + "(" + text_of(start) + ", " + text_of(end) + ")", "finite start <= end");
     }
   }
 }
 
 void check_length(const char* name, const py::array& array, py::ssize_t count, const char* of) {
   if (array.ndim() != 1 || array.shape(0) != count) {
-    fail(name, "has shape " + shape_of(array), "[" + std::to_string(count) + "], as many as " + of);
+    fail(shape_fault(name, array), "[" + std::to_string(count) + "], as many as " + of);
   }
 }
 
@@ -131,13 +144,13 @@ Indices match_detections(const Doubles& segments, const Doubles& scores, const I
   check_length("truth_classes", truth_classes, num_truth, "truth_segments");
   for (py::ssize_t i = 0; i < num_detections; ++i) {
     if (!std::isfinite(scores.data()[i])) {
-      fail("scores", "[" + std::to_string(i) + "] is " + std::to_string(scores.data()[i]), "a finite number");
+      fail(element("scores", i) + text_of(scores.data()[i]), "a finite number");
     }
   }
-  if (tiou.ndim() != 1) fail("tiou", "has shape " + shape_of(tiou), "[K]");
+  if (tiou.ndim() != 1) fail(shape_fault("tiou", tiou), "[K]");
   for (py::ssize_t k = 0; k < tiou.shape(0); ++k) {
     if (!(tiou.data()[k] > 0 && tiou.data()[k] <= 1)) {
-      fail("tiou", "[" + std::to_string(k) + "] is " + std::to_string(tiou.data()[k]), "above 0 and up to 1");
+      fail(element("tiou", k) + text_of(tiou.data()[k]), "above 0 and up to 1");
     }
   }
   Indices matched({tiou.shape(0), num_detections});

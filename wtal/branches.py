@@ -72,15 +72,14 @@ def build_branches(data: VideoSet, config: RunConfig, clip_model: str, clip_weig
             f"video {first.id}: no CLIP features; training needs clip/{first.id}.npy beside the I3D features"
         )
     i3d_dim, clip_dim = read_features(first).shape[1], read_clip(first).shape[1]
+    prompts = (config.vlp.prompts_before, config.vlp.prompts_after, config.vlp.init_std)
     if data.text_features is not None:
-        text: nn.Module = PromptedTextFeatures(
-            torch.from_numpy(data.text_features), config.vlp.prompts_before, config.vlp.prompts_after
-        )
+        text: nn.Module = PromptedTextFeatures(torch.from_numpy(data.text_features), *prompts)
         encoder = "text features of the data set"
     else:
         clip, tokenizer = load_clip(clip_model, clip_weights)
         names = [readable(name) for name in data.classes]
-        text = PromptedCLIPText(clip, tokenizer, names, config.vlp.prompts_before, config.vlp.prompts_after)
+        text = PromptedCLIPText(clip, tokenizer, names, *prompts)
         encoder = clip_model
     facts = {
         "config": asdict(config),

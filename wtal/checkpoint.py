@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from wtal.errors import WtalError
+from wtal.files import write_atomically
 
 FORMAT = 1
 """Version of what :func:`save_checkpoint` writes."""
@@ -64,19 +64,6 @@ def load_checkpoint(path: Path) -> Checkpoint:
     if facts.get("format") != FORMAT:
         raise WtalError(f"{path}: checkpoint format {facts.get('format')!r}, but this wtal reads format {FORMAT}")
     return Checkpoint(tensors, facts)
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Replace the file at ``path`` by ``data``: temporary file beside it, fsync, rename."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

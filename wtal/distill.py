@@ -21,9 +21,7 @@ IGNORE = -1
 
 
 @torch.no_grad()
-def pseudo_labels(
-    logits: Tensor, lengths: Tensor, labels: Tensor, foreground: float, background: float
-) -> Tensor:
+def pseudo_labels(logits: Tensor, lengths: Tensor, labels: Tensor, foreground: float, background: float) -> Tensor:
     """Pseudo-labels from a teacher's logits, by temporal rank within each video and labelled class (ours).
 
     Of n snippets the one that r others rank below has the quantile (r + 1/2) / n. Ranks and not
@@ -45,8 +43,7 @@ def pseudo_labels(
     """
     if not 0.0 <= background <= foreground <= 1.0:
         raise ValueError(
-            f"background is {background} and foreground {foreground}; "
-            "expected 0 <= background <= foreground <= 1"
+            f"background is {background} and foreground {foreground}; expected 0 <= background <= foreground <= 1"
         )
     _check_labels(logits, labels)
     size = longest(logits, lengths)
@@ -113,9 +110,7 @@ def distill_loss(logits: Tensor, target: Tensor, lengths: Tensor, labels: Tensor
     """
     _check_labels(logits, labels)
     if target.shape != logits.shape:
-        raise ValueError(
-            f"target has shape {tuple(target.shape)}; expected {tuple(logits.shape)} as the logits"
-        )
+        raise ValueError(f"target has shape {tuple(target.shape)}; expected {tuple(logits.shape)} as the logits")
     x = trim(at_least_float32(logits), lengths)
     target = target[:, : x.shape[1]]
     valid = valid_mask(lengths, x.shape[1])[..., None]
@@ -126,9 +121,7 @@ def distill_loss(logits: Tensor, target: Tensor, lengths: Tensor, labels: Tensor
         mask = mask & valid
         return (loss * mask).sum((1, 2)) / mask.sum((1, 2)).clamp(min=1)
 
-    return DistillLoss(
-        mean((target == 1) & present), mean((target == 0) & present), mean((target == 0) & ~present)
-    )
+    return DistillLoss(mean((target == 1) & present), mean((target == 0) & present), mean((target == 0) & ~present))
 
 
 def step_loss(
@@ -152,11 +145,7 @@ def step_loss(
     if target is not None:
         distill = distill_loss(logits, target, lengths, labels)
         terms |= vars(distill)
-        total = (
-            total
-            + config.distill * (distill.foreground + distill.background)
-            + config.absent * distill.absent
-        )
+        total = total + config.distill * (distill.foreground + distill.background) + config.absent * distill.absent
     return {"total": total, **terms}
 
 
@@ -201,14 +190,10 @@ class PseudoLabelQuality:
         return self.background_right / self.rest if self.rest else None
 
     def __add__(self, other: PseudoLabelQuality) -> PseudoLabelQuality:
-        return PseudoLabelQuality(
-            *(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True))
-        )
+        return PseudoLabelQuality(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
 
 
-def pseudo_label_quality(
-    target: Tensor, truth: Tensor, lengths: Tensor, labels: Tensor
-) -> PseudoLabelQuality:
+def pseudo_label_quality(target: Tensor, truth: Tensor, lengths: Tensor, labels: Tensor) -> PseudoLabelQuality:
     """Compares pseudo-labels with ground truth, for the log alone: training never sees this.
 
     Args:
@@ -219,9 +204,7 @@ def pseudo_label_quality(
     """
     _check_labels(target, labels)
     if truth.shape != target.shape:
-        raise ValueError(
-            f"truth has shape {tuple(truth.shape)}; expected {tuple(target.shape)} as the target"
-        )
+        raise ValueError(f"truth has shape {tuple(truth.shape)}; expected {tuple(target.shape)} as the target")
     asked = valid_mask(lengths, target.shape[1])[..., None] & (labels > 0)[:, None]
     foreground, background = (target == 1) & asked, (target == 0) & asked
     action, rest = truth.bool() & asked, ~truth.bool() & asked

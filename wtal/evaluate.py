@@ -28,6 +28,7 @@ from typing import Any
 
 import numpy as np
 
+from wtal.data import fields
 from wtal.data.pairing import pair
 from wtal.errors import WtalError
 
@@ -68,18 +69,16 @@ class Evaluation:
 
     def table(self, per_class: bool = False) -> str:
         """The result as lines of plain text, on request with a line for each class."""
-        rows = {"mAP": self.per_tiou}
-        if per_class:
-            rows |= self.per_class
-        width = max(map(len, (*rows, "tIoU")))
+        rows = [("mAP", self.per_tiou), *(self.per_class.items() if per_class else ())]
+        width = max(len("tIoU"), *(len(name) for name, _ in rows))
         lines = [
             f"mAP in percent, protocol {self.protocol}, subset {self.subset}: {self.videos} videos, "
             f"{self.instances} instances, {self.detections} detections",
             "  ".join([f"{'tIoU':<{width}}", *(f"{tiou:>5g}" for tiou in self.per_tiou), " mean"]),
         ]
-        for row, values in rows.items():
+        for name, values in rows:
             cells = [*values.values(), float(np.mean([*values.values()]))]
-            lines.append("  ".join([f"{row:<{width}}", *(f"{value:5.1f}" for value in cells)]))
+            lines.append("  ".join([f"{name:<{width}}", *(f"{value:5.1f}" for value in cells)]))
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
 
     def __str__(self) -> str:
@@ -184,10 +183,13 @@ def _named(values: Mapping[float, float]) -> dict[str, float]:
 
 
 def _thresholds(tiou: float | Iterable[float] | None) -> tuple[float, ...]:
-    given = TIOU if tiou is None else np.atleast_1d(tiou if isinstance(tiou, int | float) else [*tiou]).tolist()
-    unique = tuple(dict.fromkeys(round(float(value), 12) for value in given))
+    given = TIOU if tiou is None else tiou if isinstance(tiou, Iterable) else (tiou,)
+    try:
+        unique = tuple(dict.fromkeys(round(float(value), 12) for value in given))
+    except (TypeError, ValueError):
+        raise WtalError(f"tIoU thresholds {fields.shown(tiou)}, expected numbers") from None
     if not unique or not all(0 < value <= 1 for value in unique):
-        raise WtalError(f"tIoU thresholds {list(unique)}, expected one or more above 0 and up to 1")
+        raise WtalError(f"tIoU thresholds {fields.shown([*unique])}, expected one or more above 0 and up to 1")
     return unique
 
 

@@ -22,9 +22,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from wtal.checkpoint import write_atomically
 from wtal.config import RunConfig
 from wtal.errors import WtalError
+from wtal.files import write_atomically
 from wtal.recipe import Sources, from_table, to_toml
 
 CONFIG = "config.toml"

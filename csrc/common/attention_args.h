@@ -28,13 +28,15 @@ inline void check_same_device(const char* name, const torch::stable::Tensor& ten
                   ", expected q's device ", device_of(q));
 }
 
-inline void check_like(const char* name, const torch::stable::Tensor& tensor, const torch::stable::Tensor& q) {
+inline void check_like(const char* name, const torch::stable::Tensor& tensor,
+                       const torch::stable::Tensor& q) {
   check_same_device(name, tensor, q);
   STD_TORCH_CHECK(tensor.scalar_type() == q.scalar_type(), "temporal_attention: ", name, " has dtype ",
                   torch::headeronly::toString(tensor.scalar_type()), ", expected q's dtype ",
                   torch::headeronly::toString(q.scalar_type()));
-  STD_TORCH_CHECK(tensor.dim() == q.dim() && std::ranges::equal(tensor.sizes(), q.sizes()), "temporal_attention: ",
-                  name, " has shape ", shape_of(tensor), ", expected q's shape ", shape_of(q));
+  STD_TORCH_CHECK(tensor.dim() == q.dim() && std::ranges::equal(tensor.sizes(), q.sizes()),
+                  "temporal_attention: ", name, " has shape ", shape_of(tensor), ", expected q's shape ",
+                  shape_of(q));
 }
 
 inline void check_statistic(const char* name, const torch::stable::Tensor& tensor,
@@ -60,14 +62,16 @@ inline AttentionSizes check_attention(const torch::stable::Tensor& q, const torc
   check_like("v", v, q);
   for (const auto& [name, tensor] : {std::pair{"q", &q}, {"k", &k}, {"v", &v}}) {
     STD_TORCH_CHECK(tensor->size(3) == 1 || tensor->stride(3) == 1, "temporal_attention: ", name,
-                    " has stride ", tensor->stride(3), " in its last dimension, expected 1 (call .contiguous())");
+                    " has stride ", tensor->stride(3),
+                    " in its last dimension, expected 1 (call .contiguous())");
   }
   if (lengths) {
     check_same_device("lengths", *lengths, q);
-    STD_TORCH_CHECK(lengths->scalar_type() == torch::headeronly::ScalarType::Long &&
-                        lengths->dim() == 1 && lengths->size(0) == q.size(0),
+    STD_TORCH_CHECK(lengths->scalar_type() == torch::headeronly::ScalarType::Long && lengths->dim() == 1 &&
+                        lengths->size(0) == q.size(0),
                     "temporal_attention: lengths has shape ", shape_of(*lengths), " and dtype ",
-                    torch::headeronly::toString(lengths->scalar_type()), ", expected int64 [", q.size(0), "]");
+                    torch::headeronly::toString(lengths->scalar_type()), ", expected int64 [", q.size(0),
+                    "]");
   }
   STD_TORCH_CHECK(!window || *window >= 0, "temporal_attention: window is ", window.value_or(0),
                   ", expected a number of snippets >= 0, or None");

@@ -1,10 +1,12 @@
 // The arithmetic of temporal_attention on one CPU core, a tile of 64 queries by 64 keys at a time.
 //
-// In every routine one side of the tile lies across the SIMD lanes (queries, or keys for their gradients), so that
-// the softmax needs no reduction across lanes, and every product of the algorithm is the one `product` below:
+// In every routine one side of the tile lies across the SIMD lanes (queries, or keys for their gradients), so
+// that the softmax needs no reduction across lanes, and every product of the algorithm is the one `product`
+// below:
 //   C[r, lane] (+)= sum_n A[r, n] * B[n, lane].
-// Rows of A are packed copies, zero-padded to a multiple of 4, so no loop has a remainder. Tail lanes hold zeros
-// and are never written out. Everything is templated on the vector width in bytes; temporal_attention.cpp picks it.
+// Rows of A are packed copies, zero-padded to a multiple of 4, so no loop has a remainder. Tail lanes hold
+// zeros and are never written out. Everything is templated on the vector width in bytes;
+// temporal_attention.cpp picks it.
 #pragma once
 #include <array>
 #include <cmath>
@@ -54,7 +56,8 @@ template <>
 struct ExpConstants<float> {
   using Bits = int32_t;
   static constexpr int kMantissa = 23, kBias = 127, kDegree = 7;
-  static constexpr float kLowest = -87.f, kRound = 0x1.8p23f, kLn2High = 0x1.62e4p-1f, kLn2Low = 0x1.7f7d1cp-20f;
+  static constexpr float kLowest = -87.f, kRound = 0x1.8p23f, kLn2High = 0x1.62e4p-1f,
+                         kLn2Low = 0x1.7f7d1cp-20f;
 };
 template <>
 struct ExpConstants<double> {
@@ -72,8 +75,9 @@ constexpr auto taylor_of_exp() {
   return terms;
 }
 
-// x <- exp(x) for x <= 0 (or a rounding above): 0 below the normal range, NaN stays NaN. exp(x) = 2^n exp(r) with n the
-// nearest integer to x / ln 2, which adding kRound leaves in the low bits, and the Taylor series of exp(r).
+// x <- exp(x) for x <= 0 (or a rounding above): 0 below the normal range, NaN stays NaN. exp(x) = 2^n exp(r)
+// with n the nearest integer to x / ln 2, which adding kRound leaves in the low bits, and the Taylor series
+// of exp(r).
 template <class T, int kBytes>
 WTAL_INLINE void exponential(typename Simd<T, kBytes>::vec& x) {
   using C = ExpConstants<T>;
@@ -90,8 +94,8 @@ WTAL_INLINE void exponential(typename Simd<T, kBytes>::vec& x) {
 }
 
 template <class T, int kBytes>
-WTAL_INLINE void product(T* c, const T* a, int64_t a_row, int64_t a_n, const T* b, int64_t rows, int64_t depth,
-                         bool accumulate) {
+WTAL_INLINE void product(T* c, const T* a, int64_t a_row, int64_t a_n, const T* b, int64_t rows,
+                         int64_t depth, bool accumulate) {
   using vec = typename Simd<T, kBytes>::vec;
   constexpr int kLanes = Simd<T, kBytes>::kLanes;
   for (int lane = 0; lane < kTile; lane += 2 * kLanes) {
@@ -132,7 +136,8 @@ WTAL_INLINE void pack_rows(T* to, const Slice<T>& from, int64_t first, int64_t c
 
 // to[d, lane] <- rows first .. first + count, one a lane; zeros elsewhere.
 template <class T>
-WTAL_INLINE void pack_lanes(T* to, const Slice<T>& from, int64_t first, int64_t count, int64_t dim, T factor) {
+WTAL_INLINE void pack_lanes(T* to, const Slice<T>& from, int64_t first, int64_t count, int64_t dim,
+                            T factor) {
   for (int64_t d = 0; d < padded(dim); ++d) {
     for (int64_t lane = 0; lane < kTile; ++lane) {
       const bool filled = d < dim && lane < count;
@@ -161,8 +166,8 @@ WTAL_INLINE void hide(T* s, int64_t row0, int64_t rows, int64_t lane0, int64_t w
   }
 }
 
-// A tile's part in its sequence: `rows` inside [0, T), of which the first `count` lie inside the video, and the
-// range of the other side that they see.
+// A tile's part in its sequence: `rows` inside [0, T), of which the first `count` lie inside the video, and
+// the range of the other side that they see.
 struct Extent {
   int64_t rows, count, begin, end;
   Extent(int64_t first, int64_t total, int64_t length, int64_t window)
@@ -178,8 +183,8 @@ WTAL_INLINE void forward_tile(const Head<T>& head, int64_t first, int64_t total,
   using vec = typename Simd<T, kBytes>::vec;
   const Extent tile(first, total, head.length, head.window);
   const int64_t dim = head.dim, width = padded(dim);
-  T *q = scratch, *o = q + width * kTile, *k = o + width * kTile, *v = k + width * kTile, *s = v + width * kTile,
-    *peak = s + kTile * kTile, *sum = peak + kTile;
+  T *q = scratch, *o = q + width * kTile, *k = o + width * kTile, *v = k + width * kTile,
+    *s = v + width * kTile, *peak = s + kTile * kTile, *sum = peak + kTile;
   pack_lanes(q, head.q, first, tile.count, dim, head.scale);
   for (int64_t n = 0; n < width * kTile; ++n) o[n] = 0;
   for (int lane = 0; lane < kTile; ++lane) peak[lane] = std::numeric_limits<T>::lowest(), sum[lane] = 0;
@@ -259,12 +264,14 @@ WTAL_INLINE void grad_q_tile(const Head<T>& head, int64_t first, int64_t total, 
 
 // grad_k[first .., :] and grad_v[first .., :] of one tile of keys: a pass over the queries that see it.
 template <class T, int kBytes>
-WTAL_INLINE void grad_kv_tile(const Head<T>& head, int64_t first, int64_t total, T* grad_k, T* grad_v, T* scratch) {
+WTAL_INLINE void grad_kv_tile(const Head<T>& head, int64_t first, int64_t total, T* grad_k, T* grad_v,
+                              T* scratch) {
   using vec = typename Simd<T, kBytes>::vec;
   const Extent tile(first, total, head.length, head.window);
   const int64_t dim = head.dim, width = padded(dim);
   T *k = scratch, *v = k + width * kTile, *dk = v + width * kTile, *dv = dk + width * kTile,
-    *q = dv + width * kTile, *grad_out = q + width * kTile, *s = grad_out + width * kTile, *dp = s + kTile * kTile;
+    *q = dv + width * kTile, *grad_out = q + width * kTile, *s = grad_out + width * kTile,
+    *dp = s + kTile * kTile;
   pack_lanes(k, head.k, first, tile.count, dim, T(1));
   pack_lanes(v, head.v, first, tile.count, dim, T(1));
   for (int64_t n = 0; n < width * kTile; ++n) dk[n] = dv[n] = 0;

@@ -20,7 +20,8 @@ using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 using OptionalTensor = std::optional<Tensor>;
 
-// ---- one wheel, each machine's own vector width ----------------------------------------------------------------
+// ---- one wheel, each machine's own vector width
+// ----------------------------------------------------------------
 template <class T>
 struct TileRoutines {
   void (*forward)(const Head<T>&, int64_t first, int64_t total, T* out, T* lse, T* scratch);
@@ -28,20 +29,20 @@ struct TileRoutines {
   void (*grad_kv)(const Head<T>&, int64_t first, int64_t total, T* grad_k, T* grad_v, T* scratch);
 };
 
-#define WTAL_TILE_ROUTINES(name, bytes, target)                                                             \
-  template <class T>                                                                                        \
-  struct name {                                                                                             \
-    target static void forward(const Head<T>& head, int64_t first, int64_t total, T* out, T* lse, T* s) {   \
-      attention::forward_tile<T, bytes>(head, first, total, out, lse, s);                                   \
-    }                                                                                                       \
-    target static void grad_q(const Head<T>& head, int64_t first, int64_t total, T* grad, T* s) {           \
-      attention::grad_q_tile<T, bytes>(head, first, total, grad, s);                                        \
-    }                                                                                                       \
-    target static void grad_kv(const Head<T>& head, int64_t first, int64_t total, T* grad_k, T* grad_v,     \
-                               T* s) {                                                                      \
-      attention::grad_kv_tile<T, bytes>(head, first, total, grad_k, grad_v, s);                             \
-    }                                                                                                       \
-    static constexpr TileRoutines<T> routines{forward, grad_q, grad_kv};                                    \
+#define WTAL_TILE_ROUTINES(name, bytes, target)                                                           \
+  template <class T>                                                                                      \
+  struct name {                                                                                           \
+    target static void forward(const Head<T>& head, int64_t first, int64_t total, T* out, T* lse, T* s) { \
+      attention::forward_tile<T, bytes>(head, first, total, out, lse, s);                                 \
+    }                                                                                                     \
+    target static void grad_q(const Head<T>& head, int64_t first, int64_t total, T* grad, T* s) {         \
+      attention::grad_q_tile<T, bytes>(head, first, total, grad, s);                                      \
+    }                                                                                                     \
+    target static void grad_kv(const Head<T>& head, int64_t first, int64_t total, T* grad_k, T* grad_v,   \
+                               T* s) {                                                                    \
+      attention::grad_kv_tile<T, bytes>(head, first, total, grad_k, grad_v, s);                           \
+    }                                                                                                     \
+    static constexpr TileRoutines<T> routines{forward, grad_q, grad_kv};                                  \
   };
 
 WTAL_TILE_ROUTINES(Baseline, 16, )
@@ -60,13 +61,14 @@ TileRoutines<T> best_routines() {
   return Baseline<T>::routines;
 }
 
-// ---- the work ----------------------------------------------------------------------------------------------------
+// ---- the work
+// ----------------------------------------------------------------------------------------------------
 struct alignas(64) CacheLine {
   char bytes[64];
 };
 
-// Calls body(item, scratch) for every item. Ragged batches leave the items very unequal, so each thread takes the
-// next one when it is done; an item's result does not depend on who computes it.
+// Calls body(item, scratch) for every item. Ragged batches leave the items very unequal, so each thread takes
+// the next one when it is done; an item's result does not depend on who computes it.
 template <class T, class F>
 void for_each_item(int64_t items, int64_t scratch_size, const F& body) {
   std::atomic<int64_t> next{0};
@@ -113,19 +115,29 @@ void forward(const AttentionSizes& sizes, const std::vector<int64_t>& lengths, T
   T* lse_data = static_cast<T*>(lse.mutable_data_ptr());
   const auto routines = best_routines<T>();
   const int64_t total = sizes.length, tiles = (total + kTile - 1) / kTile;
-  for_each_item<T>(sizes.batch * sizes.heads * tiles, attention::scratch_size(sizes.dim), [&](int64_t item, T* scratch) {
-    const int64_t head = item / tiles, b = head / sizes.heads, h = head % sizes.heads;
-    const Head<T> job{q_view.at(b, h), k_view.at(b, h), v_view.at(b, h), lengths[b], sizes.window, sizes.dim,
-                      scale, {}, {}, nullptr};
-    routines.forward(job, item % tiles * kTile, total, out_data + head * total * sizes.dim, lse_data + head * total,
-                     scratch);
-  });
+  for_each_item<T>(sizes.batch * sizes.heads * tiles, attention::scratch_size(sizes.dim),
+                   [&](int64_t item, T* scratch) {
+                     const int64_t head = item / tiles, b = head / sizes.heads, h = head % sizes.heads;
+                     const Head<T> job{q_view.at(b, h),
+                                       k_view.at(b, h),
+                                       v_view.at(b, h),
+                                       lengths[b],
+                                       sizes.window,
+                                       sizes.dim,
+                                       scale,
+                                       {},
+                                       {},
+                                       nullptr};
+                     routines.forward(job, item % tiles * kTile, total, out_data + head * total * sizes.dim,
+                                      lse_data + head * total, scratch);
+                   });
 }
 
 template <class T>
-void backward(const AttentionSizes& sizes, const std::vector<int64_t>& lengths, T scale, const Tensor& grad_out,
-              const OptionalTensor& grad_lse, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& out,
-              const Tensor& lse, Tensor& grad_q, Tensor& grad_k, Tensor& grad_v) {
+void backward(const AttentionSizes& sizes, const std::vector<int64_t>& lengths, T scale,
+              const Tensor& grad_out, const OptionalTensor& grad_lse, const Tensor& q, const Tensor& k,
+              const Tensor& v, const Tensor& out, const Tensor& lse, Tensor& grad_q, Tensor& grad_k,
+              Tensor& grad_v) {
   const View<T> q_view(q), k_view(k), v_view(v), grad_view(grad_out), out_view(out), lse_view(lse);
   const View<T> grad_lse_view = grad_lse ? View<T>(*grad_lse) : View<T>();
   T* grad_q_data = static_cast<T*>(grad_q.mutable_data_ptr());
@@ -148,13 +160,22 @@ void backward(const AttentionSizes& sizes, const std::vector<int64_t>& lengths, 
     }
   });
 
-  // Two passes, each the only writer of what it writes: no atomics, no buffer of T x T, the same bits every time.
+  // Two passes, each the only writer of what it writes: no atomics, no buffer of T x T, the same bits every
+  // time.
   for_each_item<T>(2 * heads * tiles, attention::scratch_size(dim), [&](int64_t item, T* scratch) {
     const bool of_keys = item < heads * tiles;  // the longer ones first
     const int64_t rest = item % (heads * tiles), head = rest / tiles, first = rest % tiles * kTile;
     const int64_t b = head / sizes.heads, h = head % sizes.heads, base = head * total * dim;
-    const Head<T> job{q_view.at(b, h), k_view.at(b, h),    v_view.at(b, h),   lengths[b],           sizes.window, dim,
-                      scale,           grad_view.at(b, h), lse_view.at(b, h), delta.data() + head * total};
+    const Head<T> job{q_view.at(b, h),
+                      k_view.at(b, h),
+                      v_view.at(b, h),
+                      lengths[b],
+                      sizes.window,
+                      dim,
+                      scale,
+                      grad_view.at(b, h),
+                      lse_view.at(b, h),
+                      delta.data() + head * total};
     if (of_keys) {
       routines.grad_kv(job, first, total, grad_k_data + base, grad_v_data + base, scratch);
     } else {
@@ -189,15 +210,16 @@ std::tuple<Tensor, Tensor> temporal_attention(const Tensor& q, const Tensor& k, 
 
 std::tuple<Tensor, Tensor, Tensor> temporal_attention_backward(
     const Tensor& grad_out, const OptionalTensor& grad_lse, const Tensor& q, const Tensor& k, const Tensor& v,
-    const Tensor& out, const Tensor& lse, const OptionalTensor& lengths, std::optional<int64_t> window, double scale) {
+    const Tensor& out, const Tensor& lse, const OptionalTensor& lengths, std::optional<int64_t> window,
+    double scale) {
   const AttentionSizes sizes = check_attention(q, k, v, lengths, window);
   check_dtype(q);
   check_attention_backward(grad_out, grad_lse, q, out, lse);
   const std::vector<int64_t> valid = read_lengths(lengths, sizes);
   Tensor grad_q = new_like(q), grad_k = new_like(q), grad_v = new_like(q);
   if (q.scalar_type() == ScalarType::Float) {
-    backward<float>(sizes, valid, static_cast<float>(scale), grad_out, grad_lse, q, k, v, out, lse, grad_q, grad_k,
-                    grad_v);
+    backward<float>(sizes, valid, static_cast<float>(scale), grad_out, grad_lse, q, k, v, out, lse, grad_q,
+                    grad_k, grad_v);
   } else {
     backward<double>(sizes, valid, scale, grad_out, grad_lse, q, k, v, out, lse, grad_q, grad_k, grad_v);
   }

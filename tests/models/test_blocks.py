@@ -18,9 +18,7 @@ from wtal.models.blocks import (
     video_logits,
 )
 
-lengths_of_a_batch = st.lists(st.integers(0, 13), min_size=1, max_size=4).filter(
-    lambda lengths: max(lengths) > 0
-)
+lengths_of_a_batch = st.lists(st.integers(0, 13), min_size=1, max_size=4).filter(lambda lengths: max(lengths) > 0)
 
 
 def batch(lengths, dim=3, beyond=float("nan"), extra=0):
@@ -105,9 +103,7 @@ def test_video_logits_against_a_loop(lengths, divisor):
 
 
 def test_video_logits_of_half_precision_are_float32():
-    assert (
-        video_logits(torch.zeros(1, 4, 2, dtype=torch.bfloat16), torch.tensor([4]), 8).dtype == torch.float32
-    )
+    assert video_logits(torch.zeros(1, 4, 2, dtype=torch.bfloat16), torch.tensor([4]), 8).dtype == torch.float32
 
 
 def test_temporal_conv_is_conv1d_of_each_video_alone():

@@ -63,14 +63,17 @@ def command(arguments: Sequence[str]) -> int:
     from rich.console import Console
 
     from wtal.apply import detect_in_folder
-    from wtal.data.predictions import check_writable, write_predictions
+    from wtal.data.predictions import write_predictions
     from wtal.data.timebase import Timebase
     from wtal.errors import WtalError
+    from wtal.files import check_writable
 
     try:
         timebase = Timebase(options.fps, options.stride, options.window)
     except ValueError as error:
         raise WtalError(f"--fps, --stride or --window: {error}") from None
+    if options.out.suffix not in (".json", ".csv"):
+        raise WtalError(f"--out {options.out}: expected a file called .json or .csv")
     check_writable(options.out)
     found = detect_in_folder(options.model, options.features, options.clip, timebase, options.branch, options.device)
     write_predictions(options.out, found)

@@ -77,9 +77,9 @@ def segment(value: object) -> tuple[float, float]:
 
 
 def name(value: object, what: str) -> str:
-    """A name that is not empty; bytes, as Python 2 wrote them, become text."""
+    """A name: not empty, no control characters; bytes, as Python 2 wrote them, become text."""
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")
-    if isinstance(value, str) and value:
+    if isinstance(value, str) and value and min(value) >= " ":
         return str(value)
     raise ValueError(f"{what} is {shown(value)}, expected a name")

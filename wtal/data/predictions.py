@@ -109,6 +109,10 @@ def check_predictions(predictions: Mapping[str, Iterable[Detection]], source: st
     """
     checked: Predictions = {}
     for video, detections in predictions.items():
+        try:
+            fields.name(video, "video")
+        except ValueError as error:
+            raise WtalError(f"{source}: {error}") from None
         found = checked[video] = []
         for index, detection in enumerate(detections):
             try:

@@ -35,9 +35,7 @@ def longest(x: Tensor, lengths: Tensor) -> int:
         raise ValueError(f"the batch has shape {tuple(x.shape)}; expected at least one video and one snippet")
     low, high = torch.stack(torch.aminmax(lengths)).tolist()
     if low < 0 or high > x.shape[1]:
-        raise ValueError(
-            f"lengths range from {low} to {high}; expected 0 to {x.shape[1]}, the size of the batch"
-        )
+        raise ValueError(f"lengths range from {low} to {high}; expected 0 to {x.shape[1]}, the size of the batch")
     return max(int(high), 1)
 
 
@@ -159,9 +157,7 @@ class TransformerBlock(nn.Module):
     ) -> None:
         super().__init__()
         if heads < 1 or dim % heads:
-            raise WtalError(
-                f"{heads} attention heads do not divide a width of {dim}; choose a divisor of {dim}"
-            )
+            raise WtalError(f"{heads} attention heads do not divide a width of {dim}; choose a divisor of {dim}")
         self.heads = heads
         self.window = window
         self.attention_norm = nn.LayerNorm(dim)

@@ -61,9 +61,7 @@ class CBP(nn.Module):
         """
         for name, value in (("mean", mean), ("std", std)):
             if value.shape != self.input_mean.shape or not bool(torch.isfinite(value).all()):
-                raise ValueError(
-                    f"{name} has shape {tuple(value.shape)}; expected finite values [{self.input_dim}]"
-                )
+                raise ValueError(f"{name} has shape {tuple(value.shape)}; expected finite values [{self.input_dim}]")
         self.input_mean.copy_(mean)
         self.input_std.copy_(torch.where(std > 1e-6, std, torch.ones_like(std)))
 
@@ -97,9 +95,7 @@ class CBP(nn.Module):
         levels = []
         for stride, block in enumerate(self.encoder):
             if stride:
-                x, lengths = pool_pairs(
-                    x.masked_fill(~valid_mask(lengths, x.shape[1])[..., None], 0), lengths
-                )
+                x, lengths = pool_pairs(x.masked_fill(~valid_mask(lengths, x.shape[1])[..., None], 0), lengths)
             x = block(x, lengths)
             levels.append((x, lengths))
         total, coarse = levels[-1]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,17 +13,12 @@ from wtal.errors import WtalError
 from wtal.models.blocks import at_least_float32
 
 
-def prompt_name(label: str) -> str:
-    """A class name as one writes it in a sentence: ``"CliffDiving"`` and ``"cliff_diving"`` -> two words."""
-    return " ".join(re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", label.replace("_", " ")).split())
-
-
 class PromptedCLIPText(nn.Module):
     """Text features from ``[start | before | class name | after | end]`` through CLIP's text encoder.
 
     Only the prompts, ``before [n, W]`` and ``after [m, W]``, are parameters of this module: the encoder is
     frozen and stays out of ``parameters()`` and ``state_dict()`` (a checkpoint holds prompts; the encoder
-    comes from :func:`wtal.models.clip_weights.load_clip_text`), but moves along with ``.to()``.
+    comes from :func:`wtal.models.clip_weights.load_clip`), but moves along with ``.to()``.
 
     CLIP's attention is causal and its text feature is read at the end token. So the sequences are cut after
     the longest class's end token, and each feature is taken at its own end; a longer context changes nothing.
@@ -33,7 +27,7 @@ class PromptedCLIPText(nn.Module):
         clip_model: an open_clip model with CLIP's own kind of text Transformer. Its text encoder is taken
             over: frozen and put into evaluation mode.
         tokenizer: open_clip's tokenizer of that model.
-        class_names: C names, spelt out by :func:`prompt_name`.
+        class_names: C names, as one writes them in a sentence.
         before: prompt vectors before the name, 16 in the paper.
         after: prompt vectors after the name, 16 in the paper.
         init_std: standard deviation of the initial prompts, drawn from the global generator.
@@ -58,7 +52,7 @@ class PromptedCLIPText(nn.Module):
     ) -> None:
         super().__init__()
         tower = text_tower(clip_model)
-        names = [tokenizer.encode(prompt_name(name)) for name in class_names]
+        names = [tokenizer.encode(name) for name in class_names]
         room = int(tower.positional_embedding.shape[0]) - before - after - 2
         for name, tokens in zip(class_names, names, strict=True):
             if not 1 <= len(tokens) <= room:

@@ -7,12 +7,10 @@ names needs it.
 from __future__ import annotations
 
 import difflib
-import hashlib
 import pickle
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -27,32 +25,16 @@ DEFAULT_MODEL = "ViT-B-16-quickgelu"
 """The paper's CLIP. Plain ViT-B-16 takes the same weights and, without QuickGELU, computes something else."""
 
 
-@dataclass(frozen=True)
-class ClipText:
-    """A CLIP model without its image encoder, for :class:`wtal.models.clip_text.PromptedCLIPText`.
-
-    Attributes:
-        model: float32 on the CPU, frozen, in evaluation mode.
-        tokenizer: the model's tokenizer.
-        name: open_clip's name of the architecture, which a run records.
-        source: the weights file, or ``"openai"`` for the download.
-        digest: SHA-256 of the weights file, None for the download.
-    """
-
-    model: nn.Module
-    tokenizer: Any
-    name: str
-    source: str
-    digest: str | None
-
-
-def load_clip_text(name: str = DEFAULT_MODEL, weights: Path | None = None) -> ClipText:
-    """Loads CLIP's text encoder. The global random generator is left as it was.
+def load_clip(name: str = DEFAULT_MODEL, weights: Path | None = None) -> tuple[nn.Module, Any]:
+    """Loads CLIP without its image encoder. The global random generator is left as it was.
 
     Args:
         name: an architecture of ``open_clip.list_models()`` (``--clip-model``).
         weights: a file for :func:`read_weights` (``--clip-weights``); None lets open_clip download OpenAI's
             weights.
+
+    Returns:
+        The model (float32 on the CPU, frozen, in evaluation mode) and its tokenizer.
 
     Raises:
         WtalError: unknown architecture, a file that cannot be read or does not fit it, or a download that
@@ -82,8 +64,7 @@ def load_clip_text(name: str = DEFAULT_MODEL, weights: Path | None = None) -> Cl
     text_tower(model)
     del model.visual  # 86 million weights that nobody uses here
     model.float().requires_grad_(False).eval()
-    digest = None if weights is None else _sha256(weights)
-    return ClipText(model, open_clip.get_tokenizer(name), name, str(weights or "openai"), digest)
+    return model, open_clip.get_tokenizer(name)
 
 
 def _download(open_clip: Any, name: str) -> nn.Module:
@@ -132,11 +113,6 @@ def _fill(model: nn.Module, state: dict[str, Tensor], name: str, quick_gelu: boo
     model.load_state_dict({key: state[key] for key in needed}, strict=False)
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Reads a state dict on the CPU, and runs no code that a file brings.
 
@@ -169,12 +145,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
     if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
-        raise WtalError(
-            f"--clip-weights {path} holds a {type(state).__name__}; expected a state dict of tensors"
-        )
-    tensors = {
-        key.removeprefix("module."): value for key, value in state.items() if isinstance(value, Tensor)
-    }
+        raise WtalError(f"--clip-weights {path} holds a {type(state).__name__}; expected a state dict of tensors")
+    tensors = {key.removeprefix("module."): value for key, value in state.items() if isinstance(value, Tensor)}
     if not tensors:
         raise WtalError(f"--clip-weights {path} holds no tensor; expected a state dict")
     return tensors
@@ -207,9 +179,7 @@ class _ScriptUnpickler(pickle.Unpickler):
         }
         if (module, name) in known:
             return known[module, name]
-        if (
-            module == "torch.jit._pickle"
-        ):  # typed containers: restore_type_tag(value, type), build_intlist(values), ...
+        if module == "torch.jit._pickle":  # typed containers: restore_type_tag(value, type), build_intlist(values), ...
             return _first
         raise pickle.UnpicklingError(f"{module}.{name} is not allowed in a weights file")
 
@@ -222,9 +192,7 @@ def _first(value: Any, *_: Any) -> Any:
     return value
 
 
-def _rebuild_tensor(
-    storage: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any
-) -> Tensor:
+def _rebuild_tensor(storage: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> Tensor:
     return storage.as_strided(size, stride, offset)
 
 

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from wtal.config import VLPConfig
 from wtal.errors import WtalError
 from wtal.models.blocks import TransformerBlock, at_least_float32, restore, trim
-from wtal.models.prompts import FixedText
 
 
 class VLP(nn.Module):
@@ -52,32 +51,28 @@ class VLP(nn.Module):
         )
         self.bias = nn.Parameter(torch.zeros(()))
 
-    def cosine(self, clip: Tensor, lengths: Tensor, text: Tensor | None = None) -> Tensor:
+    def cosine(self, clip: Tensor, lengths: Tensor) -> Tensor:
         """Cosine of each frame and class ``[B, T', C]``, T' the longest video; float32."""
         if clip.ndim != 3 or clip.shape[2] != self.feature_dim:
             raise ValueError(f"clip has shape {tuple(clip.shape)}; expected [B, T, {self.feature_dim}]")
         x = trim(at_least_float32(clip), lengths)
         for block in self.blocks:
             x = block(x, lengths)
-        if text is None:
-            text = self.text()
-        with torch.autocast(
-            x.device.type, enabled=False
-        ):  # in bfloat16 the cosines of all classes would be alike
+        text: Tensor = self.text()
+        with torch.autocast(x.device.type, enabled=False):  # in bfloat16 the cosines of all classes would be alike
             return F.normalize(at_least_float32(x), dim=-1) @ text.to(x.dtype).T
 
-    def forward(self, clip: Tensor, lengths: Tensor, text: Tensor | None = None) -> Tensor:
+    def forward(self, clip: Tensor, lengths: Tensor) -> Tensor:
         """Logits of every snippet and class.
 
         Args:
             clip: ``[B, T, feature_dim]`` floating point, any norm; anything, NaN too, beyond each length.
             lengths: ``[B]`` int64 on the same device.
-            text: ``[C, feature_dim]`` from an earlier call of ``self.text()``; None encodes the prompts now.
 
         Returns:
             ``[B, T, C]`` float32, zeros beyond each length.
         """
-        logits = (self.cosine(clip, lengths, text) - self.bias) / self.config.temperature
+        logits = (self.cosine(clip, lengths) - self.bias) / self.config.temperature
         return restore(trim(logits, lengths), clip.shape[1])
 
     @torch.no_grad()
@@ -97,9 +92,8 @@ class VLP(nn.Module):
         self.eval()
         count, mean, squares = 0, 0.0, 0.0  # squares: sum of squared differences from the mean
         try:
-            text = self.text()
             for clip, lengths in batches:
-                cosine = self.cosine(clip, lengths, text)
+                cosine = self.cosine(clip, lengths)
                 valid = torch.arange(cosine.shape[1], device=cosine.device) < lengths[:, None]
                 values = cosine[valid].double()  # [N, C]
                 if values.numel():
@@ -116,11 +110,3 @@ class VLP(nn.Module):
         deviation = math.sqrt(squares / count)
         self.bias.fill_(mean + self.config.bias_deviations * deviation)
         return mean, deviation
-
-    @torch.no_grad()
-    def with_fixed_text(self) -> VLP:
-        """A copy for inference: the prompts' present text features as constants, no text encoder any more."""
-        fixed = VLP(FixedText(self.text()), self.feature_dim, self.config).to(self.bias.device)
-        fixed.blocks.load_state_dict(self.blocks.state_dict())
-        fixed.bias.copy_(self.bias)
-        return fixed.train(self.training)

@@ -14,7 +14,7 @@ from typing import cast
 
 import numpy as np
 
-from wtal.data.annotations import AnnotatedVideo, Annotations
+from wtal.data.annotations import AnnotatedVideo, Annotations, split_names
 from wtal.data.synthetic.dataset import GENERATOR_VERSION
 from wtal.data.synthetic.events import Span, draw_events
 from wtal.data.synthetic.features import clip_features, i3d_features
@@ -82,10 +82,11 @@ def synthetic_features(
     def fill(root: Path) -> None:
         _copy_annotations(annotations, layout, root)
         world = make_world(seed, len(index), resolved)
+        splits = split_names({video.subset for video in annotations.videos.values()}, annotations.videos)
         writer = FeatureWriter(root, layout, prefix=annotations.path.name.removesuffix("-Annotations"))
         for done, video in enumerate(annotations.videos.values(), start=1):
             i3d, clip = _video_features(video, index, layout, seed, world, resolved)
-            writer.add(video.id, annotations.split_of(video), i3d)
+            writer.add(video.id, splits[video.subset], i3d)
             save_array(root / "clip" / f"{video.id}.npy", clip)
             if progress is not None:
                 progress(done, len(annotations.videos))

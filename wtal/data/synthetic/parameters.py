@@ -197,7 +197,10 @@ class Parameters:
             _expect(getattr(size, name) >= 1, f"size.{name}", getattr(size, name), "at least 1")
         _expect(size.i3d_dim % 2 == 0, "size.i3d_dim", size.i3d_dim, "an even number")
         _expect(
-            size.max_snippets >= size.min_snippets, "size.max_snippets", size.max_snippets, "not below min_snippets"
+            size.max_snippets >= size.min_snippets,
+            "size.max_snippets",
+            size.max_snippets,
+            f"not below min_snippets ({size.min_snippets})",
         )
         _expect(events.duration_min >= 1, "events.duration_min", events.duration_min, "at least 1")
         _expect(
