@@ -70,9 +70,7 @@ class Case:
         """Out, lse and the gradients for q, k, v (of leaves that keep the inputs' strides)."""
         leaves = [x.detach().requires_grad_() for x in (self.q, self.k, self.v)]
         out, lse = function(*leaves, *self.options())
-        grads = torch.autograd.grad(
-            [out, lse], leaves, [self.grad_out.to(out.dtype), self.grad_lse.to(lse.dtype)]
-        )
+        grads = torch.autograd.grad([out, lse], leaves, [self.grad_out.to(out.dtype), self.grad_lse.to(lse.dtype)])
         return [out.detach(), lse.detach(), *grads]
 
 
@@ -97,16 +95,12 @@ def make_case(
     if layout == "packed":  # a projection's [B, T, 3, H, D]
         q, k, v = randn(batch, total, 3, heads, dim).permute(2, 0, 3, 1, 4)
     elif layout == "sliced":  # every stride odd, the base not aligned
-        q, k, v = (
-            randn(batch + 1, heads, 2 * total + 1, dim + 3)[1:, :, 1::2, 1 : dim + 1] for _ in range(3)
-        )
+        q, k, v = (randn(batch + 1, heads, 2 * total + 1, dim + 3)[1:, :, 1::2, 1 : dim + 1] for _ in range(3))
     else:
         q, k, v = (randn(batch, heads, total, dim) for _ in range(3))
     grad_out = randn(batch, heads, total, dim)
     if layout == "packed":
-        grad_out = randn(batch, total, dim, heads).permute(
-            0, 3, 1, 2
-        )  # a gradient need not be contiguous in D
+        grad_out = randn(batch, total, dim, heads).permute(0, 3, 1, 2)  # a gradient need not be contiguous in D
     tensor = None if lengths is None else torch.tensor(lengths, dtype=torch.int64, device=device)
     return Case(q, k, v, tensor, window, scale, grad_out, randn(batch, heads, total))
 
@@ -140,7 +134,7 @@ def assert_same_bits(found: list[Tensor], expected: list[Tensor]) -> None:
         assert torch.equal(a, b), name  # false wherever there is a NaN
 
 
-# ---- values ----------------------------------------------------------------------------------------------
+# ---- values --------------------------------------------------------------------------------------------------------
 @settings(deadline=None, max_examples=60)
 @given(case=cases(dtype=torch.float64))
 def test_equals_the_definition_in_float64(case: Case) -> None:
@@ -211,9 +205,7 @@ def test_window_zero_gives_back_v(device: str) -> None:
 @pytest.mark.parametrize("device", DEVICES)
 def test_default_scale_is_one_over_root_d(device: str) -> None:
     case = make_case(1, 2, 9, 16, device=device)
-    assert torch.equal(
-        temporal_attention(case.q, case.k, case.v), OP(case.q, case.k, case.v, None, None, 0.25)[0]
-    )
+    assert torch.equal(temporal_attention(case.q, case.k, case.v), OP(case.q, case.k, case.v, None, None, 0.25)[0])
 
 
 @settings(deadline=None, max_examples=10)
@@ -229,7 +221,7 @@ def test_outputs_are_contiguous_whatever_the_input(device: str) -> None:
     assert all(x.is_contiguous() for x in found)
 
 
-# ---- what lies beyond a video ----------------------------------------------------------------------------
+# ---- what lies beyond a video --------------------------------------------------------------------------------------
 @pytest.mark.parametrize("device", DEVICES)
 @settings(deadline=None, max_examples=25)
 @given(data=st.data())
@@ -281,7 +273,7 @@ def test_cuda_gives_the_same_bits_again_and_clamps_lengths() -> None:
     assert_same_bits(wild.outputs(), first)
 
 
-# ---- gradients, fake kernels, compilation ----------------------------------------------------------------
+# ---- gradients, fake kernels, compilation --------------------------------------------------------------------------
 @pytest.mark.parametrize("window", [None, 2])
 def test_gradcheck_of_both_outputs(window: int | None) -> None:
     case = make_case(2, 1, 7, 3, [7, 4], window, layout="packed", dtype=torch.float64)
@@ -345,7 +337,7 @@ def test_compiles_without_a_graph_break(backend: str, device: str) -> None:
         torch.testing.assert_close(values[1], values[0], rtol=1e-4, atol=1e-4)
 
 
-# ---- errors ----------------------------------------------------------------------------------------------
+# ---- errors --------------------------------------------------------------------------------------------------------
 def qkv(*shape: int, **options: object) -> dict[str, Tensor]:
     return {name: torch.zeros(*shape, **options) for name in ("q", "k", "v")}
 

@@ -42,7 +42,7 @@ def temporal_attention(
         RuntimeError: a length outside 0..T (CPU); differentiating twice.
 
     ``torch.ops.wtal.temporal_attention`` gives log-sum-exp ``[B, H, T]`` as well (float32, float64 for
-    float64; zero from ``lengths[b]`` on), also differentiable. Results and gradients are the same bits in
+    float64; zero from ``lengths[b]`` on), also differentiable. On one machine the results are the same bits in
     every run, with any number of threads. Scheme: Dao et al., "FlashAttention" (NeurIPS 2022), section 3.
     """
     _check(q, k, v, lengths, window)
@@ -70,9 +70,7 @@ def _check(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor | None, window: int 
         raise ValueError(f"q has shape {list(q.shape)}, expected D <= 128 on CUDA")
     for name, tensor in (("q", q), ("k", k), ("v", v)):
         if tensor.shape[3] > 1 and tensor.stride(3) != 1:
-            raise ValueError(
-                f"{name} has strides {tensor.stride()}, expected D to be contiguous (.contiguous())"
-            )
+            raise ValueError(f"{name} has strides {tensor.stride()}, expected D to be contiguous (.contiguous())")
     if lengths is not None:
         if lengths.shape != q.shape[:1] or lengths.dtype != torch.int64:
             found = f"shape {list(lengths.shape)} and dtype {lengths.dtype}"
