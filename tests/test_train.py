@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 from rich.console import Console
-from wtal.data.synthetic.parameters import SizeParameters
 
 from wtal.checkpoint import load_checkpoint
 from wtal.config import RunConfig
 from wtal.data.open import BENCHMARKS, open_data
+from wtal.data.synthetic.parameters import SizeParameters
 from wtal.device import Device
 from wtal.errors import WtalError
 from wtal.job import prepare
