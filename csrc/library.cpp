@@ -16,7 +16,7 @@ STABLE_TORCH_LIBRARY(wtal, m) {
       "group_proposals(Tensor scores, Tensor thresholds, Tensor? lengths, Tensor? keep, int min_length,"
       " str score, bool unique) -> (Tensor segments, Tensor owner, Tensor score)");
 
-  // segments [N, 2], scores [N], offsets [G + 1] -> indices kept [M], their decayed scores [M], offsets [G + 1]
+  // segments [N, 2], scores [N], offsets [G + 1] -> kept indices [M], their decayed scores [M], offsets [G + 1]
   m.def(
       "soft_nms(Tensor segments, Tensor scores, Tensor offsets, float sigma, float iou_threshold,"
       " float min_score, str method, int? max_per_group) -> (Tensor keep, Tensor scores, Tensor offsets)");
