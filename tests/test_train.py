@@ -4,6 +4,7 @@ import dataclasses
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
@@ -15,6 +16,7 @@ from wtal.data.synthetic.parameters import SizeParameters
 from wtal.device import Device
 from wtal.errors import WtalError
 from wtal.job import prepare
+from wtal.measure import video_level_map
 from wtal.progress import Reporter
 from wtal.recipe import load_recipe
 from wtal.run import Run, Setup
@@ -174,6 +176,43 @@ def test_training_never_reads_where_actions_are(tmp_path, config, monkeypatch) -
     trainer.fit()
     seen, blinded = weights(tmp_path / "seen"), weights(tmp_path / "blind")
     assert all(torch.equal(seen[key], blinded[key]) for key in seen)
+
+
+@pytest.mark.usefixtures("small_world")
+def test_own_videos_without_segments_get_no_localization_number(tmp_path, config) -> None:
+    data = open_data("synthetic")
+    root = data.videos[0].clip.parents[1]
+    lines = [f"{video.id},{';'.join(video.labels)}" for video in data]
+    (tmp_path / "labels.csv").write_text("\n".join(["video,label", *lines]))
+    np.save(tmp_path / "text.npy", data.text_features)
+    for kind in ("rgb", "flow"):
+        (tmp_path / kind).mkdir()
+        for video in data:
+            part = video.i3d[kind == "flow"]
+            (tmp_path / kind / part.name).symlink_to(part)
+    (tmp_path / "dataset.toml").write_text(
+        f"""name = "mine"
+classes = {json.dumps(data.classes)}
+i3d = ["rgb", "flow"]
+clip = "{root / "clip"}"
+labels = "labels.csv"
+text_features = "text.npy"
+fps = 25
+"""
+    )
+    run = Run.create(tmp_path / "run", Setup(dataset=str(tmp_path / "dataset.toml")), config, {}, {})
+    for row in prepared(run).fit():
+        assert row["kind"] == "video-level"
+        assert 0 <= row["mean"] <= 100
+        assert row["proposals_per_video"] >= 0
+        assert "per_tiou" not in row
+
+
+def test_video_level_map_is_the_definition() -> None:
+    scores = np.array([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3], [0.6, 0.4]])
+    labels = np.array([[1, 0], [0, 0], [1, 0], [0, 1]])
+    # class 0: hits at ranks 1 and 3; class 1: at rank 1
+    assert video_level_map(scores, labels) == pytest.approx(100 * ((1 + 2 / 3) / 2 + 1) / 2)
 
 
 @pytest.mark.usefixtures("small_world")

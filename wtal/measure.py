@@ -16,7 +16,8 @@ from wtal.evaluate import evaluate
 from wtal.infer import find
 
 Row = dict[str, Any]
-"""``name``, ``branch``, ``kind``, ``videos``, ``mean`` and ``per_tiou`` (percent), and ``protocol``."""
+"""``name``, ``branch``, ``kind``, ``videos``, ``protocol``, ``mean`` (percent), and either ``per_tiou`` (percent) or,
+without temporal ground truth, ``proposals_per_video``."""
 
 
 def has_ground_truth(data: VideoSet) -> bool:
@@ -59,6 +60,7 @@ def measure(
         "kind": "video-level",
         "protocol": "video labels",
         "mean": video_level_map(scores, labels),
+        "proposals_per_video": sum(map(len, detections.values())) / max(len(detections), 1),
     }, detections
 
 
@@ -85,13 +87,14 @@ def table(rows: Sequence[Row], sources: str) -> Any:
     """The rows as a rich table; ``sources`` says on what they were measured."""
     from rich.table import Table
 
-    shown = Table(title=sources, title_justify="left", title_style="bold")
-    shown.add_column("")
+    shown = Table(title=sources, title_justify="left", title_style="bold", padding=(0, 1))
+    shown.add_column("", no_wrap=True)
     tious = list(dict.fromkeys(tiou for row in rows for tiou in row.get("per_tiou", {})))
-    for tiou in tious:
-        shown.add_column(tiou.removeprefix("0") if len(tious) > 1 else tiou, justify="right")
-    shown.add_column("mean" if tious else "video-level mAP", justify="right")
+    for tiou in tious or ["video-level mAP", "proposals a video"]:
+        shown.add_column(tiou.removeprefix("0"), justify="right", no_wrap=True)
+    if tious:
+        shown.add_column("mean", justify="right", no_wrap=True)
     for row in rows:
-        cells = [f"{row['per_tiou'][tiou]:.1f}" for tiou in tious] if tious else []
-        shown.add_row(row["name"], *cells, f"{row['mean']:.1f}")
+        values = [*row["per_tiou"].values(), row["mean"]] if tious else [row["mean"], row["proposals_per_video"]]
+        shown.add_row(row["name"], *(f"{value:.1f}" for value in values))
     return shown
