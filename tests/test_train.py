@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 from rich.console import Console
-from wtal.data.synthetic.parameters import SizeParameters
 
 from wtal.checkpoint import load_checkpoint
 from wtal.config import RunConfig
 from wtal.data.open import BENCHMARKS, open_data
+from wtal.data.synthetic.parameters import SizeParameters
 from wtal.device import Device
 from wtal.errors import WtalError
 from wtal.job import prepare
@@ -47,7 +47,11 @@ def small_world(monkeypatch, tmp_path) -> None:
 
 def new_trainer(folder: Path, config: RunConfig, seed: int = 0) -> Trainer:
     run = Run.create(folder, Setup(seed=seed), config, {}, {"wtal": "test"})
-    return prepare(run, CPU, Reporter(Console(quiet=True), quiet=True))
+    return prepared(run)
+
+
+def prepared(run: Run) -> Trainer:
+    return prepare(run, CPU, Reporter(Console(quiet=True), quiet=True, log=run.log))
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -99,7 +103,7 @@ def test_same_seed_same_bits_and_another_seed_others(tmp_path, config) -> None:
         new_trainer(tmp_path / name, config, seed).fit()
         runs[name] = weights(tmp_path / name)
     assert all(torch.equal(runs["a"][key], runs["b"][key]) for key in runs["a"])
-    assert not torch.equal(runs["a"]["cbp.embed.weight"], runs["c"]["cbp.embed.weight"])
+    assert any(not torch.equal(runs["a"][key], runs["c"][key]) for key in runs["a"])
 
 
 class KilledError(Exception):
@@ -124,7 +128,7 @@ def test_a_run_cut_off_anywhere_resumes_to_the_same_bits(tmp_path, config, monke
     with pytest.raises(KilledError):
         trainer.fit()
     monkeypatch.setattr(Trainer, "save", real)
-    resumed = prepare(Run.open(tmp_path / "cut"), CPU, Reporter(Console(quiet=True), quiet=True))
+    resumed = prepared(Run.open(tmp_path / "cut"))
     resumed.fit()
     whole, cut = weights(tmp_path / "whole"), weights(tmp_path / "cut")
     assert whole.keys() == cut.keys()
@@ -156,7 +160,7 @@ def test_data_of_each_layout_train_alike(tmp_path, config) -> None:
     tables = {}
     for layout in ("basnet", "wtalc"):
         run = Run.create(tmp_path / layout, Setup(layout=layout), one, {}, {})
-        tables[layout] = prepare(run, CPU, Reporter(Console(quiet=True), quiet=True)).fit()
+        tables[layout] = prepared(run).fit()
     assert tables["basnet"] == tables["wtalc"]
 
 

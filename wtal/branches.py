@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -48,13 +48,19 @@ class Branches(nn.ModuleDict):
         found = {
             f"{name}.{key}": tensor for name, branch in self.items() for key, tensor in own_tensors(branch).items()
         }
-        vlp = self["vlp"]
-        was_training = vlp.training
-        vlp.eval()
         with torch.no_grad():
-            found["text_features"] = vlp.text()
-        vlp.train(was_training)
+            found["text_features"] = self.vision_language.text()
         return found
+
+    @property
+    def classification(self) -> CBP:
+        """The classification branch."""
+        return cast(CBP, self["cbp"])
+
+    @property
+    def vision_language(self) -> VLP:
+        """The vision-language branch."""
+        return cast(VLP, self["vlp"])
 
 
 def build_branches(data: VideoSet, config: RunConfig, clip_model: str, clip_weights: Path | None) -> Branches:

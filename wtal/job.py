@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from rich.console import Console
@@ -89,9 +89,9 @@ def fit_inputs(branches: Branches, data: VideoSet, config: RunConfig, device: De
     train = data.subset("train")
     if config.batch.standardize:
         mean, deviation = statistics(train)
-        branches["cbp"].set_statistics(torch.from_numpy(mean), torch.from_numpy(deviation))
-    batches = whole_videos(data, train, 16, with_i3d=False, with_clip=True)
-    branches["vlp"].calibrate_bias((here.clip, here.lengths) for here in (b.to(device.name) for b in batches))
+        branches.classification.set_statistics(torch.from_numpy(mean), torch.from_numpy(deviation))
+    batches = (batch.to(device.name) for batch in whole_videos(data, train, 16, with_i3d=False))
+    branches.vision_language.calibrate_bias((batch.clip, batch.lengths) for batch in batches if batch.clip is not None)
 
 
 def open_with_progress(setup: Setup, reporter: Reporter) -> VideoSet:
@@ -119,9 +119,9 @@ def caption(data: VideoSet, rows: list[dict[str, object]]) -> str:
 
 def setup_of(options: Options, recipe: str) -> Setup:
     """The part of the options that a run folder remembers."""
-    given = {field.name: getattr(options, field.name) for field in dataclasses.fields(Setup) if field.name != "recipe"}
-    texts = {name: str(Path(value).resolve()) if isinstance(value, Path) else value for name, value in given.items()}
-    return Setup(**texts, recipe=recipe)
+    given: dict[str, Any] = {f.name: getattr(options, f.name) for f in dataclasses.fields(Setup) if f.name != "recipe"}
+    paths = {name: str(value.resolve()) for name, value in given.items() if isinstance(value, Path)}
+    return Setup(**{**given, **paths}, recipe=recipe)
 
 
 def _path(text: str | None) -> Path | None:

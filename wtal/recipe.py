@@ -8,7 +8,6 @@ import tomllib
 import types
 import typing
 from collections.abc import Mapping
-from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -125,7 +124,6 @@ def _read(name_or_path: str | Path) -> tuple[str, str, str]:
         raise WtalError(f"{path}: cannot be read: {error}") from error
 
 
-@cache
 def _types(section: type) -> dict[str, Any]:
     return typing.get_type_hints(section)
 

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from wtal.config import RunConfig
+from wtal.data.synthetic.layouts import Layout
 from wtal.errors import WtalError
 from wtal.files import write_atomically
 from wtal.recipe import Sources, from_table, to_toml
@@ -51,7 +52,7 @@ class Setup:
     dataset: str = "synthetic"
     root: str | None = None
     features: str = "disk"
-    layout: str = "basnet"
+    layout: Layout = "basnet"
     shapes: str = "small"
     world: int = 0
     seed: int = 0
@@ -77,7 +78,9 @@ class Run:
             self.log.addHandler(handler)
 
     @classmethod
-    def create(cls, folder: Path, setup: Setup, config: RunConfig, source: Sources, versions: Mapping[str, str]) -> Run:
+    def create(
+        cls, folder: Path, setup: Setup, config: RunConfig, source: Sources, versions: Mapping[str, str | None]
+    ) -> Run:
         """Make the folder and write down what the run is.
 
         Raises:

@@ -33,6 +33,16 @@ def test_logits_are_shifted_cosines_over_the_temperature():
     assert (out[1, 3:] == 0).all()
 
 
+def test_the_norm_on_disk_does_not_matter_and_fresh_blocks_change_little():
+    torch.manual_seed(0)
+    text = FixedText(torch.randn(5, 512))
+    vlp, bare = VLP(text, 512, VLPConfig()).eval(), VLP(text, 512, VLPConfig(blocks=0))
+    x, lengths = F.normalize(torch.randn(2, 30, 512), dim=2), torch.tensor([30, 11])
+    torch.testing.assert_close(vlp(20 * x, lengths), vlp(x, lengths), atol=1e-4, rtol=0)
+    fresh, plain = vlp.cosine(x, lengths)[0], bare.cosine(x, lengths)[0]
+    assert torch.corrcoef(torch.stack([fresh.flatten(), plain.flatten()]))[0, 1] > 0.99
+
+
 def test_blocks_start_small():
     vlp = model(VLPConfig(heads=4, init_std=0.01))
     for name, parameter in vlp.blocks.named_parameters():

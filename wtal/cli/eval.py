@@ -26,7 +26,7 @@ class Options:
     a W-TALC annotation folder.
     """
 
-    what: Annotated[Path, tyro.conf.Positional]
+    what: Annotated[Path | None, tyro.conf.Positional] = None
     """Run folder, checkpoint (.safetensors), or predictions (.json, .csv)."""
     ground_truth: Annotated[Path | None, tyro.conf.Positional] = None
     """Annotations, where predictions are given."""
@@ -60,6 +60,8 @@ def command(arguments: Sequence[str]) -> int:
 
         return print_version()
     options = parse(Options, PROGRAM, arguments)
+    if options.what is None:
+        raise WtalError(f"expected a run folder, a checkpoint or a predictions file (all options: {PROGRAM} --help)")
     if any(not 0 < tiou <= 1 for tiou in options.tiou):
         raise WtalError(f"--tiou {' '.join(map(str, options.tiou))}: expected thresholds above 0 and up to 1")
 

@@ -12,10 +12,12 @@ from wtal.data.synthetic import (
     DEFAULT,
     GENERATOR_VERSION,
     TRUE_SHAPES,
+    annotations_digest,
     open_synthetic,
     synthetic_dataset,
     synthetic_features,
 )
+from wtal.data.synthetic.layouts import Layout
 from wtal.data.video import VideoSet
 from wtal.errors import WtalError
 
@@ -30,7 +32,7 @@ def open_data(
     dataset: str,
     root: Path | None = None,
     features: str = "disk",
-    layout: str = "basnet",
+    layout: Layout = "basnet",
     shapes: str = "small",
     world: int = 0,
     allow_missing: bool = False,
@@ -55,10 +57,15 @@ def open_data(
     """
     if dataset == "synthetic":
         folder = cache_root() / f"synthetic-v{GENERATOR_VERSION}" / f"{shapes}-{layout}-world{world}"
-        return open_synthetic(synthetic_dataset(world, folder, layout, BENCHMARKS[shapes], progress))
+        return open_synthetic(synthetic_dataset(world, folder, layout, BENCHMARKS[shapes], progress), progress)
     if features == "disk":
         return open_dataset(dataset, root, allow_missing=allow_missing, progress=progress)
     if dataset.endswith(".toml"):
         raise WtalError(f"--features synthetic goes with a named data set, not with {dataset}")
-    found = find_annotations(dataset, root)
-    return open_dataset(dataset, synthetic_features(found, dataset, world, progress), progress=progress)
+    annotations = find_annotations(dataset, root)
+    name = (
+        f"{annotations.kind}-{annotations_digest(annotations)[:12]}-world{world}"  # other annotations, another folder
+    )
+    folder = cache_root() / f"{dataset}-synthetic-v{GENERATOR_VERSION}" / name
+    synthetic_features(annotations, annotations.classes, folder, world, progress=progress)
+    return open_dataset(dataset, folder, progress=progress)

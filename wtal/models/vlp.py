@@ -55,7 +55,9 @@ class VLP(nn.Module):
         """Cosine of each frame and class ``[B, T', C]``, T' the longest video; float32."""
         if clip.ndim != 3 or clip.shape[2] != self.feature_dim:
             raise ValueError(f"clip has shape {tuple(clip.shape)}; expected [B, T, {self.feature_dim}]")
-        x = trim(at_least_float32(clip), lengths)
+        # To unit variance a dimension, whatever the norm on disk: at unit norm and 512 dimensions the fresh blocks
+        # would add as much as is there (measured: zero-shot 25 mAP against 41 on generated features).
+        x = F.normalize(trim(at_least_float32(clip), lengths), dim=-1) * math.sqrt(self.feature_dim)
         for block in self.blocks:
             x = block(x, lengths)
         text: Tensor = self.text()

@@ -19,18 +19,18 @@ def temporal_attention(
     window: int | None = None,
     scale: float | None = None,
 ) -> Tensor:
-    """Softmax attention of each snippet over its own video: softmax(scale * q k^T) v, never holding T x T numbers.
+    """Softmax attention of each snippet over its own video, softmax(scale * q k^T) v, never holding T x T.
 
     Query i of video b sees key j when j < lengths[b] and, with a window, abs(i - j) <= window.
 
     Args:
-        q: queries ``[B, H, T, D]``, D contiguous, any other strides (views of a packed projection are not copied).
-            float32 or float64 on the CPU, any D; float32, float16 or bfloat16 on CUDA, D <= 128.
+        q: queries ``[B, H, T, D]``, D contiguous, other strides free (views of a packed projection are not
+            copied). float32 or float64 on the CPU, any D; float32, float16 or bfloat16 on CUDA, D <= 128.
         k: keys, as q in shape, dtype and device.
         v: values, as q.
-        lengths: snippets in each video, int64 ``[B]`` on q's device; None: all T. Rows from ``lengths[b]`` on are
-            never read, so they may hold anything. On the CPU a length outside 0..T is an error; on CUDA, where looking
-            would make the host wait, it is clamped.
+        lengths: snippets in each video, int64 ``[B]`` on q's device; None: all T. Rows from ``lengths[b]`` on
+            are never read, so they may hold anything. A length outside 0..T is an error on the CPU; on CUDA,
+            where looking would make the host wait, it is clamped.
         window: how many snippets a query sees to each side; None: all, 0: itself only.
         scale: factor of the scores; None: 1 / sqrt(D).
 
@@ -39,11 +39,11 @@ def temporal_attention(
 
     Raises:
         ValueError: a wrong shape, dtype, device or stride of an argument, or a negative window.
-        RuntimeError: a length outside 0..T (CPU); on differentiating twice.
+        RuntimeError: a length outside 0..T (CPU); differentiating twice.
 
-    ``torch.ops.wtal.temporal_attention`` gives log-sum-exp ``[B, H, T]`` as well (float32, float64 for float64; zero
-    from ``lengths[b]`` on), also differentiable. The result and the gradients do not depend on the number of threads,
-    and are the same bits in every run. Scheme: Dao et al., "FlashAttention" (NeurIPS 2022), section 3.
+    ``torch.ops.wtal.temporal_attention`` gives log-sum-exp ``[B, H, T]`` as well (float32, float64 for
+    float64; zero from ``lengths[b]`` on), also differentiable. On one machine the results are the same bits in
+    every run, with any number of threads. Scheme: Dao et al., "FlashAttention" (NeurIPS 2022), section 3.
     """
     _check(q, k, v, lengths, window)
     if scale is None:
@@ -128,8 +128,8 @@ def _backward(ctx: Any, grad_out: Tensor | None, grad_lse: Tensor | None) -> tup
 
 def _double_backward(ctx: Any, *grads: Tensor | None) -> None:
     raise RuntimeError(
-        "temporal_attention cannot be differentiated twice: its gradients are native code without a formula of "
-        "their own (write the attention in plain PyTorch where a second derivative is needed)"
+        "temporal_attention cannot be differentiated twice: its gradients are native code without a formula "
+        "of their own (write the attention in plain PyTorch where a second derivative is needed)"
     )
 
 

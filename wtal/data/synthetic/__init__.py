@@ -5,8 +5,8 @@ of classes, ``events`` what happens in a video, ``features`` what I3D and CLIP m
 ``full_size`` features for real annotations, ``layouts`` and ``folder`` how both get to disk.
 """
 
-from wtal.data.synthetic.dataset import GENERATOR_VERSION, synthetic_dataset
-from wtal.data.synthetic.full_size import FULL_SIZE, synthetic_features
+from wtal.data.synthetic.dataset import GENERATOR_VERSION, open_synthetic, synthetic_dataset
+from wtal.data.synthetic.full_size import FULL_SIZE, annotations_digest, synthetic_features
 from wtal.data.synthetic.parameters import DEFAULT, TRUE_SHAPES, Parameters
 
 __all__ = [
@@ -15,6 +15,8 @@ __all__ = [
     "GENERATOR_VERSION",
     "TRUE_SHAPES",
     "Parameters",
+    "annotations_digest",
+    "open_synthetic",
     "synthetic_dataset",
     "synthetic_features",
 ]

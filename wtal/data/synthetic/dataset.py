@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from wtal.data.catalog import open_folder
+from wtal.data.npy import load_npy
 from wtal.data.synthetic.events import Events, SnippetKind, Span, draw_events, draw_instances
 from wtal.data.synthetic.features import clip_features, i3d_features
-from wtal.data.synthetic.folder import build_folder
+from wtal.data.synthetic.folder import DESCRIPTION, build_folder, read_description
 from wtal.data.synthetic.layouts import (
     FeatureWriter,
     Layout,
@@ -24,10 +26,17 @@ from wtal.data.synthetic.layouts import (
 from wtal.data.synthetic.parameters import DEFAULT, Parameters
 from wtal.data.synthetic.randomness import Purpose, generator
 from wtal.data.synthetic.world import World, make_world
-from wtal.data.video import Instance
+from wtal.data.video import Instance, VideoSet
+from wtal.errors import WtalError
 
 GENERATOR_VERSION = 1
 """Changes whenever a seed gives other data; results are comparable only within one version."""
+
+CONTENT = "benchmark"
+"""What ``wtal-synthetic.json`` calls a folder of this module."""
+
+TEXT_FEATURES = "wtal-text-features.npy"
+"""A name of its own: a small set may lack a class that has a text feature, which only :func:`open_synthetic` knows."""
 
 NAMES = (
     *("AnvilStrike", "BannerWave", "CartPush", "DrumRoll", "FenceVault", "GateHaul", "HatToss", "KiteLaunch"),
@@ -97,9 +106,9 @@ def synthetic_dataset(
 ) -> Path:
     """Write the synthetic benchmark.
 
-    Beside what the layout has: ``clip/<id>.npy`` ``[T, Dc]`` float32; ``text_features.npy`` ``[C, Dc]`` float32, unit
-    norm, in the order of ``"classes"`` in ``wtal-synthetic.json``; and, for analysis alone, ``kinds/<id>.npy`` ``[T]``
-    int8 (:class:`SnippetKind`). The features are the same in every layout; the seconds are the layout's.
+    Beside what the layout has: ``clip/<id>.npy`` ``[T, Dc]`` float32; ``wtal-text-features.npy`` ``[C, Dc]`` float32,
+    unit norm, in the order of ``"classes"`` in ``wtal-synthetic.json``; and, for analysis alone, ``kinds/<id>.npy``
+    ``[T]`` int8 (:class:`SnippetKind`). The features are the same in every layout; the seconds are the layout's.
 
     Args:
         seed: chooses the world and the videos; from 0.
@@ -133,11 +142,11 @@ def synthetic_dataset(
                 progress(done, len(videos))
         writer.close()
         write_annotations(root, layout, records, classes)
-        save_array(root / "text_features.npy", world.clip.text)
+        save_array(root / TEXT_FEATURES, world.clip.text)
 
     description = {
         "generator_version": GENERATOR_VERSION,
-        "content": "benchmark",
+        "content": CONTENT,
         "seed": seed,
         "layout": layout,
         "classes": classes,
@@ -145,6 +154,36 @@ def synthetic_dataset(
         "parameters": asdict(parameters),
     }
     return build_folder(directory, description, fill)
+
+
+def open_synthetic(directory: str | os.PathLike[str], progress: Callable[[int, int], None] | None = None) -> VideoSet:
+    """Open what :func:`synthetic_dataset` wrote, through the loader of its layout.
+
+    Args:
+        directory: the folder.
+        progress: told of the one-time conversion of wtalc's joint file.
+
+    Returns:
+        The set ``"synthetic"`` with all its classes, also one that no video shows, and its text features.
+
+    Raises:
+        WtalError: not such a folder, or damaged.
+    """
+    root = Path(directory)
+    description = read_description(root)
+    if description.get("content") != CONTENT:
+        raise WtalError(
+            f"{root / DESCRIPTION}: content is {description.get('content')!r}, expected the {CONTENT!r} "
+            "that wtal generates"
+        )
+    classes = tuple(description["classes"])
+    text = load_npy(root / TEXT_FEATURES)
+    if text.dtype != np.float32 or text.ndim != 2 or len(text) != len(classes):
+        raise WtalError(
+            f"{root / TEXT_FEATURES}: {text.dtype} of shape {list(text.shape)}, expected float32 [{len(classes)}, D]"
+        )
+    data = open_folder(root, name="synthetic", progress=progress)
+    return replace(data, classes=classes, text_features=text)
 
 
 def _record(video_id: str, subset: str, video: SyntheticVideo, layout: Layout, classes: tuple[str, ...]) -> Record:

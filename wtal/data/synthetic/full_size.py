@@ -14,7 +14,7 @@ from typing import cast
 
 import numpy as np
 
-from wtal.data.annotations import AnnotatedVideo, Annotations
+from wtal.data.annotations import AnnotatedVideo, Annotations, split_names
 from wtal.data.synthetic.dataset import GENERATOR_VERSION
 from wtal.data.synthetic.events import Span, draw_events
 from wtal.data.synthetic.features import clip_features, i3d_features
@@ -82,10 +82,11 @@ def synthetic_features(
     def fill(root: Path) -> None:
         _copy_annotations(annotations, layout, root)
         world = make_world(seed, len(index), resolved)
+        splits = split_names({video.subset for video in annotations.videos.values()}, annotations.videos)
         writer = FeatureWriter(root, layout, prefix=annotations.path.name.removesuffix("-Annotations"))
         for done, video in enumerate(annotations.videos.values(), start=1):
             i3d, clip = _video_features(video, index, layout, seed, world, resolved)
-            writer.add(video.id, annotations.split_of(video), i3d)
+            writer.add(video.id, splits[video.subset], i3d)
             save_array(root / "clip" / f"{video.id}.npy", clip)
             if progress is not None:
                 progress(done, len(annotations.videos))
@@ -97,7 +98,7 @@ def synthetic_features(
         "seed": seed,
         "layout": layout,
         "classes": list(classes),
-        "annotations": _digest(annotations),
+        "annotations": annotations_digest(annotations),
         "parameters": asdict(parameters),
     }
     return build_folder(directory, description, fill)
@@ -164,7 +165,7 @@ def _copy_annotations(annotations: Annotations, layout: Layout, root: Path) -> N
             (root / f"split_{subset}.txt").write_text(names, encoding="utf-8")
 
 
-def _digest(annotations: Annotations) -> str:
-    """What of the annotations the features depend on."""
+def annotations_digest(annotations: Annotations) -> str:
+    """SHA-256 of what the features depend on: the videos, their durations and instances."""
     videos = [asdict(video) for video in annotations.videos.values()]
     return hashlib.sha256(json.dumps(videos, sort_keys=True).encode()).hexdigest()

@@ -172,9 +172,9 @@ class ControlParameters:
     """
 
     clip_without_action: bool = False
-    """CLIP sees the scene but no action."""
+    """CLIP sees the scene, the same in action and context, but no action."""
     i3d_with_scene: bool = False
-    """I3D sees the scene as strongly as CLIP does."""
+    """I3D sees the scene in context as strongly as CLIP does, and half of that in action."""
     no_core_gap: bool = False
     """Onset and offset look like the core, in both kinds of features."""
     difficulty: float = 1.0
@@ -197,7 +197,10 @@ class Parameters:
             _expect(getattr(size, name) >= 1, f"size.{name}", getattr(size, name), "at least 1")
         _expect(size.i3d_dim % 2 == 0, "size.i3d_dim", size.i3d_dim, "an even number")
         _expect(
-            size.max_snippets >= size.min_snippets, "size.max_snippets", size.max_snippets, "not below min_snippets"
+            size.max_snippets >= size.min_snippets,
+            "size.max_snippets",
+            size.max_snippets,
+            f"not below min_snippets ({size.min_snippets})",
         )
         _expect(events.duration_min >= 1, "events.duration_min", events.duration_min, "at least 1")
         _expect(
@@ -212,9 +215,9 @@ class Parameters:
         """The same with the controls turned into strengths, which are all that the generator looks at."""
         control, i3d, clip = self.control, self.i3d, self.clip
         if control.clip_without_action:
-            clip = replace(clip, core=0.0, phase=0.0)
+            clip = replace(clip, core=0.0, phase=0.0, scene_in_action=clip.scene_in_context)
         if control.i3d_with_scene:
-            i3d = replace(i3d, scene=clip.scene_in_context, scene_in_action=clip.scene_in_action)
+            i3d = replace(i3d, scene=clip.scene_in_context, scene_in_action=0.5 * clip.scene_in_context)
         if control.no_core_gap:
             i3d = replace(i3d, phase=i3d.core, phase_class=1.0)
             clip = replace(clip, phase=clip.core)

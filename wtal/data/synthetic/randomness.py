@@ -51,8 +51,9 @@ def ar1(rng: np.random.Generator, length: int, dim: int, correlation: float) -> 
     noise = rng.standard_normal((length, dim), dtype=np.float32)
     noise *= np.float32(dim**-0.5)
     noise[1:] *= np.float32((1.0 - correlation**2) ** 0.5)
+    factor = np.float32(correlation)
     step = np.empty(dim, dtype=np.float32)
     for before, row in pairwise(noise):
-        np.multiply(before, np.float32(correlation), out=step)
+        np.multiply(before, factor, out=step)
         row += step
     return noise

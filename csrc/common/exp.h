@@ -1,0 +1,75 @@
+// One exp for every device: a libm's and CUDA's own differ in the last place, and one unit there can flip a
+// near-tie. Plain multiplications and additions in a fixed order, so a file that includes this must be
+// compiled without contraction (-ffp-contract=off, -fmad=false).
+#pragma once
+#include <cstdint>
+#include <cstring>
+
+#include "common/host_device.h"
+
+namespace wtal {
+
+// What the two precisions differ in. ln 2 is split so that k * kLn2High is exact for every k that occurs.
+template <class T>
+struct ExpConstants;
+
+template <>
+struct ExpConstants<float> {
+  using Bits = int32_t;
+  static constexpr int kDegree = 7;  // r^8 / 8! < 2^-27 for |r| <= ln(2) / 2
+  static constexpr int kMantissa = 23, kBias = 127;
+  static constexpr float kLog2e = 0x1.715476p+0f;
+  static constexpr float kLn2High = 0x1.62ep-1f, kLn2Low = 0x1.0bfbe8p-15f;
+  static constexpr float kLowest = -104.0f;  // below it, exp rounds to zero
+};
+
+template <>
+struct ExpConstants<double> {
+  using Bits = int64_t;
+  static constexpr int kDegree = 13;  // r^14 / 14! < 2^-57
+  static constexpr int kMantissa = 52, kBias = 1023;
+  static constexpr double kLog2e = 0x1.71547652b82fep+0;
+  static constexpr double kLn2High = 0x1.62e42fefa38p-1, kLn2Low = 0x1.ef35793c7673p-45;
+  static constexpr double kLowest = -746.0;
+};
+
+// 2^power for a power within the normal numbers.
+template <class T>
+WTAL_HOST_DEVICE inline T power_of_two(int power) {
+  using Constants = ExpConstants<T>;
+  const auto bits = static_cast<typename Constants::Bits>(power + Constants::kBias) << Constants::kMantissa;
+  T value;
+  memcpy(&value, &bits, sizeof(value));
+  return value;
+}
+
+// exp(x) for x <= 0, within about one unit in the last place, at most 1; exp(-inf) = 0.
+//   k = round(x / ln 2), halves away from zero;  r = (x - k * ln2_high) - k * ln2_low
+//   p = 1 + r (1/1! + r (1/2! + ... + r (1/n!))), each 1/i! rounded once
+//   exp(x) = (p * 2^(k/2)) * 2^(k - k/2), k/2 truncated: subnormal results round once
+template <class T>
+WTAL_HOST_DEVICE inline T exp_nonpositive(T x) {
+  using Constants = ExpConstants<T>;
+  if (x < Constants::kLowest) return T(0);
+  const int k = static_cast<int>(x * Constants::kLog2e - T(0.5));
+  const T r = (x - T(k) * Constants::kLn2High) - T(k) * Constants::kLn2Low;
+  constexpr T kInverseFactorial[] = {T(1),
+                                     T(1) / T(2),
+                                     T(1) / T(6),
+                                     T(1) / T(24),
+                                     T(1) / T(120),
+                                     T(1) / T(720),
+                                     T(1) / T(5040),
+                                     T(1) / T(40320),
+                                     T(1) / T(362880),
+                                     T(1) / T(3628800),
+                                     T(1) / T(39916800),
+                                     T(1) / T(479001600),
+                                     T(1) / T(6227020800)};
+  T p = kInverseFactorial[Constants::kDegree - 1];
+  for (int i = Constants::kDegree - 2; i >= 0; --i) p = p * r + kInverseFactorial[i];
+  p = p * r + T(1);
+  return (p * power_of_two<T>(k / 2)) * power_of_two<T>(k - k / 2);
+}
+
+}  // namespace wtal

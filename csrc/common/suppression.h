@@ -1,0 +1,45 @@
+// How soft_nms changes one score; the same on CPU and CUDA. Arithmetic of ActionFormer's 1-D soft-NMS.
+#pragma once
+#include "common/exp.h"
+#include "common/host_device.h"
+#include "common/interval.h"
+
+namespace wtal {
+
+enum class SuppressionMethod { kHard, kLinear, kGaussian };
+
+// The settings, in the precision of the scores.
+template <class T>
+struct Suppression {
+  SuppressionMethod method;
+  T sigma, iou_threshold, min_score;
+
+  // A score that is out of the running. Scores in it are >= min_score >= 0.
+  static constexpr T kDropped = T(-1);
+
+  WTAL_HOST_DEVICE T admit(T score) const { return score < min_score ? kDropped : score; }
+
+  // What a segment that overlaps a selected one by `overlap` (tIoU) is left with.
+  WTAL_HOST_DEVICE T decay(T score, T overlap) const {
+    if (method == SuppressionMethod::kGaussian) {
+      score = score * exp_nonpositive<T>(-(overlap * overlap) / sigma);
+    } else if (overlap >= iou_threshold) {
+      if (method == SuppressionMethod::kHard) return kDropped;
+      score = score * (T(1) - overlap);
+    }
+    return admit(score);
+  }
+};
+
+// A segment in the running; equal scores: the lower index comes first.
+template <class T>
+struct Candidate {
+  T score;
+  int64_t index;
+
+  WTAL_HOST_DEVICE bool before(const Candidate& other) const {
+    return score > other.score || (score == other.score && index < other.index);
+  }
+};
+
+}  // namespace wtal

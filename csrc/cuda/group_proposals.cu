@@ -1,0 +1,67 @@
+// group_proposals on CUDA: count, number the rows, one wait for the number of proposals, write.
+#include <torch/csrc/stable/accelerator.h>
+#include <torch/csrc/stable/library.h>
+
+#include <tuple>
+
+#include "common/proposals_args.h"
+#include "cuda/group_proposals.cuh"
+#include "cuda/scan.cuh"
+#include "cuda/stream.h"
+
+namespace wtal {
+namespace {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+using Proposals = std::tuple<Tensor, Tensor, Tensor>;
+
+constexpr int kThreads = 128;
+
+template <class T>
+Proposals group(const ProposalsArgs& args) {
+  const Grouping<T> grouping = args.grouping<T>();
+  const int64_t cells = grouping.cells();
+  const unsigned blocks = blocks_for(cells, kThreads);
+  const cudaStream_t stream = current_stream(args.scores);
+
+  int64_t total = 0;
+  Tensor rows = torch::stable::new_empty(args.scores, {cells + 1}, ScalarType::Long);
+  if (cells > 0) {
+    Tensor counts = torch::stable::new_empty(args.scores, {cells}, ScalarType::Long);
+    count_proposals_kernel<<<blocks, kThreads, 0, stream>>>(grouping, counts.mutable_data_ptr<int64_t>());
+    check_cuda(cudaGetLastError(), "group_proposals: counting");
+    exclusive_scan_kernel<<<1, kScanThreads, 0, stream>>>(counts.const_data_ptr<int64_t>(), cells,
+                                                          rows.mutable_data_ptr<int64_t>());
+    check_cuda(cudaGetLastError(), "group_proposals: numbering");
+    check_cuda(cudaMemcpyAsync(&total, rows.const_data_ptr<int64_t>() + cells, sizeof(total),
+                               cudaMemcpyDeviceToHost, stream),
+               "group_proposals: reading the number of proposals");
+    check_cuda(cudaStreamSynchronize(stream), "group_proposals: waiting for the number of proposals");
+  }
+
+  Tensor segments = torch::stable::new_empty(args.scores, {total, 2}, ScalarType::Long);
+  Tensor owner = torch::stable::new_empty(args.scores, {total, 3}, ScalarType::Long);
+  Tensor score = torch::stable::new_empty(args.scores, {total});
+  if (total > 0) {
+    fill_proposals_kernel<<<blocks, kThreads, 0, stream>>>(
+        grouping, rows.const_data_ptr<int64_t>(), segments.mutable_data_ptr<int64_t>(),
+        owner.mutable_data_ptr<int64_t>(), score.mutable_data_ptr<T>());
+    check_cuda(cudaGetLastError(), "group_proposals: writing");
+  }
+  return {segments, owner, score};
+}
+
+Proposals group_proposals(const Tensor& scores, const Tensor& thresholds,
+                          const std::optional<Tensor>& lengths, const std::optional<Tensor>& keep,
+                          int64_t min_length, std::string score, bool unique) {
+  STD_TORCH_CHECK(scores.is_cuda(), "group_proposals: scores is not on the device of the other arguments");
+  torch::stable::accelerator::DeviceGuard guard(scores.get_device_index());
+  const ProposalsArgs args(scores, thresholds, lengths, keep, min_length, score, unique);
+  return scores.scalar_type() == ScalarType::Float ? group<float>(args) : group<double>(args);
+}
+
+STABLE_TORCH_LIBRARY_IMPL(wtal, CUDA, m) { m.impl("group_proposals", TORCH_BOX(&group_proposals)); }
+
+}  // namespace
+}  // namespace wtal
