@@ -257,8 +257,8 @@ def test_damaged_files_give_what_numpy_gives_or_one_clear_error(data: st.DataObj
     assert loaded.tobytes() == reference.tobytes()
 
 
-def test_real_annotation_files(real_data: Path) -> None:
-    paths = sorted((real_data / "thumos14/wtalc/Thumos14reduced-Annotations").glob("*.npy"))
+def test_real_annotation_files(test_data: Path) -> None:
+    paths = sorted((test_data / "thumos14/wtalc/Thumos14reduced-Annotations").glob("*.npy"))
     assert len(paths) == 9
     for path in paths:
         loaded = load_npy(path)
