@@ -26,9 +26,9 @@ class Options:
     a W-TALC annotation folder.
     """
 
-    what: Annotated[Path | None, tyro.conf.Positional] = None
+    what: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|PREDICTIONS")] = None
     """Run folder, checkpoint (.safetensors), or predictions (.json, .csv)."""
-    ground_truth: Annotated[Path | None, tyro.conf.Positional] = None
+    ground_truth: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="GROUND_TRUTH")] = None
     """Annotations, where predictions are given."""
     protocol: Literal["seconds", "snippets"] = "seconds"
     """seconds is the official rule; snippets rounds to the 25 fps, 16-frame grid first, as many peers do."""

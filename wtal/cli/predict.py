@@ -24,9 +24,9 @@ class Options:
     follows from --fps, --stride and --window, which must be those that the features were made with.
     """
 
-    model: Annotated[Path | None, tyro.conf.Positional] = None
+    model: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|CHECKPOINT")] = None
     """Run folder, or checkpoint (.safetensors)."""
-    features: Annotated[Path | None, tyro.conf.Positional] = None
+    features: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="FEATURES")] = None
     """Folder of <video>.npy, or one such file."""
     out: Path = Path("predictions.json")
     """File to write: .json (official ActivityNet format) or .csv (video,start,end,label,score); seconds."""
