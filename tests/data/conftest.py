@@ -1,22 +1,13 @@
-"""Where the real annotation files are, and a writer of small data sets in each of the layouts."""
+"""A writer of small data sets in each of the layouts, in places of their own."""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
-
-
-@pytest.fixture
-def real_data() -> Path:
-    folder = os.environ.get("WTAL_TEST_DATA")
-    if not folder:
-        pytest.skip("WTAL_TEST_DATA is not set: it names the folder with real annotation files")
-    return Path(folder)
 
 
 @pytest.fixture(autouse=True)

@@ -181,13 +181,13 @@ def test_two_layouts_in_one_folder_are_not_told_apart_by_chance(content, write_l
 REAL = {"wtalc": "thumos14/wtalc", "basnet": "thumos14/basnet", "actionformer": "thumos14/actionformer"}
 
 
-def test_real_annotations_give_the_same_classes_and_training_videos(real_data: Path, tmp_path: Path) -> None:
+def test_real_annotations_give_the_same_classes_and_training_videos(test_data: Path, tmp_path: Path) -> None:
     """Real annotations, features of one row made here."""
     opened = {}
     for layout, folder in REAL.items():
         root = tmp_path / layout
         root.mkdir()
-        source = real_data / folder
+        source = test_data / folder
         if layout == "actionformer":
             (root / "annotations").symlink_to(source)
         else:
@@ -217,6 +217,6 @@ def test_real_annotations_give_the_same_classes_and_training_videos(real_data: P
         assert sum(len(video.instances) for video in data.subset("train")) == 3007
     assert {video.timebase.fps for video in opened["actionformer"]} == {24.0, 25.0, 29.97, 30.0}
     # W-TALC's rows follow videoname.npy.
-    names = np.load(real_data / REAL["wtalc"] / "Thumos14reduced-Annotations" / "videoname.npy").astype(str).tolist()
+    names = np.load(test_data / REAL["wtalc"] / "Thumos14reduced-Annotations" / "videoname.npy").astype(str).tolist()
     for video in opened["wtalc"].videos[::50]:
         assert (read_features(video) == names.index(video.id)).all()

@@ -201,6 +201,25 @@ def test_a_header_may_not_promise_more_than_the_file_holds(tmp_path: Path) -> No
     assert "shape" in refused(tmp_path / "a.npy", negative)
 
 
+def test_flags_of_a_dtype_are_not_taken_from_the_file(tmp_path: Path) -> None:
+    """With a flag missing, numpy would take the list's address for the array's objects and crash."""
+    payload = pickle.dumps(objects(1.5, "a"), 4)
+    flags = payload.index(b"K?t")
+    for value in range(256):
+        (tmp_path / "a.npy").write_bytes(
+            with_pickle(payload[: flags + 1] + bytes([value]) + payload[flags + 2 :], (2,))
+        )
+        assert load_npy(tmp_path / "a.npy").tolist() == [1.5, "a"]
+
+
+def test_text_with_characters_that_are_none(tmp_path: Path) -> None:
+    good = np.array(["ab", "c"])
+    bad = saved(good)[:-4] + b"\xff\xff\xff\x7f"
+    assert "character 0x7fffffff, expected Unicode" in refused(tmp_path / "a.npy", bad)
+    inside = saved(objects(good, 1)).replace(b"c\0\0\0", b"c\0\0\x7f")
+    assert "expected Unicode text" in refused(tmp_path / "a.npy", inside)
+
+
 def test_structured_arrays_are_refused(tmp_path: Path) -> None:
     message = refused(tmp_path / "a.npy", saved(np.zeros(2, dtype=[("a", "f4"), ("b", "i4")])))
     assert "expected an array of numbers" in message
@@ -238,8 +257,8 @@ def test_damaged_files_give_what_numpy_gives_or_one_clear_error(data: st.DataObj
     assert loaded.tobytes() == reference.tobytes()
 
 
-def test_real_annotation_files(real_data: Path) -> None:
-    paths = sorted((real_data / "thumos14/wtalc/Thumos14reduced-Annotations").glob("*.npy"))
+def test_real_annotation_files(test_data: Path) -> None:
+    paths = sorted((test_data / "thumos14/wtalc/Thumos14reduced-Annotations").glob("*.npy"))
     assert len(paths) == 9
     for path in paths:
         loaded = load_npy(path)

@@ -367,9 +367,9 @@ def test_unsuitable_annotations_are_refused(folders: dict[Layout, Path], tmp_pat
     ["basnet/gt.json", "wtalc/Thumos14reduced-Annotations", "actionformer/thumos14.json"],
     ids=["basnet", "wtalc", "actionformer"],
 )
-def test_features_for_the_real_annotations(place: str, real_data: Path, tmp_path: Path) -> None:
+def test_features_for_the_real_annotations(place: str, test_data: Path, tmp_path: Path) -> None:
     """THUMOS14 has instances that overlap, that are shorter than a snippet, and videos of 24 to 30 fps."""
-    whole = read_annotations(real_data / "thumos14" / place)
+    whole = read_annotations(test_data / "thumos14" / place)
     some = replace(whole, videos={name: whole.videos[name] for name in list(whole.videos)[::5]})
     root = synthetic_features(some, whole.classes, tmp_path / "full", parameters=NARROW)
     check_full_size(root, some, whole, 8, 4)

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
-from wtal.data.unpickle import PLAIN_KINDS, ArrayUnpickler, Bounded, Refused
+from wtal.data.unpickle import PLAIN_KINDS, ArrayUnpickler, Bounded, Refused, check_text
 from wtal.errors import WtalError
 
 _MAGIC = b"\x93NUMPY"
@@ -83,7 +83,12 @@ def _load(path: Path, mmap: bool, store: Callable[[np.ndarray], Any] | None = No
             return np.empty(shape, dtype, order=order)
         if mmap:
             return np.memmap(file, dtype, "r", file.tell(), shape, order)
-        return np.fromfile(file, dtype, math.prod(shape)).reshape(shape, order=order)
+        array = np.fromfile(file, dtype, math.prod(shape)).reshape(shape, order=order)
+    try:
+        check_text(array)
+    except ValueError as error:
+        raise WtalError(f"{path}: damaged: {error}") from None
+    return array
 
 
 def _read_header(file: BinaryIO, size: int, path: Path) -> tuple[tuple[int, ...], bool, np.dtype]:

@@ -135,16 +135,16 @@ class ArrayUnpickler(pickle._Unpickler):
         state = stack.pop()
         target = stack[-1]
         if isinstance(target, np.dtype):
-            _check_dtype_state(target, state)
+            target.__setstate__(_dtype_state(target, state))  # type: ignore[attr-defined]
         elif isinstance(target, np.ndarray):
-            _check_array_state(target, state)
+            target.__setstate__(_array_state(target, state))
+            check_text(target)
+            if self._store is not None and not target.dtype.hasobject:
+                # Emptied, but kept: the outer array refers to it, and its id must stay its own.
+                self._stored[id(target)] = (target, self._store(target))
+                target.__setstate__((1, (0,), target.dtype, False, b""))  # type: ignore[arg-type]
         else:
             raise Refused(f"its pickle sets the state of a {type(target).__name__}")
-        target.__setstate__(state)
-        if self._store is not None and isinstance(target, np.ndarray) and not target.dtype.hasobject:
-            # Emptied, but kept: the outer array refers to it, and its id must stay its own.
-            self._stored[id(target)] = (target, self._store(target))
-            target.__setstate__((1, (0,), target.dtype, False, b""))  # type: ignore[arg-type]
 
     dispatch[pickle.BUILD[0]] = _load_build
 
@@ -158,20 +158,26 @@ class _SmallMemo(dict[int, Any]):
         super().__setitem__(key, None if big else value)
 
 
-def _check_dtype_state(dtype: np.dtype, state: Any) -> None:
+# States are made anew from what was checked: numpy trusts, for example, the flags of a dtype, and with wrong ones
+# reads the objects of an array from anywhere.
+
+
+def _dtype_state(dtype: np.dtype, state: Any) -> tuple[Any, ...]:
     """(version, byte order, subdtype, names, fields, size or -1, alignment or -1, flags)."""
-    plain = isinstance(state, tuple) and 7 <= len(state) <= 8 and state[2:5] == (None, None, None)
-    if not plain or state[1] not in ("<", ">", "|", "=", b"<", b">", b"|", b"="):
+    if not isinstance(state, tuple) or not 7 <= len(state) <= 8 or state[2:5] != (None, None, None):
         raise Refused(f"dtype state {state!r}")
-    if state[5] not in (-1, dtype.itemsize):
-        raise ValueError(f"{state[5]!r} bytes for one {dtype}")
+    order = state[1].decode("latin1") if isinstance(state[1], bytes) else state[1]
+    if order not in ("<", ">", "|", "=") or state[5] not in (-1, dtype.itemsize):
+        raise ValueError(f"dtype state {state!r} for {dtype}")
+    own: tuple[Any, ...] = dtype.__reduce__()[2]  # type: ignore[assignment]
+    return own if own[1] == "|" else (own[0], order, *own[2:])
 
 
-def _check_array_state(array: np.ndarray, state: Any) -> None:
+def _array_state(array: np.ndarray, state: Any) -> Any:
     """(version, shape, dtype, fortran, data); numpy would allocate the shape before it looks at a list."""
     if not isinstance(state, tuple) or len(state) != 5 or array.shape != (0,):
         raise Refused("an array's state of an unknown form")
-    _, shape, dtype, _, data = state
+    _, shape, dtype, fortran, data = state
     if not isinstance(shape, tuple) or not all(type(extent) is int and extent >= 0 for extent in shape):
         raise ValueError(f"shape {shape!r}")
     if not isinstance(dtype, np.dtype):
@@ -179,4 +185,14 @@ def _check_array_state(array: np.ndarray, state: Any) -> None:
     if not isinstance(data, list if dtype.hasobject else bytes):
         raise ValueError(f"data of type {type(data).__name__} for {dtype}")
     if len(data) != math.prod(shape) * (1 if dtype.hasobject else dtype.itemsize):
-        raise ValueError(f"{len(data)} {'objects' if dtype.hasobject else 'bytes'} for {dtype} of shape {shape}")
+        unit = "objects" if dtype.hasobject else "bytes"
+        raise ValueError(f"{len(data)} {unit} for {dtype} of shape {shape}")
+    return 1, shape, dtype, bool(fortran), data
+
+
+def check_text(array: np.ndarray) -> None:
+    """Refuse text with characters that are none, which numpy notices only where the text is used."""
+    if array.dtype.kind == "U" and array.size and array.dtype.itemsize:
+        codes = np.ascontiguousarray(array).reshape(-1).view(array.dtype.byteorder.replace("|", "=") + "u4")
+        if codes.max() > 0x10FFFF:
+            raise ValueError(f"character {codes.max():#x}, expected Unicode text")
