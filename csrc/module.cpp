@@ -2,6 +2,8 @@
 // torch's own pybind11 headers do not compile beside the stable ABI.
 #include <pybind11/pybind11.h>
 
+#include "matching.h"
+
 namespace py = pybind11;
 
 namespace {
@@ -25,5 +27,10 @@ py::dict build_facts() {
 PYBIND11_MODULE(_native, m) {
   m.doc() = "Native kernels of wtal; importing this module registers torch.ops.wtal.*";
   m.def("build_facts", &build_facts,
-        "What this build was made with: torch, compiler, cuda (None without CUDA kernels), cuda_architectures.");
+        "What this build was made with: torch, compiler, cuda (None without CUDA kernels), "
+        "cuda_architectures.");
+  using py::literals::operator""_a;
+  m.def("match_detections", &wtal::match_detections, "segments"_a, "scores"_a, "videos"_a, "classes"_a,
+        "truth_segments"_a, "truth_videos"_a, "truth_classes"_a, "tiou"_a,
+        "Greedy matching of the official ActivityNet evaluation; see wtal.ops.matching.");
 }

@@ -86,6 +86,8 @@ class VLPConfig:
     """Width of the MLP in units of the feature width."""
     dropout: float = 0.1
     """Dropout after attention and MLP."""
+    window: int | None = None
+    """Attention reaches this many snippets to each side; None is the whole video."""
     prompts_before: int = 16
     """Learnable prompt vectors before the class name."""
     prompts_after: int = 16

@@ -33,6 +33,7 @@ class Video:
         clip: the file with the CLIP features ``[T', D']``, None where there are none.
         duration: seconds; None where the annotations do not say.
         instances: ground truth, None for a video without temporal annotation. Never read in training.
+        clip_fps: rows of ``clip`` a second, row 0 at second 0; None where they evenly cover the I3D snippets.
     """
 
     id: str
@@ -43,6 +44,7 @@ class Video:
     clip: Path | None = None
     duration: float | None = None
     instances: tuple[Instance, ...] | None = None
+    clip_fps: float | None = None
 
 
 @dataclass(frozen=True)

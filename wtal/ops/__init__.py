@@ -1,6 +1,8 @@
 """The ops: one native kernel each for CPU and CUDA, and one Python face each."""
 
+from wtal.ops.attention import temporal_attention
+from wtal.ops.matching import match_detections
 from wtal.ops.nms import soft_nms
 from wtal.ops.proposals import group_proposals
 
-__all__ = ["group_proposals", "soft_nms"]
+__all__ = ["group_proposals", "match_detections", "soft_nms", "temporal_attention"]

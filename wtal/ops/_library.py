@@ -8,8 +8,9 @@ try:
     from wtal import _native
 except ImportError as error:
     raise ImportError(
-        f"the native kernels of wtal did not load ({error}). In a source tree, install first: 'pip install .'; "
-        "if torch was replaced by a version older than 2.11, upgrade torch."
+        f"the native kernels of wtal did not load ({error}). In a source tree, install first: 'pip install .', and "
+        "where that is done, run python -P or from another folder, so that it finds what is installed; if torch was "
+        "replaced by a version older than 2.11, upgrade torch."
     ) from error
 
 build_facts = _native.build_facts

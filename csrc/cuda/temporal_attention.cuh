@@ -1,0 +1,197 @@
+// The kernels of temporal_attention: one warp a row, float32 sums, no atomics, scalar loads only. Every
+// output element has one writer and one order of summation, so the same input gives the same bits.
+//
+// T is how tensors are stored (anything that converts to and from float); D, the head size, is 32, 64 or 128,
+// and smaller sizes leave the last lanes idle. No torch header in here: a host compiler can run these
+// templates as well.
+#pragma once
+#include <cfloat>
+#include <cstdint>
+
+namespace wtal::attention {
+
+constexpr int kWarps = 4;  // warps, so rows, a block
+
+template <class T>
+struct View {  // [B, H, T, D] or [B, H, T], any strides
+  const T* data;
+  int64_t video, head, row, column;
+};
+
+struct Problem {
+  int64_t videos, heads, total, window;
+  int dim;
+  float scale;
+  const int64_t* lengths;  // [B], or null
+  int64_t lengths_stride;
+};
+
+// One row of the grid of B * H * T rows, and the range of rows that it sees or that see it.
+struct Row {
+  int64_t video, head, t, begin, end;
+  bool live;
+};
+
+__device__ inline Row locate(const Problem& p, int64_t index) {
+  Row row;
+  row.t = index % p.total;
+  row.head = index / p.total % p.heads;
+  row.video = index / p.total / p.heads;
+  int64_t length = p.lengths ? p.lengths[row.video * p.lengths_stride] : p.total;
+  length = length < p.total ? length : p.total;
+  row.live = row.t < length;
+  row.begin = row.t > p.window ? row.t - p.window : 0;
+  row.end = row.t + p.window + 1 < length ? row.t + p.window + 1 : length;
+  return row;
+}
+
+template <class T>
+__device__ inline const T* at(const View<T>& view, const Row& row, int64_t t) {
+  return view.data + row.video * view.video + row.head * view.head + t * view.row;
+}
+
+__device__ inline float warp_sum(float value) {
+  for (int offset = 16; offset > 0; offset /= 2) value += __shfl_xor_sync(0xffffffffu, value, offset);
+  return value;
+}
+
+// A row of D numbers, dealt to the lanes of a warp: lane l holds elements l, l + 32, ...
+template <int D>
+struct Lanes {
+  float value[D / 32];
+
+  __device__ void clear() {
+    for (float& x : value) x = 0.f;
+  }
+  template <class T>
+  __device__ void load(const T* row, int64_t column, int dim) {
+    for (int c = 0; c < D / 32; ++c) {
+      const int d = threadIdx.x + 32 * c;
+      value[c] = d < dim ? static_cast<float>(row[d * column]) : 0.f;
+    }
+  }
+  template <class T>
+  __device__ void store(T* row, int dim, float factor) const {
+    for (int c = 0; c < D / 32; ++c) {
+      const int d = threadIdx.x + 32 * c;
+      if (d < dim) row[d] = static_cast<T>(value[c] * factor);
+    }
+  }
+  __device__ float dot(const Lanes& other) const {
+    float sum = 0.f;
+    for (int c = 0; c < D / 32; ++c) sum += value[c] * other.value[c];
+    return warp_sum(sum);
+  }
+  __device__ void add(const Lanes& other, float factor) {
+    for (int c = 0; c < D / 32; ++c) value[c] += other.value[c] * factor;
+  }
+  __device__ void multiply(float factor) {
+    for (float& x : value) x *= factor;
+  }
+};
+
+// The rows of a warp: its own, then those a whole grid further on, so any number of rows fits a legal grid.
+__device__ inline int64_t first_row() { return static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.y; }
+__device__ inline int64_t next_row(int64_t row) { return row + static_cast<int64_t>(gridDim.x) * kWarps; }
+__device__ inline int64_t rows_of(const Problem& p) { return p.videos * p.heads * p.total; }
+
+template <class T, int D>
+__global__ void forward_kernel(Problem p, View<T> q, View<T> k, View<T> v, T* out, float* lse) {
+  for (int64_t index = first_row(); index < rows_of(p); index = next_row(index)) {
+    const Row row = locate(p, index);
+    Lanes<D> query, key, value, sum;
+    sum.clear();
+    if (!row.live) {
+      sum.store(out + index * p.dim, p.dim, 1.f);
+      if (threadIdx.x == 0) lse[index] = 0.f;
+      continue;
+    }
+    query.load(at(q, row, row.t), q.column, p.dim);
+    query.multiply(p.scale);
+    float peak = -FLT_MAX, weights = 0.f;
+    for (int64_t j = row.begin; j < row.end; ++j) {
+      key.load(at(k, row, j), k.column, p.dim);
+      value.load(at(v, row, j), v.column, p.dim);
+      const float score = query.dot(key);
+      if (score > peak) {  // the same in every lane
+        const float decay = expf(peak - score);
+        sum.multiply(decay);
+        weights *= decay;
+        peak = score;
+      }
+      const float weight = expf(score - peak);
+      weights += weight;
+      sum.add(value, weight);
+    }
+    sum.store(out + index * p.dim, p.dim, 1.f / weights);
+    if (threadIdx.x == 0) lse[index] = peak + logf(weights);
+  }
+}
+
+// delta[B, H, T] = rowsum(grad_out * out) - grad_lse; only rows inside a video are read, and later used.
+template <class T>
+__global__ void delta_kernel(Problem p, View<T> grad_out, View<T> out, View<float> grad_lse, float* delta) {
+  for (int64_t index = first_row(); index < rows_of(p); index = next_row(index)) {
+    const Row row = locate(p, index);
+    if (!row.live) continue;
+    const T* grad = at(grad_out, row, row.t);
+    const T* value = at(out, row, row.t);
+    float sum = 0.f;
+    for (int d = threadIdx.x; d < p.dim; d += 32) {
+      sum += static_cast<float>(grad[d * grad_out.column]) * static_cast<float>(value[d * out.column]);
+    }
+    sum = warp_sum(sum);
+    if (grad_lse.data) sum -= *at(grad_lse, row, row.t);
+    if (threadIdx.x == 0) delta[index] = sum;
+  }
+}
+
+template <class T, int D>
+__global__ void grad_q_kernel(Problem p, View<T> grad_out, View<T> q, View<T> k, View<T> v, View<float> lse,
+                              const float* delta, T* grad_q) {
+  for (int64_t index = first_row(); index < rows_of(p); index = next_row(index)) {
+    const Row row = locate(p, index);
+    Lanes<D> query, grad, key, value, sum;
+    sum.clear();
+    if (row.live) {
+      query.load(at(q, row, row.t), q.column, p.dim);
+      query.multiply(p.scale);
+      grad.load(at(grad_out, row, row.t), grad_out.column, p.dim);
+      const float row_lse = *at(lse, row, row.t), row_delta = delta[index];
+      for (int64_t j = row.begin; j < row.end; ++j) {
+        key.load(at(k, row, j), k.column, p.dim);
+        value.load(at(v, row, j), v.column, p.dim);
+        const float weight = expf(query.dot(key) - row_lse);
+        sum.add(key, weight * (grad.dot(value) - row_delta));
+      }
+    }
+    sum.store(grad_q + index * p.dim, p.dim, p.scale);
+  }
+}
+
+template <class T, int D>
+__global__ void grad_kv_kernel(Problem p, View<T> grad_out, View<T> q, View<T> k, View<T> v, View<float> lse,
+                               const float* delta, T* grad_k, T* grad_v) {
+  for (int64_t index = first_row(); index < rows_of(p); index = next_row(index)) {
+    const Row row = locate(p, index);
+    Lanes<D> key, value, query, grad, key_sum, value_sum;
+    key_sum.clear();
+    value_sum.clear();
+    if (row.live) {
+      key.load(at(k, row, row.t), k.column, p.dim);
+      value.load(at(v, row, row.t), v.column, p.dim);
+      for (int64_t i = row.begin; i < row.end; ++i) {
+        query.load(at(q, row, i), q.column, p.dim);
+        query.multiply(p.scale);
+        grad.load(at(grad_out, row, i), grad_out.column, p.dim);
+        const float weight = expf(query.dot(key) - *at(lse, row, i));
+        value_sum.add(grad, weight);
+        key_sum.add(query, weight * (grad.dot(value) - delta[index - row.t + i]));
+      }
+    }
+    key_sum.store(grad_k + index * p.dim, p.dim, 1.f);
+    value_sum.store(grad_v + index * p.dim, p.dim, 1.f);
+  }
+}
+
+}  // namespace wtal::attention

@@ -1,0 +1,203 @@
+"""The commands as a user runs them: every mistake is one clear line and a non-zero exit."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+COMMANDS = ("train", "eval", "predict")
+
+
+def wtal(command: str, *arguments: object, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-P", "-m", f"wtal.cli.{command}", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        timeout=300,
+        env={**os.environ, "COLUMNS": "200", **environment},
+    )
+
+
+def the_error(done: subprocess.CompletedProcess) -> str:
+    """The one line on stderr of a failed command."""
+    assert done.returncode == 2, done.stdout + done.stderr
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1, done.stderr
+    assert ": error: " in lines[0]
+    return lines[0]
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory) -> tuple[Path, dict[str, str]]:
+    """A run of the shortest possible training on the embedded benchmark, and the environment it lived in."""
+    folder = tmp_path_factory.mktemp("trained")
+    environment = {"WTAL_CACHE": str(folder / "cache")}
+    stages = ("--schedule.warmup-epochs", 1, "--schedule.b-epochs", 1, "--schedule.f-epochs", 1)
+    done = wtal("train", "--out", folder / "run", *stages, "--schedule.no-control", cwd=folder, **environment)
+    assert done.returncode == 0, done.stderr
+    assert "ensemble" in done.stdout
+    return folder / "run", environment
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_needs_no_torch(command: str) -> None:
+    script = (
+        f"import sys; sys.argv = ['wtal-{command}', '--help']\n"
+        f"from wtal.cli.{command} import main\n"
+        "try:\n    main()\nexcept SystemExit as stop:\n    assert stop.code in (0, None)\n"
+        "assert 'torch' not in sys.modules and 'open_clip' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-P", "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "usage: wtal-" in done.stdout
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_version_runs_every_op(command: str) -> None:
+    done = wtal(command, "--version")
+    assert done.returncode == 0, done.stderr
+    for op in ("temporal_attention", "group_proposals", "soft_nms", "match_detections"):
+        assert f"{op:<20} ok on cpu" in done.stdout
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_an_unknown_option_is_named(command: str) -> None:
+    assert "--no-such-thing" in the_error(wtal(command, "--no-such-thing", "3"))
+
+
+def test_a_misspelt_option_gets_a_proposal() -> None:
+    assert "did you mean --schedule.rounds" in the_error(wtal("train", "--schedul.rounds", 3))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--dataset", "thumos"], "--dataset thumos: expected one of"),
+        (["--dataset", "nowhere.toml"], "nowhere.toml"),
+        (["--recipe", "best"], "no recipe 'best'"),
+        (["--device", "tpu"], "--device tpu"),
+        (["--precision", "bf16", "--device", "cpu"], "--precision bf16"),
+        (["--resume", "nowhere"], "nowhere: not a run folder"),
+        (["--features", "guess"], "--features"),
+        (["--cbp.heads", "7"], "7 attention heads"),
+    ],
+)
+def test_wrong_training_options(tmp_path, arguments: list[str], told: str, trained) -> None:
+    assert told in the_error(wtal("train", *arguments, cwd=tmp_path, **trained[1]))
+
+
+def test_no_data_says_where_it_looked(tmp_path) -> None:
+    told = the_error(wtal("train", "--dataset", "thumos14", cwd=tmp_path, WTAL_DATA=str(tmp_path)))
+    for word in (str(tmp_path / "thumos14"), "--root", "--features synthetic", "gt.json"):
+        assert word in told
+
+
+def test_an_existing_run_folder_is_left_alone(trained) -> None:
+    run, environment = trained
+    before = (run / "log.txt").read_text()
+    assert "already exists" in the_error(wtal("train", "--out", run, **environment))
+    assert (run / "log.txt").read_text() == before
+
+
+def test_evaluating_the_run_gives_the_tables_number(trained) -> None:
+    run, environment = trained
+    rows = json.loads((run / "metrics.json").read_text())["rows"]
+    wanted = {"ensemble": "ensemble", "CBP after F": "cbp", "VLP after B": "vlp"}
+    for row in rows:
+        if row["name"] in wanted:
+            done = wtal("eval", run, "--branch", wanted[row["name"]], "--json", **environment)
+            assert done.returncode == 0, done.stderr
+            assert json.loads(done.stdout)["mean"] == pytest.approx(row["mean"], abs=1e-9)
+
+
+def test_resuming_a_finished_run_prints_its_table_again(trained) -> None:
+    run, environment = trained
+    done = wtal("train", "--resume", run, **environment)
+    assert done.returncode == 0, done.stderr
+    assert "ensemble" in done.stdout
+
+
+def test_predictions_of_files_evaluate(trained, tmp_path) -> None:
+    run, environment = trained
+    random = np.random.default_rng(0)
+    (tmp_path / "i3d").mkdir()
+    for name in ("a", "b"):
+        np.save(tmp_path / "i3d" / f"{name}.npy", random.standard_normal((40, 256), dtype=np.float32))
+    for out in ("p.json", "p.csv"):
+        done = wtal("predict", run, tmp_path / "i3d", "--out", tmp_path / out, **environment)
+        assert done.returncode == 0, done.stderr
+    written = json.loads((tmp_path / "p.json").read_text())
+    assert set(written["results"]) == {"a", "b"}
+    found = written["results"]["a"][0]
+    truth = {
+        "database": {
+            "a": {
+                "subset": "test",
+                "duration": 25.6,
+                "annotations": [{"segment": found["segment"], "label": found["label"]}],
+            }
+        }
+    }
+    (tmp_path / "gt.json").write_text(json.dumps(truth))
+    numbers = [
+        json.loads(wtal("eval", tmp_path / name, tmp_path / "gt.json", "--json").stdout)["mean"]
+        for name in ("p.json", "p.csv")
+    ]
+    assert numbers[0] == pytest.approx(numbers[1], abs=1e-9)
+    assert numbers[0] > 0
+
+
+@pytest.mark.parametrize(
+    ("array", "told"),
+    [
+        (np.zeros((5, 7), np.float32), "7 wide"),
+        (np.zeros((0, 256), np.float32), "x.npy"),
+        (np.full((5, 256), np.nan, np.float32), "x.npy"),
+        (np.zeros(5, np.float32), "x.npy"),
+    ],
+)
+def test_wrong_features_are_named(trained, tmp_path, array: np.ndarray, told: str) -> None:
+    run, environment = trained
+    np.save(tmp_path / "x.npy", array)
+    assert told in the_error(wtal("predict", run, tmp_path / "x.npy", "--out", tmp_path / "p.json", **environment))
+    assert not (tmp_path / "p.json").exists()
+
+
+def test_a_truncated_array_is_named(trained, tmp_path) -> None:
+    run, environment = trained
+    np.save(tmp_path / "x.npy", np.zeros((50, 256), np.float32))
+    (tmp_path / "x.npy").write_bytes((tmp_path / "x.npy").read_bytes()[:1000])
+    assert "x.npy" in the_error(wtal("predict", run, tmp_path / "x.npy", "--out", tmp_path / "p.json", **environment))
+
+
+@pytest.mark.parametrize("branch", ["vlp", "ensemble"])
+def test_branches_that_read_clip_say_so(trained, tmp_path, branch: str) -> None:
+    run, environment = trained
+    np.save(tmp_path / "x.npy", np.zeros((5, 256), np.float32))
+    assert "--clip" in the_error(wtal("predict", run, tmp_path / "x.npy", "--branch", branch, **environment))
+
+
+@pytest.mark.parametrize(
+    ("what", "told"),
+    [
+        (["nowhere.json", "gt.json"], "nowhere.json"),
+        (["p.json"], "need ground truth"),
+        (["p.json", "gt.json", "--tiou", "1.5"], "--tiou 1.5"),
+        (["p.json", "gt.json", "--subset", "nothing"], "nothing"),
+        (["broken.json", "gt.json"], "broken.json"),
+        (["nowhere.safetensors"], "nowhere.safetensors"),
+    ],
+)
+def test_wrong_evaluations_are_named(tmp_path, what: list[str], told: str) -> None:
+    (tmp_path / "p.json").write_text('{"version": "1", "results": {}, "external_data": {}}')
+    (tmp_path / "broken.json").write_text('{"results": {"a": [{"score": 1}]}}')
+    truth = {"database": {"a": {"subset": "test", "annotations": [{"segment": [0, 1], "label": "x"}]}}}
+    (tmp_path / "gt.json").write_text(json.dumps(truth))
+    assert told in the_error(wtal("eval", *what, cwd=tmp_path))

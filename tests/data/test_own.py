@@ -1,0 +1,194 @@
+"""A user's own data set; the example is the one in docs/own_data.md."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from wtal.data.catalog import open_dataset
+from wtal.data.features import read_aligned_clip, read_features
+from wtal.data.own import held_out_fifth, open_own
+from wtal.data.timebase import Timebase
+from wtal.data.video import Instance
+from wtal.errors import WtalError
+
+PAGE = Path(__file__).parents[2] / "docs" / "own_data.md"
+VIDEOS = ("monday", "tuesday", "wednesday", "thursday", "friday")
+
+
+@pytest.fixture
+def kitchen(tmp_path: Path) -> Path:
+    """The folder that the page describes, with the page's own text in the files."""
+    text = PAGE.read_text(encoding="utf-8")
+    blocks = dict(re.findall(r"## (\S+)\n.*?```\w+\n(.*?)```", text, re.DOTALL))
+    for name in ("dataset.toml", "labels.csv", "segments.csv"):
+        (tmp_path / name).write_text(blocks[name])
+    for index, video in enumerate(VIDEOS):
+        for folder, width in (("i3d", 4), ("clip", 2)):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            np.save(tmp_path / folder / f"{video}.npy", np.full((10 + index, width), index, np.float32))
+    return tmp_path / "dataset.toml"
+
+
+@pytest.fixture
+def edited(kitchen: Path) -> Callable[..., Path]:
+    def edit(old: str, new: str, name: str = "dataset.toml") -> Path:
+        path = kitchen.with_name(name)
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new))
+        return kitchen
+
+    return edit
+
+
+def message(path: Path, **options) -> str:
+    with pytest.raises(WtalError) as caught:
+        open_own(path, **options)
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+def test_the_page_as_it_stands(kitchen: Path) -> None:
+    data = open_dataset(str(kitchen))
+    assert (data.name, data.layout, data.classes) == ("kitchen", "own", ("Chop", "Pour", "Stir"))
+    assert [video.id for video in data] == list(VIDEOS)
+    assert {video.id for video in data.subset("test")} == held_out_fifth(VIDEOS)
+    assert len(data.subset("train")) + len(data.subset("test")) == 5
+    tuesday = data.videos[1]
+    assert tuesday.labels == ("Pour", "Stir")
+    assert tuesday.instances == (Instance(0.5, 4.25, "Pour"), Instance(6.0, 12.5, "Stir"))
+    assert tuesday.timebase == Timebase(25, 16, 16)
+    assert tuesday.clip_fps == 2.0
+    assert read_features(tuesday).shape == (11, 4)
+    assert (read_aligned_clip(tuesday, 11) == 1).all()
+
+
+def test_json_files_of_the_page(kitchen: Path, edited: Callable[..., Path]) -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    labels = json.loads(re.search(r"`labels.json`: `(.*?)`\.", text).group(1))
+    segments = json.loads(re.search(r"`segments.json`: `(.*?)`\.", text).group(1))
+    kitchen.with_name("labels.json").write_text(json.dumps(labels))
+    kitchen.with_name("segments.json").write_text(json.dumps(segments))
+    edited("labels.csv", "labels.json")
+    data = open_own(edited('segments = "segments.csv"', 'segments = "segments.json"\ntest = ["monday"]'))
+    assert [(video.id, video.subset, video.labels) for video in data] == [
+        ("monday", "test", ("Chop",)),
+        ("tuesday", "train", ("Pour", "Stir")),
+    ]
+    assert data.videos[0].instances == (Instance(3.2, 9.0, "Chop"),)
+    assert data.videos[1].instances is None
+
+
+def test_without_segments_no_video_has_instances(edited: Callable[..., Path]) -> None:
+    assert all(video.instances is None for video in open_own(edited('segments = "segments.csv"', "")))
+
+
+def test_labels_on_several_lines_and_folders_side_by_side(kitchen: Path, edited: Callable[..., Path]) -> None:
+    edited("tuesday,Pour;Stir\n", "tuesday, Stir\ntuesday,Pour\n\n", "labels.csv")
+    data = open_own(edited('i3d = "i3d"', 'i3d = ["i3d", "clip"]'))
+    assert data.videos[1].labels == ("Pour", "Stir")
+    assert read_features(data.videos[1]).shape == (11, 6)
+
+
+def test_test_list_in_a_file(kitchen: Path, edited: Callable[..., Path]) -> None:
+    kitchen.with_name("test.txt").write_text("friday\n\nmonday\n")
+    data = open_own(edited("fps = 25", 'test = "test.txt"\nfps = 25'))
+    assert [video.id for video in data.subset("test")] == ["monday", "friday"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "name", "expected"),
+    [
+        ("stride = 16", "strid = 16", "dataset.toml", "unknown key 'strid' (did you mean 'stride'?)"),
+        ("fps = 25", "", "dataset.toml", "no 'fps', expected frames a second"),
+        ("fps = 25", "fps = 0", "dataset.toml", "fps is 0, expected a number above 0"),
+        ("fps = 25", 'fps = "25"', "dataset.toml", "fps is '25', expected a number above 0"),
+        ("fps = 25", "fps = inf", "dataset.toml", "fps is inf, expected a number above 0"),
+        ("fps = 25", "fps = ", "dataset.toml", "dataset.toml: not TOML"),
+        ('name = "kitchen"', "name = 3", "dataset.toml", "name is 3, expected text"),
+        ('"Chop", "Pour"', '"Chop", "Chop"', "dataset.toml", "expected different names"),
+        ('["Chop", "Pour", "Stir"]', '"Chop"', "dataset.toml", "classes is 'Chop', expected a list of class names"),
+        ('i3d = "i3d"', 'i3d = "nowhere"', "dataset.toml", "nowhere: no such folder ('i3d' in "),
+        ('i3d = "i3d"', "i3d = []", "dataset.toml", "i3d is [], expected a folder"),
+        ('clip = "clip"', "", "dataset.toml", "clip_fps without clip"),
+        ("labels.csv", "label.csv", "dataset.toml", "label.csv: no such file ('labels' in "),
+        (
+            "tuesday,Pour;Stir",
+            "tuesday,Pour;Stirr",
+            "labels.csv",
+            "line 3: unknown class 'Stirr' (did you mean 'Stir'?)",
+        ),
+        ("video,label", "id,label", "labels.csv", "first line 'id,label', expected 'video,label'"),
+        ("friday,Chop", "friday", "labels.csv", "line 6: ['friday'], expected video,label"),
+        ("friday,", "../friday,", "labels.csv", "an id is part of file names"),
+        (
+            "friday,4.0,6.5,Chop",
+            "fridy,4.0,6.5,Chop",
+            "segments.csv",
+            "'fridy' (did you mean 'friday'?) is not in labels.csv",
+        ),
+        (
+            "friday,4.0,6.5,Chop",
+            "friday,4.0,6.5,Stir",
+            "segments.csv",
+            "a segment of 'Stir', expected one of the video's",
+        ),
+        ("4.0,6.5", "6.5,4.0", "segments.csv", "line 8: segment [6.5, 4] ends before it starts"),
+        ("4.0,6.5", "-4.0,6.5", "segments.csv", "segment starts at -4, expected seconds from 0"),
+        ("4.0,6.5", "four,6.5", "segments.csv", "segment start is 'four', expected a finite number"),
+        ("fps = 25", 'fps = 25\ntest = ["x"]', "dataset.toml", "test video 'x' is not in labels.csv"),
+        ("fps = 25", 'fps = 25\ntest = ["thurday"]', "dataset.toml", "'thurday' (did you mean 'thursday'?)"),
+    ],
+)
+def test_faults_are_one_line(old: str, new: str, name: str, expected: str, edited: Callable[..., Path]) -> None:
+    text = message(edited(old, new, name))
+    assert expected in text
+    assert ".toml" in text or ".csv" in text
+
+
+def test_a_test_video_needs_segments_where_there_are_any(edited: Callable[..., Path]) -> None:
+    edited("friday,4.0,6.5,Chop\n", "", "segments.csv")
+    text = message(edited("fps = 25", 'fps = 25\ntest = ["friday"]'))
+    assert "test video 'friday' is labelled 'Chop' but has no segment" in text
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("[1]", "expected {"),
+        ('{"monday": "Chop"}', "video 'monday': 'Chop', expected a list of labels"),
+        ('{"monday": ["Chopp"]}', "video 'monday': unknown class 'Chopp' (did you mean 'Chop'?)"),
+        ('{"monday": [["Chop"]]}', "unknown class ['Chop']"),
+        ("{}", "no video, expected some"),
+        ('{"monday', "damaged or truncated JSON"),
+    ],
+)
+def test_malformed_labels_json(content: str, expected: str, kitchen: Path, edited: Callable[..., Path]) -> None:
+    kitchen.with_name("labels.json").write_text(content)
+    assert expected in message(edited("labels.csv", "labels.json"))
+
+
+def test_missing_features_and_files(kitchen: Path) -> None:
+    kitchen.with_name("i3d").joinpath("monday.npy").unlink()
+    assert "no features for 1 of 5 videos (monday), expected" in message(kitchen)
+    assert open_own(kitchen, allow_missing=True).missing == ("monday",)
+    kitchen.unlink()
+    assert "dataset.toml: no such file" in message(kitchen)
+
+
+def test_the_held_out_fifth_is_stable_and_about_a_fifth() -> None:
+    ids = [f"video{index}" for index in range(1000)]
+    held_out = held_out_fifth(ids)
+    assert 150 < len(held_out) < 250
+    assert held_out_fifth(ids[::-1]) == held_out
+    assert held_out_fifth([*ids, "another"]) - {"another"} == held_out
+    assert held_out_fifth(["only"]) == frozenset({"only"} & held_out_fifth(["only"]))
+    for size in range(2, 12):
+        assert 0 < len(held_out_fifth(ids[:size])) < size

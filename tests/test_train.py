@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from wtal.checkpoint import load_checkpoint
+from wtal.config import RunConfig
+from wtal.data.open import BENCHMARKS, open_data
+from wtal.data.synthetic.parameters import SizeParameters
+from wtal.device import Device
+from wtal.errors import WtalError
+from wtal.job import prepare
+from wtal.progress import Reporter
+from wtal.recipe import load_recipe
+from wtal.run import Run, Setup
+from wtal.train import Trainer, schedule
+
+CPU = Device(torch.device("cpu"))
+
+
+@pytest.fixture
+def config() -> RunConfig:
+    """The synthetic recipe, as short as it can be with every stage in it."""
+    config = load_recipe("synthetic").config
+    return dataclasses.replace(
+        config,
+        schedule=dataclasses.replace(config.schedule, warmup_epochs=2, b_epochs=2, f_epochs=1, rounds=2),
+        cbp=dataclasses.replace(config.cbp, dim=16, heads=2),
+        batch=dataclasses.replace(config.batch, size=3, snippets=64),
+    )
+
+
+@pytest.fixture
+def small_world(monkeypatch, tmp_path) -> None:
+    """A synthetic data set of a few short videos behind ``--dataset synthetic``."""
+    size = SizeParameters(
+        classes=3, training_videos=7, test_videos=4, min_snippets=60, max_snippets=90, i3d_dim=32, clip_dim=16
+    )
+    monkeypatch.setitem(BENCHMARKS, "small", dataclasses.replace(BENCHMARKS["small"], size=size))
+    monkeypatch.setenv("WTAL_CACHE", str(tmp_path / "cache"))
+
+
+def new_trainer(folder: Path, config: RunConfig, seed: int = 0) -> Trainer:
+    run = Run.create(folder, Setup(seed=seed), config, {}, {"wtal": "test"})
+    return prepared(run)
+
+
+def prepared(run: Run) -> Trainer:
+    return prepare(run, CPU, Reporter(Console(quiet=True), quiet=True, log=run.log))
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_checkpoint(folder / "checkpoints" / "last.safetensors").tensors
+
+
+def test_schedule() -> None:
+    config = dataclasses.replace(RunConfig().schedule, rounds=2, control=True, f_epochs=3)
+    stages = schedule(config)
+    assert [(s.name, s.student, s.teacher) for s in stages] == [
+        ("warmup", "cbp", None),
+        ("control", "control", None),
+        ("B1", "vlp", "cbp"),
+        ("F1", "cbp", "vlp"),
+        ("B2", "vlp", "cbp"),
+        ("F2", "cbp", "vlp"),
+    ]
+    assert stages[1].epochs == 6
+
+
+@pytest.mark.usefixtures("small_world")
+def test_a_run_leaves_everything_behind(tmp_path, config) -> None:
+    folder = tmp_path / "run"
+    rows = new_trainer(folder, config).fit()
+    names = [row["name"] for row in rows]
+    assert names == [
+        "VLP zero-shot",
+        "CBP after warm-up",
+        "CBP as long, no teacher",
+        "VLP after B 1",
+        "CBP after F 1",
+        "VLP after B 2",
+        "CBP after F 2",
+        "ensemble",
+    ]
+    assert json.loads((folder / "metrics.json").read_text())["rows"] == rows
+    assert all(row["kind"] == "localization" and row["videos"] == 4 for row in rows)
+    assert {path.stem for path in (folder / "predictions").iterdir()} >= {"ensemble", "vlp-zero-shot"}
+    assert (folder / "config.toml").is_file()
+    assert (folder / "versions.json").is_file()
+    assert "F2 epoch 1/1" in (folder / "log.txt").read_text()
+    assert any((folder / "tensorboard").iterdir())
+
+
+@pytest.mark.usefixtures("small_world")
+def test_same_seed_same_bits_and_another_seed_others(tmp_path, config) -> None:
+    runs = {}
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        new_trainer(tmp_path / name, config, seed).fit()
+        runs[name] = weights(tmp_path / name)
+    assert all(torch.equal(runs["a"][key], runs["b"][key]) for key in runs["a"])
+    assert any(not torch.equal(runs["a"][key], runs["c"][key]) for key in runs["a"])
+
+
+class KilledError(Exception):
+    pass
+
+
+@pytest.mark.usefixtures("small_world")
+@pytest.mark.parametrize("saves", [1, 2, 3, 5, 7, 9, 11])
+def test_a_run_cut_off_anywhere_resumes_to_the_same_bits(tmp_path, config, monkeypatch, saves: int) -> None:
+    new_trainer(tmp_path / "whole", config).fit()
+    trainer = new_trainer(tmp_path / "cut", config)
+    real, count = Trainer.save, 0
+
+    def save(self: Trainer, optimizer: torch.optim.Optimizer | None) -> None:
+        nonlocal count
+        real(self, optimizer)
+        count += 1
+        if count == saves:
+            raise KilledError
+
+    monkeypatch.setattr(Trainer, "save", save)
+    with pytest.raises(KilledError):
+        trainer.fit()
+    monkeypatch.setattr(Trainer, "save", real)
+    resumed = prepared(Run.open(tmp_path / "cut"))
+    resumed.fit()
+    whole, cut = weights(tmp_path / "whole"), weights(tmp_path / "cut")
+    assert whole.keys() == cut.keys()
+    assert [key for key in whole if not torch.equal(whole[key], cut[key])] == []
+    assert (tmp_path / "whole" / "metrics.json").read_text() == (tmp_path / "cut" / "metrics.json").read_text()
+
+
+@pytest.mark.usefixtures("small_world")
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, config) -> None:
+    trainer = new_trainer(tmp_path / "run", config)
+    with torch.no_grad():
+        next(trainer.branches["cbp"].parameters()).fill_(torch.inf)
+    with pytest.raises(WtalError, match=r"the loss became (nan|inf) in warmup, epoch 1 \(videos "):
+        trainer.fit()
+
+
+@pytest.mark.usefixtures("small_world")
+def test_a_run_folder_is_never_overwritten(tmp_path, config) -> None:
+    new_trainer(tmp_path / "run", config)
+    with pytest.raises(WtalError, match="already exists"):
+        new_trainer(tmp_path / "run", config)
+
+
+@pytest.mark.usefixtures("small_world")
+def test_data_of_each_layout_train_alike(tmp_path, config) -> None:
+    one = dataclasses.replace(
+        config, schedule=dataclasses.replace(config.schedule, warmup_epochs=1, b_epochs=1, rounds=1, control=False)
+    )
+    tables = {}
+    for layout in ("basnet", "wtalc"):
+        run = Run.create(tmp_path / layout, Setup(layout=layout), one, {}, {})
+        tables[layout] = prepared(run).fit()
+    assert tables["basnet"] == tables["wtalc"]
+
+
+@pytest.mark.usefixtures("small_world")
+def test_training_never_reads_where_actions_are(tmp_path, config, monkeypatch) -> None:
+    new_trainer(tmp_path / "seen", config).fit()
+    trainer = new_trainer(tmp_path / "blind", config)
+    blind = [dataclasses.replace(video, instances=None) for video in trainer.videos]
+    trainer.videos = tuple(blind)
+    trainer.data = dataclasses.replace(trainer.data, videos=(*blind, *trainer.data.subset("test")))
+    trainer.fit()
+    seen, blinded = weights(tmp_path / "seen"), weights(tmp_path / "blind")
+    assert all(torch.equal(seen[key], blinded[key]) for key in seen)
+
+
+@pytest.mark.usefixtures("small_world")
+def test_open_data_is_made_once(tmp_path) -> None:
+    first = open_data("synthetic")
+    stamp = first.videos[0].i3d[0].stat().st_mtime_ns
+    assert open_data("synthetic").videos[0].i3d[0].stat().st_mtime_ns == stamp

@@ -1,0 +1,91 @@
+"""``wtal-eval``: mAP of a trained model, or of a predictions file against ground truth."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from wtal.cli.parsing import parse, run
+from wtal.errors import WtalError
+
+PROGRAM = "wtal-eval"
+
+
+@dataclass(frozen=True)
+class Options:
+    """Print mAP, per tIoU and on request per class.
+
+    ``wtal-eval RUN`` evaluates a run folder (or a checkpoint in one) on the test videos of its data set.
+    ``wtal-eval PREDICTIONS GROUND_TRUTH`` evaluates a file: official ActivityNet JSON or CSV (video,start,end,label,
+    score; seconds) against any annotation file that wtal reads: BaSNet gt.json, ActionFormer / ActivityNet / BSN JSON,
+    a W-TALC annotation folder.
+    """
+
+    what: Annotated[Path, tyro.conf.Positional]
+    """Run folder, checkpoint (.safetensors), or predictions (.json, .csv)."""
+    ground_truth: Annotated[Path | None, tyro.conf.Positional] = None
+    """Annotations, where predictions are given."""
+    protocol: Literal["seconds", "snippets"] = "seconds"
+    """seconds is the official rule; snippets rounds to the 25 fps, 16-frame grid first, as many peers do."""
+    tiou: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
+    """tIoU thresholds."""
+    subset: str | None = None
+    """Subset of the ground truth, as its file names it; else its test part."""
+    branch: Literal["cbp", "vlp", "ensemble"] | None = None
+    """With a run or checkpoint: whose scores; else as the run was configured."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    per_class: bool = False
+    """Also print each class."""
+    json: bool = False
+    """Print JSON for scripts instead."""
+    version: bool = False
+    """Print versions and build facts, run each op once on each device, and exit."""
+
+
+def main() -> int:
+    """Entry point."""
+    return run(command, PROGRAM)
+
+
+def command(arguments: Sequence[str]) -> int:
+    """Evaluate and print."""
+    if "--version" in arguments:
+        from wtal.about import print_version
+
+        return print_version()
+    options = parse(Options, PROGRAM, arguments)
+    if any(not 0 < tiou <= 1 for tiou in options.tiou):
+        raise WtalError(f"--tiou {' '.join(map(str, options.tiou))}: expected thresholds above 0 and up to 1")
+
+    import json
+
+    from wtal.evaluate import evaluate
+
+    predictions: object = options.what
+    ground_truth: object = options.ground_truth
+    if options.what.is_dir() or options.what.suffix == ".safetensors":
+        if options.ground_truth is not None:
+            raise WtalError(
+                f"{options.what} is a trained model: it is evaluated on its own data set, without a second file"
+            )
+        from wtal.apply import detect_test_videos
+
+        predictions, ground_truth = detect_test_videos(options.what, options.branch, options.device)
+    elif options.ground_truth is None:
+        raise WtalError(f"{options.what}: predictions need ground truth: wtal-eval PREDICTIONS GROUND_TRUTH")
+    result = evaluate(predictions, ground_truth, options.protocol, options.tiou, options.subset)
+    if options.json:
+        print(json.dumps(result.to_json(), indent=1))
+    else:
+        print(result.table(per_class=options.per_class))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,67 @@
+"""What all commands share: parsing by tyro, errors on one line, exit codes."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import tyro
+
+from wtal.errors import WtalError
+
+Options = TypeVar("Options")
+
+
+def parse(options: type[Options], program: str, arguments: Sequence[str], default: Options | None = None) -> Options:
+    """Parse command-line arguments into a dataclass.
+
+    Raises:
+        WtalError: an option or value that tyro rejects, in one line, with the option that was probably meant.
+        SystemExit: after ``--help``.
+    """
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            if default is None:
+                return tyro.cli(options, prog=program, args=arguments)
+            return tyro.cli(options, prog=program, args=arguments, default=default)
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise
+        raise WtalError(_one_line(complaint.getvalue(), program)) from None
+
+
+def run(command: Callable[[Sequence[str]], int | None], program: str) -> int:
+    """Run a command with the process's arguments; returns the exit code.
+
+    A :class:`WtalError` is one line on stderr; Ctrl-C exits with 130, a closed pipe quietly.
+    """
+    try:
+        return command(sys.argv[1:]) or 0
+    except WtalError as error:
+        print(f"{program}: error: {' '.join(str(error).splitlines())}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt as interrupt:
+        print(f"{program}: {interrupt or 'interrupted'}", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more to flush at exit
+        return 1
+
+
+def _one_line(box: str, program: str) -> str:
+    """The gist of tyro's framed message: what it rejects, what it proposes instead."""
+    rows = [line.strip("│").strip() for line in box.splitlines() if line.startswith("│")]
+    if not rows:
+        return " ".join(box.split())
+    end = next((i for i, row in enumerate(rows) if row.startswith("──")), len(rows))
+    text = " ".join(rows[:end])
+    text = text[:1].lower() + text[1:]
+    hints = [i for i, row in enumerate(rows) if row.startswith(("Perhaps you meant", "Arguments similar to"))]
+    if hints and hints[0] + 1 < len(rows):
+        text += f"; did you mean {rows[hints[0] + 1]}?"
+    return f"{text} (all options: {program} --help)"

@@ -1,0 +1,87 @@
+"""``wtal-predict``: detections in features, as official ActivityNet JSON or CSV."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from wtal.cli.parsing import parse, run
+
+PROGRAM = "wtal-predict"
+
+
+@dataclass(frozen=True)
+class Options:
+    """Find the actions in videos whose features lie in a folder, with a trained model.
+
+    Each FEATURES/<video>.npy holds I3D features [T, D], one row a snippet, in video order. Where snippets lie in time
+    follows from --fps, --stride and --window, which must be those that the features were made with.
+    """
+
+    model: Annotated[Path, tyro.conf.Positional]
+    """Run folder, or checkpoint (.safetensors)."""
+    features: Annotated[Path, tyro.conf.Positional]
+    """Folder of <video>.npy, or one such file."""
+    out: Path = Path("predictions.json")
+    """File to write: .json (official ActivityNet format) or .csv (video,start,end,label,score); seconds."""
+    clip: Path | None = None
+    """Folder of CLIP features <video>.npy, needed by --branch vlp and ensemble."""
+    fps: float = 25.0
+    """Frames a second of the frames that the features were made from."""
+    stride: float = 16.0
+    """Frames from one snippet to the next."""
+    window: float = 16.0
+    """Frames that one snippet sees."""
+    branch: Literal["cbp", "vlp", "ensemble"] | None = None
+    """Whose scores; else as the run was configured."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    quiet: bool = False
+    """Print nothing but errors."""
+    version: bool = False
+    """Print versions and build facts, run each op once on each device, and exit."""
+
+
+def main() -> int:
+    """Entry point."""
+    return run(command, PROGRAM)
+
+
+def command(arguments: Sequence[str]) -> int:
+    """Predict and write."""
+    if "--version" in arguments:
+        from wtal.about import print_version
+
+        return print_version()
+    options = parse(Options, PROGRAM, arguments)
+
+    from rich.console import Console
+
+    from wtal.apply import detect_in_folder
+    from wtal.data.predictions import write_predictions
+    from wtal.data.timebase import Timebase
+    from wtal.errors import WtalError
+    from wtal.files import check_writable
+
+    try:
+        timebase = Timebase(options.fps, options.stride, options.window)
+    except ValueError as error:
+        raise WtalError(f"--fps, --stride or --window: {error}") from None
+    if options.out.suffix not in (".json", ".csv"):
+        raise WtalError(f"--out {options.out}: expected a file called .json or .csv")
+    check_writable(options.out)
+    found = detect_in_folder(options.model, options.features, options.clip, timebase, options.branch, options.device)
+    write_predictions(options.out, found)
+    if not options.quiet:
+        count = sum(map(len, found.values()))
+        Console().print(f"{options.out}: {count} detections in {len(found)} videos", highlight=False, soft_wrap=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

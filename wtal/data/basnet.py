@@ -1,0 +1,71 @@
+"""The layout of BaSNet and WTAL-Uncertainty: a file a video, stream and subset.
+
+``<root>/gt.json`` and ``<root>/features/{train,test}/{rgb,flow}/<id>.npy``, each ``[T, 1024]``; or, as ASM-Loc and
+ACM-Net have it, ``<root>/{train,test}/<id>.npy`` with both streams side by side, ``[T, 2048]``. 16-frame snippets at
+25 fps. ``split_{train,test}.txt``, where they are there, choose the videos.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from wtal.data.annotations import Annotations
+from wtal.data.layout import GRID, Candidate, Dataset, Files, Progress, file_names, in_splits
+from wtal.errors import WtalError
+
+NAME = "basnet"
+
+
+def wanted(dataset: Dataset) -> str:
+    """The files it wants."""
+    return (
+        f"{' or '.join(dataset.truth)}, and features/{{train,test}}/{{rgb,flow}}/<video>.npy "
+        "or {train,test}/<video>.npy"
+    )
+
+
+def truth(root: Path, dataset: Dataset) -> Path | None:
+    """The ground-truth file under ``root``."""
+    return next((root / name for name in dataset.truth if (root / name).is_file()), None)
+
+
+def has_features(root: Path, dataset: Dataset) -> bool:
+    """Whether there is a folder of features."""
+    return any((base / subset).is_dir() for base in (root / "features", root) for subset in ("train", "test"))
+
+
+def candidates(
+    root: Path, dataset: Dataset, annotations: Annotations, progress: Progress | None
+) -> Iterator[Candidate]:
+    """The videos of both splits."""
+    base = root / "features" if (root / "features").is_dir() else root
+    places = {subset: _place(base / subset, dataset) for subset in ("train", "test")}
+    splits = {subset: _split_file(root / f"split_{subset}.txt") for subset in places}
+    roles = {video.id: subset for video, subset in in_splits(annotations)}
+    for subset, ids in splits.items():
+        for video_id in ids or ():
+            if roles.get(video_id) != subset:
+                found = f"is {roles[video_id]} in" if video_id in roles else "is not in"
+                raise WtalError(f"{root}/split_{subset}.txt: {video_id} {found} {annotations.path.name}")
+    for video, subset in in_splits(annotations):
+        chosen = splits[subset]
+        if chosen is None or video.id in chosen:
+            yield Candidate(video, subset, places[subset](video.id), GRID)
+
+
+def _place(folder: Path, dataset: Dataset) -> Callable[[str], tuple[Path, ...]]:
+    """Where the features of one subset are, as a function of the id."""
+    files = Files()
+    joint = not (folder / "rgb").is_dir() and not (folder / "flow").is_dir() and any(folder.glob("*.npy"))
+    folders = (folder,) if joint else (folder / "rgb", folder / "flow")
+    return lambda video_id: tuple(files.pick(where, file_names(video_id, dataset)) for where in folders)
+
+
+def _split_file(path: Path) -> frozenset[str] | None:
+    if not path.exists():
+        return None
+    try:
+        return frozenset(path.read_text(encoding="utf-8").split())
+    except (OSError, UnicodeDecodeError) as error:
+        raise WtalError(f"{path}: cannot be read ({error}), expected one video id a line") from None

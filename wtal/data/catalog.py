@@ -1,0 +1,174 @@
+"""Data sets by name: where they are looked for, and which layout is there."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from wtal.data import actionformer, basnet, wtalc
+from wtal.data.annotations import Annotations, read_annotations
+from wtal.data.layout import GRID, Dataset, Layout, Progress, assemble, read_text_features
+from wtal.data.own import open_own
+from wtal.data.video import VideoSet
+from wtal.errors import WtalError
+
+DATASETS = {
+    dataset.name: dataset
+    for dataset in (
+        Dataset("thumos14", "Thumos14reduced", ("gt.json",), ("thumos14.json",)),
+        Dataset(
+            "activitynet12",
+            "ActivityNet1.2",
+            ("gt.json", "activity_net.v1-2.min.json"),
+            ("anet1.2_i3d_filtered.json", "activity_net.v1-2.min.json"),
+            actionformer_grid=GRID,
+            v_prefix=True,
+        ),
+        Dataset(
+            "activitynet13",
+            "ActivityNet1.3",
+            ("gt.json", "activity_net.v1-3.min.json", "anet_anno_action.json"),
+            ("anet1.3_i3d_filtered.json", "activity_net.v1-3.min.json", "anet_anno_action.json"),
+            actionformer_grid=GRID,
+            v_prefix=True,
+        ),
+    )
+}
+"""What ``--dataset`` takes beside ``synthetic`` and the path of a ``dataset.toml``."""
+
+LAYOUTS: dict[str, Layout] = {layout.NAME: layout for layout in (wtalc, basnet, actionformer)}
+
+
+@dataclass(frozen=True)
+class Found:
+    """A layout, and where its annotations are."""
+
+    layout: Layout
+    truth: Path
+
+
+def open_dataset(
+    dataset: str,
+    root: str | os.PathLike[str] | None = None,
+    allow_missing: bool = False,
+    progress: Progress | None = None,
+) -> VideoSet:
+    """Open a data set on disk.
+
+    Args:
+        dataset: ``thumos14``, ``activitynet12``, ``activitynet13``, or the path of a ``dataset.toml``.
+        root: its folder; None looks in ``$WTAL_DATA/<name>``, then ``./data/<name>``.
+        allow_missing: leave out videos without features, and training videos without a label; they are listed in
+            :attr:`VideoSet.missing`.
+        progress: told of the one-time conversion of W-TALC's features.
+
+    Raises:
+        WtalError: nothing found there, or something missing or malformed.
+    """
+    if dataset.endswith(".toml"):
+        if root is not None:
+            raise WtalError(f"--root goes with a named data set; {dataset} itself says where its files are")
+        return open_own(dataset, allow_missing)
+    known = named(dataset)
+    for place in places(known, root):
+        if any(item.layout.has_features(place, known) for item in look(place, known)):
+            return open_folder(place, dataset, allow_missing=allow_missing, progress=progress)
+    raise WtalError(_nothing_found(known, root))
+
+
+def open_folder(
+    root: str | os.PathLike[str],
+    dataset: str = "thumos14",
+    name: str | None = None,
+    classes: Sequence[str] | None = None,
+    allow_missing: bool = False,
+    progress: Progress | None = None,
+) -> VideoSet:
+    """Open the one folder ``root``, whose files are named as those of the data set ``dataset``.
+
+    Args:
+        root: the folder.
+        dataset: whose file names to expect.
+        name: what the videos are called as a set, where that is something else.
+        classes: all class names, where the annotations need not mention every one of them.
+        allow_missing: as for :func:`open_dataset`.
+        progress: as for :func:`open_dataset`.
+
+    Raises:
+        WtalError: as :func:`open_dataset` does.
+    """
+    known = named(dataset)
+    root = Path(root)
+    found = [item for item in look(root, known) if item.layout.has_features(root, known)]
+    if not found:
+        raise WtalError(_nothing_found(known, root))
+    if len(found) > 1:  # which one was meant must not be left to chance
+        layouts = " and ".join(item.layout.NAME for item in found)
+        raise WtalError(f"{root}: files of the layouts {layouts}, expected those of one: give each its own folder")
+    layout, annotations = found[0].layout, read_annotations(found[0].truth)
+    # Sorted, so that a class has the same index in every layout.
+    annotations = replace(annotations, classes=tuple(sorted({*annotations.classes, *(classes or ())})))
+    candidates = layout.candidates(root, known, annotations, progress)
+    opened = assemble(
+        name or known.name, layout.NAME, annotations, candidates, root / "clip", None, known, allow_missing
+    )
+    text = root / "text_features.npy"
+    return replace(opened, text_features=read_text_features(text, len(opened.classes))) if text.exists() else opened
+
+
+def find_annotations(dataset: str, root: str | os.PathLike[str] | None = None) -> Annotations:
+    """The annotations of a named data set; features need not be there. Raises as :func:`open_dataset` does."""
+    known = named(dataset)
+    for place in places(known, root):
+        if found := look(place, known):
+            return read_annotations(found[0].truth)
+    raise WtalError(_nothing_found(known, root))
+
+
+def named(dataset: str) -> Dataset:
+    """A data set by its name."""
+    if dataset in DATASETS:
+        return DATASETS[dataset]
+    names = ["synthetic", *DATASETS]
+    close = difflib.get_close_matches(dataset.lower().replace("-", "").replace(".", ""), names, 1, 0.7)
+    hint = f"; did you mean {close[0]}?" if close else ""
+    raise WtalError(f"data set {dataset!r}: expected {', '.join(names)} or the path of a dataset.toml{hint}")
+
+
+def places(dataset: Dataset, root: str | os.PathLike[str] | None) -> list[Path]:
+    """Folders to look in, in order."""
+    if root is not None:
+        return [Path(root)]
+    shared = os.environ.get("WTAL_DATA")
+    return [*([Path(shared) / dataset.name] if shared else []), Path("data") / dataset.name]
+
+
+def look(place: Path, dataset: Dataset) -> list[Found]:
+    """The layouts whose annotations are in a folder."""
+    found = ((layout, layout.truth(place, dataset)) for layout in LAYOUTS.values())
+    return [Found(layout, truth) for layout, truth in found if truth is not None]
+
+
+def _nothing_found(dataset: Dataset, root: str | os.PathLike[str] | None) -> str:
+    """Where one looked, what one wanted, and the way out; several lines, for a person."""
+    looked = []
+    for place in places(dataset, root):
+        annotated = [found.layout.NAME for found in look(place, dataset)]
+        state = f"annotations of layout {annotated[0]}, no features" if annotated else "nothing of it"
+        looked.append(f"  {place.absolute()}: {state if place.is_dir() else 'no such folder'}")
+    if root is None and not os.environ.get("WTAL_DATA"):
+        looked.append(f"  $WTAL_DATA/{dataset.name}: WTAL_DATA is not set")
+    wanted = [f"  {name + ':':<14}{layout.wanted(dataset)}" for name, layout in LAYOUTS.items()]
+    return "\n".join(
+        [
+            f"no features of {dataset.name} found. Looked in:",
+            *looked,
+            "Wanted there (or under --root), in one of these layouts, with clip/<video>.npy beside it for training:",
+            *wanted,
+            "Without features: --features synthetic trains on generated ones (the annotations must be there), and "
+            "--dataset synthetic needs no files at all.",
+        ]
+    )

@@ -1,0 +1,145 @@
+"""Feature files of one video: mapped, checked, and CLIP brought onto the I3D grid by time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from wtal.data.npy import load_npy
+from wtal.data.video import Video
+from wtal.errors import WtalError
+
+
+def read_features(video: Video, start: int = 0, stop: int | None = None) -> np.ndarray:
+    """I3D features of the snippets ``[start, stop)``: ``[T, D]`` float32, the video's files side by side.
+
+    The files are mapped, so that a crop reads the crop only.
+
+    Raises:
+        WtalError: a file is missing or malformed, not ``[T, D]`` of floating point, without a row, holds NaN or
+            infinity among these snippets, or the files differ in length by more than one row.
+    """
+    parts = _mapped_parts(video)
+    length = min(len(part) for _, part in parts)
+    rows = slice(*slice(start, stop).indices(length))
+    widths = [part.shape[1] for _, part in parts]
+    joined = np.empty((max(0, rows.stop - rows.start), sum(widths)), dtype=np.float32)
+    column = 0
+    for (path, part), width in zip(parts, widths, strict=True):
+        joined[:, column : column + width] = _finite(part[rows], path, video, rows.start)
+        column += width
+    return joined
+
+
+def read_clip(video: Video) -> np.ndarray:
+    """CLIP features ``[T', D']`` float32, one row a sampled frame; raises as :func:`read_features` does."""
+    path, rows = _mapped_clip(video)
+    return _finite(rows, path, video, 0)
+
+
+def read_aligned_clip(video: Video, num_snippets: int, start: int = 0, stop: int | None = None) -> np.ndarray:
+    """CLIP features at the centres of the snippets ``[start, stop)`` of ``num_snippets``: ``[T, D']`` float32.
+
+    Where the video knows the rate of its CLIP frames, row ``k`` is the frame at second ``k / clip_fps``; else
+    the rows evenly cover the span of the snippets. Raises as :func:`read_features` does.
+    """
+    path, rows = _mapped_clip(video)
+    snippets = np.arange(*slice(start, stop).indices(num_snippets), dtype=np.float64)
+    if video.clip_fps is None:
+        positions = even_positions(len(rows), num_snippets)[snippets.astype(np.int64)]
+    else:
+        positions = video.timebase.center(snippets) * video.clip_fps
+    if not len(positions):
+        return np.empty((0, rows.shape[1]), dtype=np.float32)
+    positions = positions.clip(0, len(rows) - 1)
+    first, last = int(positions.min()), int(np.ceil(positions.max()))
+    needed = _finite(rows[first : last + 1], path, video, first)
+    return interpolate(needed, positions - first)
+
+
+def align(features: np.ndarray, num_snippets: int) -> np.ndarray:
+    """Rows that evenly cover a video, at the centres of its snippets: ``[T', D]`` -> ``[num_snippets, D]``.
+
+    Linear interpolation between the centres of rows, clamped at the ends. Bitwise the same where the lengths
+    are equal.
+    """
+    return interpolate(features, even_positions(len(features), num_snippets))
+
+
+def even_positions(num_rows: int, num_snippets: int) -> np.ndarray:
+    """Where each snippet's centre lies among rows that cover the same span: ``[num_snippets]`` float64."""
+    if num_rows == num_snippets:
+        return np.arange(num_rows, dtype=np.float64)
+    return (np.arange(num_snippets) + 0.5) * (num_rows / num_snippets) - 0.5
+
+
+def interpolate(features: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """``features`` ``[T', D]`` at real-valued row ``positions`` ``[N]``, clamped to the rows: ``[N, D]``."""
+    positions = positions.clip(0, len(features) - 1)
+    below = np.floor(positions).astype(np.int64)
+    weight = (positions - below).astype(features.dtype)[:, None]
+    if not weight.any():
+        return features[below]
+    above = np.minimum(below + 1, len(features) - 1)
+    return features[below] * (1 - weight) + features[above] * weight
+
+
+def feature_lengths(videos: Iterable[Video]) -> np.ndarray:
+    """The number of snippets of each video, from the files' headers: ``[N]`` int64."""
+    lengths = [min(len(part) for _, part in _mapped_parts(video)) for video in videos]
+    return np.array(lengths, dtype=np.int64)
+
+
+def feature_width(paths: str | os.PathLike[str] | Sequence[Path]) -> int:
+    """Columns of one feature file, or of several side by side, from their headers."""
+    several = [Path(paths)] if isinstance(paths, str | os.PathLike) else list(paths)
+    return sum(_mapped(path, None).shape[1] for path in several)
+
+
+def _mapped_parts(video: Video) -> list[tuple[Path, np.ndarray]]:
+    """The video's I3D files, of lengths that agree; RGB and flow may differ by the one frame that flow lacks."""
+    if not video.i3d:
+        raise WtalError(f"video {video.id}: has no I3D feature files")
+    parts = [(path, _mapped(path, video)) for path in video.i3d]
+    lengths = [len(part) for _, part in parts]
+    if max(lengths) - min(lengths) > 1:
+        found = " and ".join(f"{path} {length}" for (path, _), length in zip(parts, lengths, strict=True))
+        raise WtalError(f"video {video.id}: {found} rows, expected lengths that differ by one row at most")
+    return parts
+
+
+def _mapped_clip(video: Video) -> tuple[Path, np.ndarray]:
+    if video.clip is None:
+        raise WtalError(f"video {video.id}: has no CLIP feature file")
+    return video.clip, _mapped(video.clip, video)
+
+
+def _mapped(path: Path, video: Video | None) -> np.ndarray:
+    of = f"video {video.id}: " if video else ""
+    try:
+        features = load_npy(path, mmap=True)
+    except WtalError as error:
+        raise WtalError(f"{of}{error}") from None
+    if features.ndim != 2 or features.dtype.kind != "f":
+        raise WtalError(f"{of}{path}: {features.dtype} of shape {list(features.shape)}, expected floating point [T, D]")
+    if 0 in features.shape:
+        raise WtalError(f"{of}{path}: shape {list(features.shape)}, expected at least one row and column")
+    return features
+
+
+def _finite(rows: np.ndarray, path: Path, video: Video, first: int) -> np.ndarray:
+    """The rows as float32, each value finite as such."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        single = rows.astype(np.float32)
+        # A sum of finite float32 values is finite in float64: no array of booleans the size of the features.
+        if np.isfinite(single.sum(dtype=np.float64)):
+            return single
+    bad = np.argwhere(~np.isfinite(single))
+    row, column = bad[0]
+    raise WtalError(
+        f"video {video.id}: {path}: {rows[row, column]} in row {first + row}, column {column} "
+        f"({len(bad)} such values), expected finite features"
+    )

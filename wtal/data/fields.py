@@ -1,0 +1,85 @@
+"""Single values out of files that people wrote: each comes out valid or raises a ValueError that says why.
+
+The readers catch the ValueError where they know the file and the video, and make a :class:`WtalError` of it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from wtal.errors import WtalError
+
+
+def shown(value: object) -> str:
+    """A value for an error message: its repr on one short line."""
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def load_json(path: str | os.PathLike[str], expected: str) -> Any:
+    """The content of a JSON file; ``expected`` says in the error what the file should have been."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            return json.load(file)
+    except FileNotFoundError:
+        raise WtalError(f"{path}: no such file, expected {expected}") from None
+    except OSError as error:
+        raise WtalError(f"{path}: cannot be read ({error.strerror}), expected {expected}") from None
+    except json.JSONDecodeError as error:
+        fault = f"damaged or truncated JSON ({error.msg}, line {error.lineno}, column {error.colno})"
+        raise WtalError(f"{path}: {fault}, expected {expected}") from None
+    except (UnicodeDecodeError, RecursionError):
+        raise WtalError(f"{path}: not JSON text, expected {expected}") from None
+
+
+def take(record: object, key: str, expected: str) -> Any:
+    """``record[key]`` where the record is a mapping that has it."""
+    if not isinstance(record, Mapping):
+        raise ValueError(f"expected an object with {key!r}, got {shown(record)}")
+    if key not in record:
+        raise ValueError(f"no {key!r}, expected {expected}")
+    return record[key]
+
+
+def number(value: object, what: str) -> float:
+    """A finite number; text such as ``"18.6"`` counts, as BaSNet's files have it."""
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "replace")
+    if not isinstance(value, bool):
+        try:
+            parsed = float(value)  # type: ignore[arg-type]
+        except (TypeError, ValueError, OverflowError):
+            parsed = math.nan
+        if math.isfinite(parsed):
+            return parsed
+    raise ValueError(f"{what} is {shown(value)}, expected a finite number")
+
+
+def segment(value: object) -> tuple[float, float]:
+    """``[start, end]`` in seconds with start <= end (ActivityNet has a few instances of length zero)."""
+    if isinstance(value, str | bytes | Mapping):
+        pair = []
+    else:
+        try:
+            pair = list(value)  # type: ignore[call-overload]
+        except TypeError:
+            pair = []
+    if len(pair) != 2:
+        raise ValueError(f"segment is {shown(value)}, expected [start, end] in seconds")
+    start, end = number(pair[0], "segment start"), number(pair[1], "segment end")
+    if end < start:
+        raise ValueError(f"segment [{start:g}, {end:g}] ends before it starts, expected start <= end")
+    return start, end
+
+
+def name(value: object, what: str) -> str:
+    """A name: not empty, no control characters; bytes, as Python 2 wrote them, become text."""
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "replace")
+    if isinstance(value, str) and value and min(value) >= " ":
+        return str(value)
+    raise ValueError(f"{what} is {shown(value)}, expected a name")

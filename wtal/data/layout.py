@@ -1,0 +1,204 @@
+"""What the on-disk layouts share: the data sets by name, the search for files, and the making of a VideoSet.
+
+A layout is a module (:mod:`wtalc`, :mod:`basnet`, :mod:`actionformer`) that says how it is recognised under a root,
+what files it wants and where a video's features are; :func:`assemble` does the rest for all of them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from wtal.data.annotations import AnnotatedVideo, Annotations, split_names
+from wtal.data.npy import load_npy
+from wtal.data.timebase import Timebase
+from wtal.data.video import Video, VideoSet
+from wtal.errors import WtalError
+
+Progress = Callable[[int, int], None]
+"""Called with (videos done, videos in all)."""
+
+GRID = Timebase(fps=25, stride=16, window=16)
+"""What W-TALC's and BaSNet's features were computed on, whatever rate the video has."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set that wtal knows by name.
+
+    Attributes:
+        name: e.g. ``"thumos14"``; also the name of its folder.
+        prefix: how the names of W-TALC's files begin.
+        truth: names that the ground-truth file may have under a basnet root.
+        actionformer_truth: the same under ``annotations/`` of an actionformer root.
+        actionformer_grid: the time base there; None is stride 4, window 16 at each video's own rate.
+        v_prefix: feature files may be named with or without ``v_`` before the id.
+    """
+
+    name: str
+    prefix: str
+    truth: tuple[str, ...]
+    actionformer_truth: tuple[str, ...]
+    actionformer_grid: Timebase | None = None
+    v_prefix: bool = False
+
+
+class Layout(Protocol):
+    """What a layout's module offers."""
+
+    NAME: str
+
+    def wanted(self, dataset: Dataset) -> str:
+        """The files it wants under a root, for people."""
+
+    def truth(self, root: Path, dataset: Dataset) -> Path | None:
+        """Its annotations under ``root``, None where they are not there: how the layout is recognised."""
+
+    def has_features(self, root: Path, dataset: Dataset) -> bool:
+        """Whether there are I3D features under ``root`` at all."""
+
+    def candidates(
+        self, root: Path, dataset: Dataset, annotations: Annotations, progress: Progress | None
+    ) -> Iterator[Candidate]:
+        """The videos to train and test on, and where their features ought to be."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An annotated video of subset ``"train"`` or ``"test"`` and the places of its I3D files."""
+
+    annotated: AnnotatedVideo
+    subset: str
+    i3d: tuple[Path, ...]
+    timebase: Timebase
+
+
+class Files:
+    """Which files there are; every folder is listed once, however many videos ask."""
+
+    def __init__(self) -> None:
+        self._names: dict[Path, frozenset[str]] = {}
+
+    def __contains__(self, path: Path | None) -> bool:
+        if path is None:
+            return False
+        folder = path.parent
+        if folder not in self._names:
+            try:
+                self._names[folder] = frozenset(os.listdir(folder))
+            except OSError:
+                self._names[folder] = frozenset()
+        return path.name in self._names[folder]
+
+    def pick(self, folder: Path, names: Iterable[str]) -> Path:
+        """The first of several names that is there, else the first of all."""
+        paths = [folder / f"{name}.npy" for name in names]
+        return next((path for path in paths if path in self), paths[0])
+
+
+def file_names(video_id: str, dataset: Dataset | None = None) -> tuple[str, ...]:
+    """Names that a video's feature files may have, without ``.npy``."""
+    if dataset is None or not dataset.v_prefix:
+        return (video_id,)
+    return (video_id, video_id[2:] if video_id.startswith("v_") else f"v_{video_id}")
+
+
+def check_id(video_id: str, source: Path) -> None:
+    """Refuse a video id that would name a file elsewhere."""
+    if not video_id or "/" in video_id or "\\" in video_id or ".." in video_id or "\0" in video_id:
+        raise WtalError(f"{source}: video {video_id!r}: an id is part of file names, expected no '/' or '..' in it")
+
+
+def in_splits(annotations: Annotations) -> Iterator[tuple[AnnotatedVideo, str]]:
+    """The videos to train and test on, with ``"train"`` or ``"test"``; the others are withheld from both."""
+    roles = split_names({video.subset for video in annotations.videos.values()}, annotations.videos)
+    for video in annotations.videos.values():
+        if (subset := roles[video.subset]) in ("train", "test"):
+            yield video, subset
+
+
+def assemble(
+    name: str,
+    layout: str,
+    annotations: Annotations,
+    candidates: Iterable[Candidate],
+    clip: Path | None = None,
+    clip_fps: float | None = None,
+    dataset: Dataset | None = None,
+    allow_missing: bool = False,
+) -> VideoSet:
+    """The videos whose features are there, with ``annotations.classes`` as the classes.
+
+    Args:
+        name: of the data set, for people.
+        layout: of its files.
+        annotations: for the classes, and to name in messages.
+        candidates: the videos.
+        clip: folder of CLIP features; a video need not have any.
+        clip_fps: their rate, where it is known.
+        dataset: how its files are named.
+        allow_missing: leave out videos without I3D features, and training videos without a label.
+
+    Raises:
+        WtalError: such videos without ``allow_missing``, or no video is left.
+    """
+    files = Files()
+    videos, missing, unlabelled = [], [], []
+    looked_for: list[Path] = []
+    for candidate in candidates:
+        annotated = candidate.annotated
+        check_id(annotated.id, annotations.path)
+        if absent := [path for path in candidate.i3d if path not in files]:
+            missing.append(annotated.id)
+            looked_for.append(absent[0])
+        elif candidate.subset == "train" and not annotated.labels:
+            unlabelled.append(annotated.id)
+        else:
+            row = files.pick(clip, file_names(annotated.id, dataset)) if clip else None
+            videos.append(
+                Video(
+                    id=annotated.id,
+                    subset=candidate.subset,
+                    labels=annotated.labels,
+                    timebase=candidate.timebase,
+                    i3d=candidate.i3d,
+                    clip=row if row in files else None,
+                    duration=annotated.duration,
+                    instances=annotated.instances,
+                    clip_fps=clip_fps,
+                )
+            )
+    total = len(videos) + len(missing) + len(unlabelled)
+    if missing and (not allow_missing or not videos):
+        raise WtalError(
+            f"{annotations.path}: no features for {len(missing)} of {total} videos ({_few(missing)}), "
+            f"expected {looked_for[0]}" + ("; --allow-missing leaves them out" if videos else "")
+        )
+    if unlabelled and not allow_missing:
+        raise WtalError(
+            f"{annotations.path}: {len(unlabelled)} training videos have no label ({_few(unlabelled)}), "
+            "expected at least one each; --allow-missing leaves them out"
+        )
+    if not videos:
+        raise WtalError(f"{annotations.path}: no training or test videos, expected some")
+    return VideoSet(name, layout, annotations.classes, tuple(videos), missing=(*missing, *unlabelled))
+
+
+def _few(ids: list[str]) -> str:
+    return ", ".join(ids[:3]) + (", ..." if len(ids) > 3 else "")
+
+
+def read_text_features(path: Path, num_classes: int) -> np.ndarray:
+    """Text features that a data set brings, a row a class in class order: ``[C, D']`` float32, unit norm."""
+    rows = load_npy(path)
+    if rows.ndim != 2 or rows.dtype.kind != "f" or len(rows) != num_classes:
+        raise WtalError(f"{path}: {rows.dtype} of shape {list(rows.shape)}, expected floating point [{num_classes}, D]")
+    norms = np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)
+    if not np.isfinite(norms).all() or not norms.all():
+        raise WtalError(f"{path}: a row is zero or not finite, expected one direction a class")
+    return (rows / norms).astype(np.float32)

@@ -1,0 +1,142 @@
+"""Reads ``.npy`` files without trusting them: bounded by their size, running nothing that they ask for.
+
+``np.load(allow_pickle=True)`` runs any program that somebody put into the file. Object arrays (W-TALC features
+and annotations) need a pickle, so they are read here by an unpickler that can make NumPy arrays, dtypes and
+scalars, text, numbers, lists, tuples and dicts, and has nothing else to call.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import struct
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+import numpy as np
+
+from wtal.data.unpickle import PLAIN_KINDS, ArrayUnpickler, Bounded, Refused
+from wtal.errors import WtalError
+
+_MAGIC = b"\x93NUMPY"
+_LONGEST_HEADER = 10_000  # numpy's own bound
+
+
+def load_npy(path: str | os.PathLike[str], mmap: bool = False) -> np.ndarray:
+    """The array in one ``.npy`` file, of any shape: numbers, text, or objects (arrays, lists, text).
+
+    Args:
+        path: the file.
+        mmap: map numbers and text read-only instead of reading them. Objects are always read.
+
+    Returns:
+        The array. Text inside objects that Python 2 wrote comes as ``bytes``.
+
+    Raises:
+        WtalError: no such file, not a ``.npy`` file, truncated, longer than its header says, of a structured
+            dtype, or a pickle with anything but NumPy arrays in it.
+    """
+    path = Path(path)
+    try:
+        return _load(path, mmap)
+    except OSError as error:
+        raise WtalError(f"{path}: cannot be read ({error.strerror or error}), expected a .npy file") from None
+
+
+def stream_npy(path: str | os.PathLike[str], store: Callable[[np.ndarray], Any]) -> list[Any]:
+    """One entry of an object array after another, so that never more than one is in memory.
+
+    Args:
+        path: a ``.npy`` file: an object array ``[N]`` of arrays, or an array ``[N, ...]`` of numbers.
+        store: called with each array as soon as it is read. What it returns takes the array's place.
+
+    Returns:
+        The ``N`` results of ``store``, in the order of the array; an entry that is no array is there as itself.
+
+    Raises:
+        WtalError: as :func:`load_npy` does.
+        OSError: what ``store`` raises passes through.
+    """
+    array = _load(Path(path), True, store)
+    return array.tolist() if array.dtype == object else [store(entry) for entry in array]
+
+
+def _load(path: Path, mmap: bool, store: Callable[[np.ndarray], Any] | None = None) -> np.ndarray:
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        raise WtalError(f"{path}: no such file, expected a .npy file") from None
+    with file:
+        size = os.fstat(file.fileno()).st_size
+        shape, fortran, dtype = _read_header(file, size, path)
+        if dtype.hasobject:
+            return _read_objects(Bounded(file, size), shape, path, store)
+        expected = math.prod(shape) * dtype.itemsize
+        found = size - file.tell()
+        if found != expected:
+            fault = "is truncated" if found < expected else "is longer than its header says"
+            raise WtalError(f"{path}: {fault}: {found} bytes of data, expected {expected} for {dtype} {list(shape)}")
+        order: Literal["C", "F"] = "F" if fortran else "C"
+        if expected == 0:
+            return np.empty(shape, dtype, order=order)
+        if mmap:
+            return np.memmap(file, dtype, "r", file.tell(), shape, order)
+        return np.fromfile(file, dtype, math.prod(shape)).reshape(shape, order=order)
+
+
+def _read_header(file: BinaryIO, size: int, path: Path) -> tuple[tuple[int, ...], bool, np.dtype]:
+    start = file.read(12)
+    if start[:6] != _MAGIC:
+        raise WtalError(f"{path}: not a .npy file: begins with {start[:6]!r}, expected {_MAGIC!r}")
+    version = (start[6], start[7]) if len(start) == 12 else None
+    if version not in ((1, 0), (2, 0)):
+        raise WtalError(f"{path}: .npy format version {version}, expected 1.0 or 2.0 in a file of 12 bytes or more")
+    length = struct.unpack("<H", start[8:10])[0] if version == (1, 0) else struct.unpack("<I", start[8:12])[0]
+    if length > min(size, _LONGEST_HEADER):
+        raise WtalError(f"{path}: damaged: a header of {length} bytes in a file of {size}")
+    file.seek(8)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # numpy warns of Python 2's "(412L,)"
+            shape, fortran, dtype = read(file)
+    except Exception as error:  # a damaged header surfaces as almost anything
+        raise WtalError(f"{path}: damaged header ({_line(error)}), expected that of a .npy file") from None
+    if dtype.kind not in PLAIN_KINDS or dtype.subdtype is not None:
+        raise WtalError(f"{path}: holds {_line(dtype)}, expected an array of numbers, text or objects")
+    if any(isinstance(extent, bool) or extent < 0 for extent in shape) or math.prod(shape) > 2**62:
+        raise WtalError(f"{path}: damaged header: shape {list(shape)}")
+    return shape, fortran, dtype
+
+
+def _read_objects(
+    file: Bounded, shape: tuple[int, ...], path: Path, store: Callable[[np.ndarray], Any] | None
+) -> np.ndarray:
+    unpickler = ArrayUnpickler(file, store)
+    try:
+        array = unpickler.load()
+    except (OSError, WtalError):
+        raise
+    except Refused as error:
+        raise WtalError(f"{path}: refused: {_line(error)}; expected NumPy arrays and nothing else") from None
+    except Exception as error:  # a damaged pickle surfaces as almost anything
+        kind = type(error).__name__
+        raise WtalError(f"{path}: damaged or truncated pickle ({kind}: {_line(error)}), expected objects") from None
+    if not isinstance(array, np.ndarray) or array.dtype != object or array.size != math.prod(shape):
+        raise WtalError(f"{path}: its pickle holds {_line(type(array))}, expected an object array of {list(shape)}")
+    if file.left:
+        raise WtalError(f"{path}: is longer than its pickle by {file.left} bytes")
+    if store is not None:
+        entries = array.reshape(-1)
+        for position, entry in enumerate(entries):
+            entries[position] = unpickler.stored(entry)
+        array = entries
+    return array.reshape(shape)
+
+
+def _line(thing: object) -> str:
+    """Text of anything on one short line."""
+    text = " ".join(str(thing).split())
+    return text if len(text) <= 160 else text[:157] + "..."

@@ -1,0 +1,69 @@
+"""One door to every data set: on disk, generated, or real annotations with generated features."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from wtal.data.cache import cache_root
+from wtal.data.catalog import find_annotations, open_dataset
+from wtal.data.synthetic import (
+    DEFAULT,
+    GENERATOR_VERSION,
+    TRUE_SHAPES,
+    open_synthetic,
+    synthetic_dataset,
+    synthetic_features,
+)
+from wtal.data.synthetic.layouts import Layout
+from wtal.data.video import VideoSet
+from wtal.errors import WtalError
+
+Progress = Callable[[int, int], None]
+"""Called with (videos done, videos in all)."""
+
+BENCHMARKS = {"small": DEFAULT, "true": replace(DEFAULT, size=TRUE_SHAPES)}
+"""The embedded benchmark by ``--shapes``: small features for two minutes on a CPU, or as wide and long as real ones."""
+
+
+def open_data(
+    dataset: str,
+    root: Path | None = None,
+    features: str = "disk",
+    layout: Layout = "basnet",
+    shapes: str = "small",
+    world: int = 0,
+    allow_missing: bool = False,
+    progress: Progress | None = None,
+) -> VideoSet:
+    """Open a data set by name or by the path of a ``dataset.toml``, generating first what is to be generated.
+
+    Generated data lie under the cache folder (``$WTAL_CACHE``, else ``~/.cache/wtal``) and are made once.
+
+    Args:
+        dataset: ``synthetic``, ``thumos14``, ``activitynet12``, ``activitynet13``, or a path ending in ``.toml``.
+        root: folder of the data set, None to look in the usual places.
+        features: ``disk``, or ``synthetic`` to generate features for the real annotations under ``root``.
+        layout: layout in which ``synthetic`` is written.
+        shapes: a key of :data:`BENCHMARKS`, for ``synthetic``.
+        world: seed of generated data.
+        allow_missing: leave out videos without features instead of raising.
+        progress: told of long work.
+
+    Raises:
+        WtalError: nothing found, or something malformed.
+    """
+    if dataset == "synthetic":
+        folder = cache_root() / f"synthetic-v{GENERATOR_VERSION}" / f"{shapes}-{layout}-world{world}"
+        return open_synthetic(synthetic_dataset(world, folder, layout, BENCHMARKS[shapes], progress), progress)
+    if features == "disk":
+        return open_dataset(dataset, root, allow_missing=allow_missing, progress=progress)
+    if dataset.endswith(".toml"):
+        raise WtalError(f"--features synthetic goes with a named data set, not with {dataset}")
+    annotations = find_annotations(dataset, root)
+    key = hashlib.sha256(str(annotations.path.resolve()).encode()).hexdigest()[:8]
+    folder = cache_root() / f"synthetic-v{GENERATOR_VERSION}" / f"{dataset}-{annotations.kind}-{key}-world{world}"
+    synthetic_features(annotations, annotations.classes, folder, world, progress=progress)
+    return open_dataset(dataset, folder, progress=progress)

@@ -1,0 +1,282 @@
+"""A user's own data set, described by one ``dataset.toml`` (see ``docs/own_data.md``)."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import hashlib
+import math
+import os
+import tomllib
+from collections.abc import Collection, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NoReturn
+
+from wtal.data import fields
+from wtal.data.annotations import AnnotatedVideo, Annotations
+from wtal.data.layout import Candidate, assemble, check_id, read_text_features
+from wtal.data.timebase import Timebase
+from wtal.data.video import Instance, VideoSet
+from wtal.errors import WtalError
+
+_KEYS = {
+    "name": "text",
+    "classes": "a list of class names",
+    "i3d": "a folder of <video>.npy, or a list of such folders to put side by side",
+    "labels": "a CSV or JSON file of video-level labels",
+    "fps": "frames a second of the frames that the features were computed from",
+    "stride": "frames from one snippet to the next",
+    "window": "frames that one snippet sees",
+    "clip": "a folder of <video>.npy with CLIP features",
+    "clip_fps": "rows of the CLIP features a second",
+    "text_features": "a .npy file with one row of text features a class",
+    "segments": "a CSV or JSON file of temporal annotation",
+    "test": "a file with one video id a line, or a list of video ids",
+}
+_NEEDED = ("name", "classes", "i3d", "labels", "fps")
+
+
+def open_own(path: str | os.PathLike[str], allow_missing: bool = False) -> VideoSet:
+    """Open the data set that a ``dataset.toml`` describes.
+
+    Without ``segments`` no video has instances; without ``test`` a fifth of the videos, chosen by a hash of the
+    video's id, is held out as test videos.
+
+    Args:
+        path: the TOML file; other paths in it are seen from its folder.
+        allow_missing: leave out videos without features, and training videos without a label.
+
+    Raises:
+        WtalError: an unknown or missing key, an unknown class or video, a missing or malformed file.
+    """
+    return _Description(Path(path)).open(allow_missing)
+
+
+class _Description:
+    """The checked content of a ``dataset.toml``."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.table = _load(path)
+        for key in self.table:
+            if key not in _KEYS:
+                raise WtalError(f"{path}: unknown key {_meant(key, _KEYS)}")
+        for key in _NEEDED:
+            if key not in self.table:
+                raise WtalError(f"{path}: no {key!r}, expected {_KEYS[key]}")
+        self.classes = self._names("classes")
+        if not self.classes or len(set(self.classes)) != len(self.classes):
+            raise WtalError(f"{path}: classes is {fields.shown(self.table['classes'])}, expected different names")
+
+    def open(self, allow_missing: bool) -> VideoSet:
+        if not isinstance(self.table["name"], str) or not self.table["name"]:
+            self._wrong("name")
+        if "clip_fps" in self.table and "clip" not in self.table:
+            raise WtalError(f"{self.path}: clip_fps without clip, expected both or neither")
+        annotations = Annotations(self.path, "own", self._videos(), self.classes)
+        opened = assemble(
+            self.table["name"],
+            "own",
+            annotations,
+            self._candidates(annotations),
+            self._folder("clip", self.table["clip"]) if "clip" in self.table else None,
+            self._number("clip_fps") if "clip_fps" in self.table else None,
+            allow_missing=allow_missing,
+        )
+        if "text_features" not in self.table:
+            return opened
+        return replace(opened, text_features=read_text_features(self._path("text_features"), len(self.classes)))
+
+    def _videos(self) -> dict[str, AnnotatedVideo]:
+        labels = self._labels(self._path("labels"))
+        test = self._test(labels)
+        segments = self._segments(self._path("segments"), labels) if "segments" in self.table else None
+        videos = {}
+        for video_id, own in labels.items():
+            subset = "test" if video_id in test else "train"
+            instances = None if segments is None else segments.get(video_id)
+            if segments is not None and instances is None and subset == "test":
+                if own:
+                    raise WtalError(
+                        f"{self._path('segments')}: test video {video_id!r} is labelled {own[0]!r} but has no segment, "
+                        "expected at least one"
+                    )
+                instances = ()
+            videos[video_id] = AnnotatedVideo(video_id, subset, None, None, instances, own)
+        return videos
+
+    def _candidates(self, annotations: Annotations) -> Iterator[Candidate]:
+        given = self.table["i3d"]
+        folders = [self._folder("i3d", folder) for folder in (given if isinstance(given, list) else [given])]
+        if not folders:
+            self._wrong("i3d")
+        timebase = Timebase(self._number("fps"), self._number("stride", 16), self._number("window", 16))
+        for video in annotations.videos.values():
+            paths = tuple(folder / f"{video.id}.npy" for folder in folders)
+            yield Candidate(video, video.subset, paths, timebase)
+
+    def _labels(self, path: Path) -> dict[str, tuple[str, ...]]:
+        """Labels of each video, in class order, by id."""
+        found: dict[str, set[str]] = {}
+        if path.suffix == ".json":
+            content = fields.load_json(path, 'JSON such as {"video": ["label", ...]}')
+            if not isinstance(content, dict):
+                raise WtalError(f'{path}: {fields.shown(content)}, expected {{"video": ["label", ...], ...}}')
+            for video_id, names in content.items():
+                if not isinstance(names, list):
+                    raise WtalError(f"{path}: video {video_id!r}: {fields.shown(names)}, expected a list of labels")
+                found[video_id] = {self._class(name, path, f"video {video_id!r}") for name in names}
+        else:
+            for line, (video_id, text) in _csv_rows(path, ("video", "label")):
+                labels = [label.strip() for label in text.split(";") if label.strip()]
+                found.setdefault(video_id, set()).update(self._class(label, path, f"line {line}") for label in labels)
+        if not found:
+            raise WtalError(f"{path}: no video, expected some")
+        for video_id in found:
+            check_id(video_id, path)
+        return {video_id: tuple(c for c in self.classes if c in names) for video_id, names in found.items()}
+
+    def _segments(self, path: Path, labels: dict[str, tuple[str, ...]]) -> dict[str, tuple[Instance, ...]]:
+        """Instances of each video that the file mentions, by start."""
+        found: dict[str, list[Instance]] = {}
+        if path.suffix == ".json":
+            expected = '{"video": [{"segment": [start, end], "label": "..."}, ...]}'
+            content = fields.load_json(path, f"JSON such as {expected}")
+            if not isinstance(content, dict) or not all(isinstance(rows, list) for rows in content.values()):
+                raise WtalError(f"{path}: {fields.shown(content)}, expected {expected}")
+            for video_id, rows in content.items():
+                where = f"video {video_id!r}"
+                found[video_id] = []
+                for row in rows:
+                    try:
+                        segment = fields.take(row, "segment", "[start, end] in seconds")
+                        label = fields.take(row, "label", "a class name")
+                    except ValueError as error:
+                        raise WtalError(f"{path}: {where}: {error}") from None
+                    found[video_id].append(self._instance(segment, label, path, where))
+        else:
+            for line, (video_id, *segment, label) in _csv_rows(path, ("video", "start", "end", "label")):
+                found.setdefault(video_id, []).append(self._instance(segment, label, path, f"line {line}"))
+        for video_id, instances in found.items():
+            if video_id not in labels:
+                raise WtalError(f"{path}: video {_meant(video_id, labels)} is not in {self.table['labels']}")
+            for instance in instances:
+                if instance.label not in labels[video_id]:
+                    raise WtalError(
+                        f"{path}: video {video_id!r}: a segment of {instance.label!r}, expected one of the video's "
+                        f"labels in {self.table['labels']}: {', '.join(labels[video_id]) or 'none'}"
+                    )
+        return {video_id: tuple(sorted(rows, key=lambda row: row.start)) for video_id, rows in found.items()}
+
+    def _instance(self, segment: object, label: object, path: Path, where: str) -> Instance:
+        try:
+            start, end = fields.segment(segment)
+        except ValueError as error:
+            raise WtalError(f"{path}: {where}: {error}") from None
+        if start < 0:
+            raise WtalError(f"{path}: {where}: segment starts at {start:g}, expected seconds from 0")
+        return Instance(start, end, self._class(label, path, where))
+
+    def _test(self, labels: Collection[str]) -> frozenset[str]:
+        if "test" not in self.table:
+            return held_out_fifth(labels)
+        if isinstance(self.table["test"], list):
+            source, ids = self.path, list(self._names("test"))
+        else:
+            source = self._path("test")
+            ids = [line.strip() for line in _text(source).splitlines() if line.strip()]
+        for video_id in ids:
+            if video_id not in labels:
+                raise WtalError(f"{source}: test video {_meant(video_id, labels)} is not in {self.table['labels']}")
+        return frozenset(ids)
+
+    def _class(self, name: object, path: Path, where: str) -> str:
+        if not isinstance(name, str) or name not in self.classes:
+            known = f"expected one of the {len(self.classes)} classes in {self.path.name}"
+            raise WtalError(f"{path}: {where}: unknown class {_meant(name, self.classes)}, {known}")
+        return name
+
+    def _names(self, key: str) -> tuple[str, ...]:
+        value = self.table[key]
+        if not isinstance(value, list) or not all(isinstance(name, str) and name for name in value):
+            self._wrong(key)
+        return tuple(value)
+
+    def _number(self, key: str, default: float | None = None) -> float:
+        value = self.table.get(key, default)
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < math.inf:
+            self._wrong(key, "a number above 0: ")
+        return float(value)
+
+    def _path(self, key: str) -> Path:
+        if not isinstance(self.table[key], str):
+            self._wrong(key)
+        path = self.path.parent / self.table[key]
+        if not path.is_file():
+            raise WtalError(f"{path}: no such file ({key!r} in {self.path}), expected {_KEYS[key]}")
+        return path
+
+    def _folder(self, key: str, value: object) -> Path:
+        if not isinstance(value, str):
+            self._wrong(key)
+        path = self.path.parent / str(value)
+        if not path.is_dir():
+            raise WtalError(f"{path}: no such folder ({key!r} in {self.path}), expected {_KEYS[key]}")
+        return path
+
+    def _wrong(self, key: str, kind: str = "") -> NoReturn:
+        raise WtalError(f"{self.path}: {key} is {fields.shown(self.table[key])}, expected {kind}{_KEYS[key]}")
+
+
+def held_out_fifth(ids: Collection[str]) -> frozenset[str]:
+    """Every fifth video or so, by a hash of its id alone: a video added later moves no other.
+
+    At least one of several videos is held out, and at least one is not.
+    """
+    value = {video: int.from_bytes(hashlib.sha256(video.encode()).digest()[:8], "big") for video in ids}
+    held_out = {video for video in ids if value[video] % 5 == 0}
+    if len(value) > 1 and len(held_out) in (0, len(value)):
+        held_out ^= {min(value, key=lambda video: value[video])}
+    return frozenset(held_out)
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(_text(path))
+    except tomllib.TOMLDecodeError as error:
+        raise WtalError(f"{path}: not TOML: {error}") from None
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise WtalError(f"{path}: no such file, expected a text file") from None
+    except OSError as error:
+        raise WtalError(f"{path}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise WtalError(f"{path}: not UTF-8 text") from None
+
+
+def _csv_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, list[str]]]:
+    """Line number and values, stripped; the first line names the columns."""
+    rows = csv.reader(_text(path).splitlines())
+    try:
+        header = [name.strip() for name in next(rows, [])]
+        if header != list(columns):
+            raise WtalError(f"{path}: first line {','.join(header)!r}, expected {','.join(columns)!r}")
+        for row in rows:
+            if not any(value.strip() for value in row):
+                continue
+            if len(row) != len(columns) or not row[0].strip():
+                raise WtalError(f"{path}: line {rows.line_num}: {fields.shown(row)}, expected {','.join(columns)}")
+            yield rows.line_num, [value.strip() for value in row]
+    except csv.Error as error:
+        raise WtalError(f"{path}: line {rows.line_num}: {error}, expected {','.join(columns)}") from None
+
+
+def _meant(name: object, known: Collection[str]) -> str:
+    """A name that is not known, with the known one that is most like it."""
+    close = difflib.get_close_matches(str(name), known, 1, 0.6)
+    return f"{fields.shown(name)} (did you mean {close[0]!r}?)" if close else fields.shown(name)

@@ -1,0 +1,157 @@
+"""Detections and the files that hold them: the official ActivityNet JSON, and CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from wtal.data import fields
+from wtal.errors import WtalError
+from wtal.files import check_writable, write_atomically
+
+__all__ = [
+    "Detection",
+    "Predictions",
+    "check_predictions",
+    "check_writable",
+    "parse_predictions",
+    "read_predictions",
+    "to_official",
+    "write_predictions",
+]
+
+_JSON = "predictions as JSON ({'results': {video: [{'score', 'segment', 'label'}]}})"
+_COLUMNS = ("video", "start", "end", "label", "score")
+
+
+@dataclass(frozen=True)
+class Detection:
+    """One detected action: ``start`` and ``end`` in seconds, ``label`` a class name, ``score`` any finite number."""
+
+    start: float
+    end: float
+    label: str
+    score: float
+
+
+Predictions = dict[str, list[Detection]]
+"""Detections by video id. A video in which nothing was found has an empty list."""
+
+
+def read_predictions(path: str | os.PathLike[str]) -> Predictions:
+    """Read a predictions file: CSV if it is called ``.csv``, else the official ActivityNet JSON.
+
+    The order inside the file is kept: it decides between equal scores.
+
+    Raises:
+        WtalError: no such file, or a value that is not what it should be, with file, video and value.
+    """
+    path = Path(path)
+    if path.suffix.lower() == ".csv":
+        return _read_csv(path)
+    return parse_predictions(fields.load_json(path, _JSON), path)
+
+
+def parse_predictions(content: object, path: str | os.PathLike[str]) -> Predictions:
+    """The same for the content of a JSON file; ``path`` names it in messages."""
+    results = content.get("results") if isinstance(content, Mapping) else None
+    if not isinstance(results, Mapping):
+        raise WtalError(f"{path}: unknown structure {fields.shown(content)}, expected {_JSON}")
+    predictions: Predictions = {}
+    for video, records in results.items():
+        if not isinstance(records, list | tuple):
+            raise WtalError(f"{path}: video {video!r}: {fields.shown(records)}, expected a list of detections")
+        found = predictions[video] = []
+        for index, record in enumerate(records):
+            try:
+                start, end = fields.segment(fields.take(record, "segment", "[start, end] in seconds"))
+                label = fields.name(fields.take(record, "label", "a class name"), "label")
+                score = fields.number(fields.take(record, "score", "a finite number"), "score")
+            except ValueError as error:
+                raise WtalError(f"{path}: video {video!r}: detection {index}: {error}") from None
+            found.append(Detection(start, end, label, score))
+    return predictions
+
+
+def _read_csv(path: Path) -> Predictions:
+    expected = f"predictions as CSV ({','.join(_COLUMNS)})"
+    predictions: Predictions = {}
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = csv.DictReader(file, strict=True)
+            if missing := [column for column in _COLUMNS if column not in (rows.fieldnames or ())]:
+                raise WtalError(f"{path}: no column {', '.join(missing)}, expected {expected}")
+            for row in rows:
+                try:
+                    video = fields.name(row["video"], "video")
+                    start, end = fields.segment((row["start"], row["end"]))
+                    label, score = fields.name(row["label"], "label"), fields.number(row["score"], "score")
+                except ValueError as error:
+                    raise WtalError(f"{path}: line {rows.line_num}, video {row['video']!r}: {error}") from None
+                predictions.setdefault(video, []).append(Detection(start, end, label, score))
+    except FileNotFoundError:
+        raise WtalError(f"{path}: no such file, expected {expected}") from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise WtalError(f"{path}: cannot be read ({error}), expected {expected}") from None
+    return predictions
+
+
+def check_predictions(predictions: Mapping[str, Iterable[Detection]], source: str) -> Predictions:
+    """Detections that a program made, checked as those of a file are.
+
+    Raises:
+        WtalError: a number that is not finite, an end before its start, an empty label; ``source`` names them.
+    """
+    checked: Predictions = {}
+    for video, detections in predictions.items():
+        try:
+            fields.name(video, "video")
+        except ValueError as error:
+            raise WtalError(f"{source}: {error}") from None
+        found = checked[video] = []
+        for index, detection in enumerate(detections):
+            try:
+                start, end = fields.segment((detection.start, detection.end))
+                label, score = fields.name(detection.label, "label"), fields.number(detection.score, "score")
+            except (AttributeError, ValueError) as error:
+                raise WtalError(f"{source}: video {video!r}: detection {index}: {error}") from None
+            found.append(Detection(start, end, label, score))
+    return checked
+
+
+def to_official(predictions: Mapping[str, Sequence[Detection]]) -> dict[str, object]:
+    """The official ActivityNet structure, ready for ``json.dump``: version, results, external_data."""
+    results = {
+        video: [
+            {"score": found.score, "segment": [found.start, found.end], "label": found.label} for found in detections
+        ]
+        for video, detections in predictions.items()
+    }
+    return {"version": "VERSION 1.3", "results": results, "external_data": {}}
+
+
+def write_predictions(path: str | os.PathLike[str], predictions: Mapping[str, Sequence[Detection]]) -> None:
+    """Write a predictions file, atomically: CSV if it is called ``.csv``, else the official ActivityNet JSON.
+
+    Numbers are written so that they read back as the same doubles. CSV has no row for a video in which nothing was
+    found, JSON has an empty list.
+
+    Raises:
+        WtalError: a detection that is not valid, or a file that cannot be written (nothing is left behind then).
+    """
+    path = Path(path)
+    checked = check_predictions(predictions, str(path))
+    if path.suffix.lower() == ".csv":
+        text = io.StringIO()
+        rows = csv.writer(text, lineterminator="\n")
+        rows.writerow(_COLUMNS)
+        for video, detections in checked.items():
+            rows.writerows((video, found.start, found.end, found.label, found.score) for found in detections)
+        write_atomically(path, text.getvalue().encode())
+    else:
+        write_atomically(path, json.dumps(to_official(checked)).encode())

@@ -1,0 +1,197 @@
+"""The synthetic benchmark as a data set on disk, in any of the field's layouts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from wtal.data.catalog import open_folder
+from wtal.data.npy import load_npy
+from wtal.data.synthetic.events import Events, SnippetKind, Span, draw_events, draw_instances
+from wtal.data.synthetic.features import clip_features, i3d_features
+from wtal.data.synthetic.folder import DESCRIPTION, build_folder, read_description
+from wtal.data.synthetic.layouts import (
+    FeatureWriter,
+    Layout,
+    Record,
+    check_layout,
+    grid,
+    save_array,
+    write_annotations,
+)
+from wtal.data.synthetic.parameters import DEFAULT, Parameters
+from wtal.data.synthetic.randomness import Purpose, generator
+from wtal.data.synthetic.world import World, make_world
+from wtal.data.video import Instance, VideoSet
+from wtal.errors import WtalError
+
+GENERATOR_VERSION = 1
+"""Changes whenever a seed gives other data; results are comparable only within one version."""
+
+CONTENT = "benchmark"
+"""What ``wtal-synthetic.json`` calls a folder of this module."""
+
+TEXT_FEATURES = "wtal-text-features.npy"
+"""A name of its own: a small set may lack a class that has a text feature, which only :func:`open_synthetic` knows."""
+
+NAMES = (
+    *("AnvilStrike", "BannerWave", "CartPush", "DrumRoll", "FenceVault", "GateHaul", "HatToss", "KiteLaunch"),
+    *("LadderClimb", "MastHoist", "NetCast", "OarPull", "PlankBalance", "QuiltShake", "RopeSwing", "SackLift"),
+    *("TorchSpin", "UrnPour", "WheelTurn", "YarnWind"),
+)
+"""Invented classes, sorted. They mean nothing: what a class looks like is drawn at random."""
+
+
+@dataclass(frozen=True)
+class SyntheticVideo:
+    """One generated video.
+
+    Attributes:
+        events: what happens in it; ``events.kinds`` ``[T]`` int8.
+        i3d: ``[T, Di]`` float32.
+        clip: ``[T, Dc]`` float32, unit norm.
+    """
+
+    events: Events
+    i3d: np.ndarray
+    clip: np.ndarray
+
+    @property
+    def instances(self) -> tuple[Span, ...]:
+        """Where the actions are, in snippets."""
+        return tuple(Span(action.start, action.end, action.label) for action in self.events.actions)
+
+
+def class_names(count: int) -> tuple[str, ...]:
+    """Names for ``count`` classes, sorted."""
+    return NAMES[:count] if count <= len(NAMES) else tuple(f"Class{index:05d}" for index in range(count))
+
+
+def video_ids(parameters: Parameters) -> Iterator[tuple[str, str]]:
+    """``(id, subset)`` of each video of the benchmark, in order."""
+    for subset, count in (("train", parameters.size.training_videos), ("test", parameters.size.test_videos)):
+        for index in range(count):
+            yield f"synthetic_{subset}_{index:05d}", subset
+
+
+def make_video(seed: int, video_id: str, world: World, parameters: Parameters) -> SyntheticVideo:
+    """Generate one video; depends on nothing but the arguments. ``parameters`` are resolved ones."""
+    num_snippets, instances = draw_instances(
+        parameters.size, parameters.events, generator(seed, Purpose.INSTANCES, video_id)
+    )
+    events = draw_events(
+        num_snippets,
+        instances,
+        parameters.size.classes,
+        parameters.events,
+        generator(seed, Purpose.EVENTS, video_id),
+    )
+    return SyntheticVideo(
+        events,
+        i3d_features(events, world.i3d, parameters.i3d, generator(seed, Purpose.I3D, video_id)),
+        clip_features(events, world.clip, parameters.clip, generator(seed, Purpose.CLIP, video_id)),
+    )
+
+
+def synthetic_dataset(
+    seed: int,
+    directory: str | os.PathLike[str],
+    layout: Layout = "basnet",
+    parameters: Parameters = DEFAULT,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Write the synthetic benchmark.
+
+    Beside what the layout has: ``clip/<id>.npy`` ``[T, Dc]`` float32; ``wtal-text-features.npy`` ``[C, Dc]`` float32,
+    unit norm, in the order of ``"classes"`` in ``wtal-synthetic.json``; and, for analysis alone, ``kinds/<id>.npy``
+    ``[T]`` int8 (:class:`SnippetKind`). The features are the same in every layout; the seconds are the layout's.
+
+    Args:
+        seed: chooses the world and the videos; from 0.
+        directory: a new or empty folder, or one made before with the same arguments, which is left as it is.
+        layout: see :mod:`wtal.data.synthetic.layouts`.
+        parameters: sizes and strengths.
+        progress: called with (videos done, videos in all).
+
+    Returns:
+        ``directory``.
+
+    Raises:
+        WtalError: an unknown layout, or ``directory`` holds something else.
+    """
+    check_layout(layout)
+    classes = class_names(parameters.size.classes)
+    resolved = parameters.resolved()
+
+    def fill(root: Path) -> None:
+        world = make_world(seed, len(classes), resolved)
+        writer = FeatureWriter(root, layout)
+        records = []
+        videos = list(video_ids(parameters))
+        for done, (video_id, subset) in enumerate(videos, start=1):
+            video = make_video(seed, video_id, world, resolved)
+            writer.add(video_id, subset, video.i3d)
+            save_array(root / "clip" / f"{video_id}.npy", video.clip)
+            save_array(root / "kinds" / f"{video_id}.npy", video.events.kinds)
+            records.append(_record(video_id, subset, video, layout, classes))
+            if progress is not None:
+                progress(done, len(videos))
+        writer.close()
+        write_annotations(root, layout, records, classes)
+        save_array(root / TEXT_FEATURES, world.clip.text)
+
+    description = {
+        "generator_version": GENERATOR_VERSION,
+        "content": CONTENT,
+        "seed": seed,
+        "layout": layout,
+        "classes": classes,
+        "kinds": [kind.name.lower() for kind in SnippetKind],
+        "parameters": asdict(parameters),
+    }
+    return build_folder(directory, description, fill)
+
+
+def open_synthetic(directory: str | os.PathLike[str], progress: Callable[[int, int], None] | None = None) -> VideoSet:
+    """Open what :func:`synthetic_dataset` wrote, through the loader of its layout.
+
+    Args:
+        directory: the folder.
+        progress: told of the one-time conversion of wtalc's joint file.
+
+    Returns:
+        The set ``"synthetic"`` with all its classes, also one that no video shows, and its text features.
+
+    Raises:
+        WtalError: not such a folder, or damaged.
+    """
+    root = Path(directory)
+    description = read_description(root)
+    if description.get("content") != CONTENT:
+        raise WtalError(
+            f"{root / DESCRIPTION}: content is {description.get('content')!r}, expected the {CONTENT!r} "
+            "that wtal generates"
+        )
+    classes = tuple(description["classes"])
+    text = load_npy(root / TEXT_FEATURES)
+    if text.dtype != np.float32 or text.ndim != 2 or len(text) != len(classes):
+        raise WtalError(
+            f"{root / TEXT_FEATURES}: {text.dtype} of shape {list(text.shape)}, expected float32 [{len(classes)}, D]"
+        )
+    data = open_folder(root, name="synthetic", progress=progress)
+    return replace(data, classes=classes, text_features=text)
+
+
+def _record(video_id: str, subset: str, video: SyntheticVideo, layout: Layout, classes: tuple[str, ...]) -> Record:
+    time = grid(layout)
+    # The seconds are whole hundredths: rounding takes away what binary fractions add.
+    instances = tuple(
+        Instance(round(time.edge(span.start), 6), round(time.edge(span.end), 6), classes[span.label])
+        for span in video.instances
+    )
+    frames = (video.events.num_snippets - 1) * time.stride + time.window
+    return Record(video_id, subset, round(frames / time.fps, 6), instances)

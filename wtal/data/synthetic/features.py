@@ -1,0 +1,85 @@
+"""What the two feature extractors make of a video's events."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from wtal.data.synthetic.events import Events, SnippetKind
+from wtal.data.synthetic.parameters import CLIPParameters, I3DParameters
+from wtal.data.synthetic.randomness import ar1, directions, unit
+from wtal.data.synthetic.world import MOTION_DIRECTIONS, CLIPWorld, I3DWorld
+
+DRIFT_CORRELATION = 0.98
+
+
+def i3d_features(
+    events: Events, world: I3DWorld, p: I3DParameters, rng: np.random.Generator, pace: float = 1.0
+) -> np.ndarray:
+    """I3D-like features ``[T, D]`` float32, about unit variance a dimension.
+
+    Args:
+        events: the video.
+        world: the prototypes.
+        p: resolved strengths.
+        rng: the video's stream.
+        pace: see :func:`~wtal.data.synthetic.events.draw_events`; a finer grid has slower noise.
+    """
+    x = _nuisance(events.num_snippets, world.drift, p, rng, pace)  # [T, D]
+    for action in events.actions:
+        c = action.label
+        x[action.start : action.core_start] += action.gain * p.phase * world.phase[c, 0]
+        x[action.core_start : action.core_end] += action.gain * p.core * world.core[c]
+        x[action.core_end : action.end] += action.gain * p.phase * world.phase[c, 1]
+        x[action.start : action.end] += _motion(world, p, rng) + p.scene_in_action * world.scene[c]
+    for context in events.contexts:
+        x[context.snippets] += p.scene * world.scene[context.label]
+    for event in events.distractors:
+        looks = world.distractors[event.prototype] if event.phase is None else world.shared_phase[event.phase]
+        x[event.start : event.end] += p.distractor * looks + _motion(world, p, rng)
+    x *= np.float32(x.shape[1] ** 0.5 / p.norm)
+    return x
+
+
+def clip_features(
+    events: Events, world: CLIPWorld, p: CLIPParameters, rng: np.random.Generator, pace: float = 1.0
+) -> np.ndarray:
+    """CLIP-like features ``[T, D]`` float32, unit norm; arguments as in :func:`i3d_features`."""
+    y = _nuisance(events.num_snippets, world.drift, p, rng, pace)  # [T, D]
+    y += p.modality_gap * world.image_mean
+    venue = p.scene_elsewhere / max(1, len(events.labels))  # of each class
+    for c in events.labels:
+        y[events.kinds < SnippetKind.PHASE] += venue * world.scene[c]
+    for action in events.actions:
+        c = action.label
+        y[action.start : action.end] += action.gain * p.phase * world.action[c] + p.scene_in_action * world.scene[c]
+        y[action.core_start : action.core_end] += action.gain * (p.core - p.phase) * world.action[c]
+    for context in events.contexts:
+        c = context.label
+        strength = p.scene_in_context - (venue if c in events.labels else 0.0)  # the venue is there already
+        jitter = rng.uniform(1.0 - p.scene_jitter, 1.0 + p.scene_jitter, (len(context.snippets), 1))
+        y[context.snippets] += (strength * jitter).astype(np.float32) * world.scene[c]
+    for event in events.distractors:
+        y[event.start : event.end] += p.distractor * world.distractors[event.prototype]
+    return unit(y)
+
+
+def _motion(world: I3DWorld, p: I3DParameters, rng: np.random.Generator) -> np.ndarray:
+    """One event's movement: a random direction ``[D]`` in the motion subspace."""
+    return p.motion * (directions(rng, MOTION_DIRECTIONS) @ world.motion)
+
+
+def _nuisance(
+    num_snippets: int,
+    drift: np.ndarray,
+    p: I3DParameters | CLIPParameters,
+    rng: np.random.Generator,
+    pace: float,
+) -> np.ndarray:
+    """What says nothing about the action ``[T, D]`` float32: noise, the video's offset, slow drift."""
+    count, dim = drift.shape
+    out = ar1(rng, num_snippets, dim, p.noise_correlation ** (1.0 / pace))
+    out *= np.float32(p.noise)
+    out += p.offset * directions(rng, dim)
+    amount = np.float32(p.drift * count**0.5) * ar1(rng, num_snippets, count, DRIFT_CORRELATION ** (1.0 / pace))
+    out += amount @ drift
+    return out

@@ -1,0 +1,171 @@
+"""Generated features of the true shapes for real annotations: to try the full-size job without owning features."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+
+from wtal.data.annotations import AnnotatedVideo, Annotations, split_names
+from wtal.data.synthetic.dataset import GENERATOR_VERSION
+from wtal.data.synthetic.events import Span, draw_events
+from wtal.data.synthetic.features import clip_features, i3d_features
+from wtal.data.synthetic.folder import build_folder
+from wtal.data.synthetic.layouts import FPS, FeatureWriter, Layout, grid, save_array
+from wtal.data.synthetic.parameters import DEFAULT, TRUE_SHAPES, Parameters
+from wtal.data.synthetic.randomness import Purpose, generator
+from wtal.data.synthetic.world import World, make_world
+from wtal.data.timebase import Timebase
+from wtal.errors import WtalError
+
+FULL_SIZE = replace(DEFAULT, size=TRUE_SHAPES)
+"""The benchmark's strengths at the shapes of real features; counts and lengths come from the annotations."""
+
+
+def synthetic_features(
+    annotations: Annotations,
+    classes: Sequence[str],
+    directory: str | os.PathLike[str],
+    seed: int = 0,
+    parameters: Parameters = FULL_SIZE,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Write features for the videos of a real ground-truth file, and a copy of that file, in the file's layout.
+
+    The features follow the benchmark's event model with the annotated instances as its instances: I3D-like
+    ``[T, 2048]`` and CLIP-like ``clip/<id>.npy`` ``[T, 512]``, both float16. T follows from the duration, or where the
+    file gives none (basnet) from the end of the last instance and a drawn rest. Snippets are those of the layout: 16
+    frames at 25 fps, or ActionFormer's window of 16 frames every 4 at the video's own fps.
+
+    There are no text features: class names go through CLIP's text encoder. The CLIP-like features are made in a
+    space that has nothing to do with that encoder, so **what is measured on them means nothing**; the job's size,
+    speed and memory are real.
+
+    Args:
+        annotations: as read from a basnet, actionformer or wtalc file or folder.
+        classes: all class names; an index per name.
+        directory: a new or empty folder, or one made before with the same arguments, which is left as it is.
+        seed: from 0.
+        parameters: strengths and the two widths.
+        progress: called with (videos done, videos in all).
+
+    Returns:
+        ``directory``.
+
+    Raises:
+        WtalError: annotations of another kind, an unknown class, or ``directory`` holds something else.
+    """
+    if annotations.kind not in ("wtalc", "basnet", "actionformer"):
+        raise WtalError(
+            f"{annotations.path}: generated features for {annotations.kind} annotations are not offered, "
+            "expected a wtalc folder, basnet's gt.json or actionformer's thumos14.json"
+        )
+    layout = cast(Layout, annotations.kind)
+    index = {name: position for position, name in enumerate(classes)}
+    for video in annotations.videos.values():
+        for label in {*video.labels, *(instance.label for instance in video.instances or ())}:
+            if label not in index:
+                raise WtalError(
+                    f"{annotations.path}: video {video.id!r}: class {label!r}, "
+                    f"expected one of the {len(index)} of the data set"
+                )
+    resolved = parameters.resolved()
+
+    def fill(root: Path) -> None:
+        _copy_annotations(annotations, layout, root)
+        world = make_world(seed, len(index), resolved)
+        splits = split_names({video.subset for video in annotations.videos.values()}, annotations.videos)
+        writer = FeatureWriter(root, layout, prefix=annotations.path.name.removesuffix("-Annotations"))
+        for done, video in enumerate(annotations.videos.values(), start=1):
+            i3d, clip = _video_features(video, index, layout, seed, world, resolved)
+            writer.add(video.id, splits[video.subset], i3d)
+            save_array(root / "clip" / f"{video.id}.npy", clip)
+            if progress is not None:
+                progress(done, len(annotations.videos))
+        writer.close()
+
+    description = {
+        "generator_version": GENERATOR_VERSION,
+        "content": "features for real annotations",
+        "seed": seed,
+        "layout": layout,
+        "classes": list(classes),
+        "annotations": _digest(annotations),
+        "parameters": asdict(parameters),
+    }
+    return build_folder(directory, description, fill)
+
+
+def _video_features(
+    video: AnnotatedVideo, index: dict[str, int], layout: Layout, seed: int, world: World, p: Parameters
+) -> tuple[np.ndarray, np.ndarray]:
+    """``[T, Di]`` and ``[T, Dc]`` float16."""
+    time = grid(layout, video.fps or FPS)
+    # The parameters' lengths are meant for 16-frame snippets at 25 fps and for videos of the benchmark's length.
+    pace = time.snippets_per_second / grid("basnet").snippets_per_second
+    num_snippets = _length(video, time, seed)
+    events = draw_events(
+        num_snippets,
+        [
+            _span(time, instance.start, instance.end, index[instance.label], num_snippets)
+            for instance in video.instances or ()
+        ],
+        len(index),
+        p.events,
+        generator(seed, Purpose.EVENTS, video.id),
+        labels=[index[label] for label in video.labels],
+        pace=pace,
+        abundance=num_snippets / pace / (0.5 * (DEFAULT.size.min_snippets + DEFAULT.size.max_snippets)),
+    )
+    i3d = i3d_features(events, world.i3d, p.i3d, generator(seed, Purpose.I3D, video.id), pace)
+    clip = clip_features(events, world.clip, p.clip, generator(seed, Purpose.CLIP, video.id), pace)
+    return i3d.astype(np.float16), clip.astype(np.float16)
+
+
+def _length(video: AnnotatedVideo, time: Timebase, seed: int) -> int:
+    """T: the whole windows within the video, and never less than its instances need."""
+    last = max((instance.end for instance in video.instances or ()), default=0.0)
+    duration = video.duration
+    if duration is None:
+        duration = last + generator(seed, Purpose.INSTANCES, video.id).uniform(5.0, 30.0)
+    windows = math.floor((duration * time.fps - time.window) / time.stride) + 1
+    return max(1, windows, math.ceil(time.position(last)))
+
+
+def _span(time: Timebase, start: float, end: float, label: int, num_snippets: int) -> Span:
+    """The snippets whose owned time lies mostly in ``[start, end)`` seconds; at least one."""
+    first = min(max(0, round(time.position(start))), num_snippets - 1)
+    return Span(first, min(max(first + 1, round(time.position(end))), num_snippets), label)
+
+
+def _copy_annotations(annotations: Annotations, layout: Layout, root: Path) -> None:
+    """The real files, where the loaders look for them."""
+    source = annotations.path
+    if layout == "wtalc":
+        folder = root / source.name
+        folder.mkdir()
+        for path in sorted(source.iterdir()):
+            if path.suffix in (".npy", ".txt"):
+                shutil.copyfile(path, folder / path.name)
+    elif layout == "actionformer":
+        (root / "annotations").mkdir()
+        shutil.copyfile(source, root / "annotations" / "thumos14.json")
+    else:
+        shutil.copyfile(source, root / "gt.json")
+        for subset in ("train", "test"):
+            names = "".join(f"{video.id}\n" for video in annotations.split(subset))
+            (root / f"split_{subset}.txt").write_text(names, encoding="utf-8")
+
+
+def _digest(annotations: Annotations) -> str:
+    """SHA-256 of what the features depend on: the videos, their durations and instances."""
+    videos = [asdict(video) for video in annotations.videos.values()]
+    return hashlib.sha256(json.dumps(videos, sort_keys=True).encode()).hexdigest()

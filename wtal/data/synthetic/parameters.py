@@ -1,0 +1,231 @@
+"""Everything that can be turned in the synthetic benchmark.
+
+Strengths are in units of unit-norm prototypes (:mod:`wtal.data.synthetic.world`): a strength of 1.0 adds one whole
+prototype to a snippet's feature, and a noise of 1.4 adds a random vector whose norm is about 1.4. Lengths are in
+snippets. "Core" is the discriminative middle of an instance, "phase" its onset and offset.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from wtal.errors import WtalError
+
+
+def _expect(condition: bool, name: str, value: object, wanted: str) -> None:
+    if not condition:
+        raise WtalError(f"synthetic parameter {name} is {value}: expected {wanted}")
+
+
+@dataclass(frozen=True)
+class SizeParameters:
+    """How much is generated, and its shapes."""
+
+    classes: int = 10
+    """Action classes."""
+    training_videos: int = 100
+    """Videos of the subset "train"."""
+    test_videos: int = 100
+    """Videos of the subset "test"."""
+    min_snippets: int = 128
+    """Shortest video; T is uniform between the two, both included."""
+    max_snippets: int = 192
+    """Longest video."""
+    i3d_dim: int = 256
+    """Width of the I3D-like features; even, because the first half stands for RGB and the second for flow."""
+    clip_dim: int = 128
+    """Width of the CLIP-like features and of the text features."""
+
+
+TRUE_SHAPES = SizeParameters(min_snippets=800, max_snippets=1200, i3d_dim=2048, clip_dim=512)
+"""The shapes of real features: 2048-d I3D, 512-d CLIP, about 1000 snippets a video."""
+
+
+@dataclass(frozen=True)
+class EventParameters:
+    """What happens in a video, and when."""
+
+    second_class: float = 0.15
+    """Probability that a video has two classes instead of one."""
+    extra_instances: float = 2.5
+    """A class has 1 + Poisson(this) instances in a video."""
+    duration_median: float = 9.0
+    """Median of an instance's log-normal duration."""
+    duration_sigma: float = 0.5
+    """Standard deviation of its logarithm."""
+    duration_min: int = 4
+    """Durations are clipped to this ..."""
+    duration_max: int = 40
+    """... and to this."""
+    core_min: float = 0.25
+    """The core is a uniform fraction of the instance, at least this ..."""
+    core_max: float = 0.5
+    """... and at most this."""
+    onset_min: float = 0.3
+    """The onset is a uniform fraction of what the core leaves, at least this ..."""
+    onset_max: float = 0.7
+    """... and at most this; the offset is the rest."""
+    gain_sigma: float = 0.25
+    """An instance's strength is exp(this * N(0, 1))."""
+    context_probability: float = 0.9
+    """Probability of context on each side of an instance."""
+    context_min: float = 0.2
+    """Its length is a uniform fraction of the instance's duration, at least this ..."""
+    context_max: float = 1.0
+    """... and at most this."""
+    lone_context: float = 0.7
+    """Poisson mean of context episodes without action, for each class of the video."""
+    cross_context: float = 0.3
+    """Probability of one context episode of a class drawn from all classes."""
+    lone_min: int = 5
+    """Shortest context episode without action."""
+    lone_max: int = 15
+    """Longest context episode without action."""
+    distractors: float = 2.5
+    """Poisson mean of distractor events in a video."""
+    distractor_min: int = 4
+    """Shortest distractor event."""
+    distractor_max: int = 15
+    """Longest distractor event."""
+    distractor_prototypes: int = 40
+    """How many different distractors the world has."""
+    distractor_phase: float = 0.4
+    """Probability that a distractor looks to I3D like the onset or offset of no class in particular: this is what
+    makes non-core snippets truly ambiguous."""
+
+
+@dataclass(frozen=True)
+class I3DParameters:
+    """What the I3D-like features see: motion; strong in the core, ambiguous around it, little of the scene."""
+
+    core: float = 1.0
+    """Strength of the class prototype in the core."""
+    group: float = 0.4
+    """Share (of squared norm) of a class prototype that a pair of classes has in common."""
+    phase: float = 0.55
+    """Strength of the phase prototype in onset and offset."""
+    phase_class: float = 0.25
+    """Cosine between a phase prototype and its class's core prototype."""
+    phase_shared: float = 0.6
+    """Share of the rest of a phase prototype that all classes have in common."""
+    motion: float = 0.5
+    """Strength of a random direction in the motion subspace, in every action and distractor snippet."""
+    scene: float = 0.25
+    """Strength of the scene prototype in context."""
+    scene_in_action: float = 0.125
+    """Strength of the scene prototype inside an action."""
+    distractor: float = 0.9
+    """Strength of a distractor."""
+    noise: float = 1.4
+    """Norm of the AR(1) noise."""
+    noise_correlation: float = 0.6
+    """Correlation of the noise from one snippet to the next."""
+    offset: float = 0.4
+    """Norm of a constant vector, another one in each video."""
+    drift: float = 0.4
+    """Standard deviation of the slow drift along each of its directions."""
+    norm: float = 1.5
+    """The sum is divided by this and multiplied by sqrt(i3d_dim): about unit variance a dimension."""
+
+
+@dataclass(frozen=True)
+class CLIPParameters:
+    """What the CLIP-like features see: the action evenly, but the scene as much, in and out of the action."""
+
+    core: float = 1.0
+    """Strength of the action prototype in the core."""
+    phase: float = 0.8
+    """Strength of the action prototype in onset and offset."""
+    scene_in_action: float = 0.6
+    """Strength of the scene prototype inside an action."""
+    scene_in_context: float = 1.0
+    """Strength of the scene prototype in context ..."""
+    scene_jitter: float = 0.25
+    """... times a uniform factor of 1 plus or minus this, another one in each snippet."""
+    scene_elsewhere: float = 0.3
+    """Strength of the scene in the rest of the video, shared among its classes."""
+    distractor: float = 0.9
+    """Strength of a distractor."""
+    modality_gap: float = 1.5
+    """Norm of a constant in all images, and of another constant in all texts."""
+    text_scene: float = 0.6
+    """Mean share of a class's text that names the scene instead of the action ..."""
+    text_scene_std: float = 0.15
+    """... and its standard deviation over classes."""
+    text_residual: float = 0.5
+    """Norm of what a class's text names that no image shows."""
+    noise: float = 2.2
+    """Norm of the AR(1) noise."""
+    noise_correlation: float = 0.8
+    """Correlation of the noise from one snippet to the next."""
+    offset: float = 0.6
+    """Norm of a constant vector, another one in each video."""
+    drift: float = 0.4
+    """Standard deviation of the slow drift along each of its directions."""
+
+
+@dataclass(frozen=True)
+class ControlParameters:
+    """Worlds in which the two branches have nothing to teach each other, and one knob for how hard it all is.
+
+    In the three negative controls a gain would be a sign of a fault in the experiment, not of a good method.
+    """
+
+    clip_without_action: bool = False
+    """CLIP sees the scene, the same in action and context, but no action."""
+    i3d_with_scene: bool = False
+    """I3D sees the scene in context as strongly as CLIP does, and half of that in action."""
+    no_core_gap: bool = False
+    """Onset and offset look like the core, in both kinds of features."""
+    difficulty: float = 1.0
+    """Factor on noise, offset and drift of both kinds of features."""
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """All parameters of the generator."""
+
+    size: SizeParameters = field(default_factory=SizeParameters)
+    events: EventParameters = field(default_factory=EventParameters)
+    i3d: I3DParameters = field(default_factory=I3DParameters)
+    clip: CLIPParameters = field(default_factory=CLIPParameters)
+    control: ControlParameters = field(default_factory=ControlParameters)
+
+    def __post_init__(self) -> None:
+        size, events = self.size, self.events
+        for name in ("classes", "training_videos", "test_videos", "min_snippets", "i3d_dim", "clip_dim"):
+            _expect(getattr(size, name) >= 1, f"size.{name}", getattr(size, name), "at least 1")
+        _expect(size.i3d_dim % 2 == 0, "size.i3d_dim", size.i3d_dim, "an even number")
+        _expect(
+            size.max_snippets >= size.min_snippets,
+            "size.max_snippets",
+            size.max_snippets,
+            f"not below min_snippets ({size.min_snippets})",
+        )
+        _expect(events.duration_min >= 1, "events.duration_min", events.duration_min, "at least 1")
+        _expect(
+            events.duration_min <= events.duration_max < size.min_snippets,
+            "events.duration_max",
+            events.duration_max,
+            f"from duration_min to below the shortest video ({size.min_snippets} snippets)",
+        )
+        _expect(self.control.difficulty >= 0, "control.difficulty", self.control.difficulty, "not negative")
+
+    def resolved(self) -> Parameters:
+        """The same with the controls turned into strengths, which are all that the generator looks at."""
+        control, i3d, clip = self.control, self.i3d, self.clip
+        if control.clip_without_action:
+            clip = replace(clip, core=0.0, phase=0.0, scene_in_action=clip.scene_in_context)
+        if control.i3d_with_scene:
+            i3d = replace(i3d, scene=clip.scene_in_context, scene_in_action=0.5 * clip.scene_in_context)
+        if control.no_core_gap:
+            i3d = replace(i3d, phase=i3d.core, phase_class=1.0)
+            clip = replace(clip, phase=clip.core)
+        hard = control.difficulty
+        i3d = replace(i3d, noise=hard * i3d.noise, offset=hard * i3d.offset, drift=hard * i3d.drift)
+        clip = replace(clip, noise=hard * clip.noise, offset=hard * clip.offset, drift=hard * clip.drift)
+        return replace(self, i3d=i3d, clip=clip, control=ControlParameters())
+
+
+DEFAULT = Parameters()
+"""The benchmark as it is measured."""

@@ -1,0 +1,182 @@
+"""Unpickling that can make NumPy arrays, dtypes and scalars and the plain values inside them, and nothing else."""
+
+from __future__ import annotations
+
+import math
+import pickle
+import re
+from collections.abc import Callable
+from typing import Any, BinaryIO, ClassVar, NoReturn
+
+import numpy as np
+
+PLAIN_KINDS = "biufcSUO"
+"""Kinds of dtype that are numbers, text or objects."""
+
+
+class Refused(Exception):
+    """The pickle asks for something that is no NumPy array."""
+
+
+class Bounded:
+    """A file that refuses to read past its end before it allocates the memory."""
+
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        self._file = file
+        self._size = size
+
+    @property
+    def left(self) -> int:
+        """Bytes not yet read."""
+        return self._size - self._file.tell()
+
+    def read(self, count: int) -> bytes:
+        """Exactly ``count`` bytes."""
+        if not 0 <= count <= self.left:
+            raise EOFError(f"{count} bytes wanted, {self.left} left")
+        return self._file.read(count)
+
+    def readline(self) -> bytes:
+        """Up to and with the next line end."""
+        return self._file.readline()
+
+
+# What a pickle may call. Wrappers, so that it gets hold of no class and cannot allocate at will.
+
+
+class _ArrayType:
+    """Stands for ``numpy.ndarray`` in a pickle; cannot be called."""
+
+
+_ARRAY_TYPE = _ArrayType()
+
+
+def _reconstruct(subtype: object, shape: object, typecode: object) -> np.ndarray:
+    if subtype is not _ARRAY_TYPE or shape != (0,):
+        raise Refused(f"an array of type {subtype!r} and shape {shape!r}")
+    return np.empty(0, dtype=np.uint8)
+
+
+def _dtype(spec: object, align: object = False, copy: object = True) -> np.dtype:
+    text = spec.decode("latin1") if isinstance(spec, bytes) else spec
+    if not isinstance(text, str) or not re.fullmatch(rf"[{PLAIN_KINDS}][0-9]{{0,9}}", text):
+        raise Refused(f"dtype {spec!r}")
+    # A copy of its own: setting the state of the shared one would change it for everybody.
+    return np.dtype(text, align=False, copy=True)
+
+
+def _scalar(dtype: object, data: object = None) -> Any:
+    if not isinstance(dtype, np.dtype) or dtype.hasobject or not isinstance(data, bytes):
+        raise Refused(f"a scalar of {dtype!r}")
+    if len(data) != dtype.itemsize:
+        raise ValueError(f"{len(data)} bytes for one {dtype}")
+    return np.frombuffer(data, dtype)[0] if data else dtype.type()
+
+
+def _encode(text: object, encoding: object = None) -> bytes:
+    if not isinstance(text, str) or encoding not in ("latin1", "latin-1", b"latin1"):
+        raise Refused(f"text in encoding {encoding!r}")
+    return text.encode("latin1")  # how Python 3 writes bytes into a pickle of protocol 2
+
+
+def _empty_bytes() -> bytes:
+    return b""  # ... and no bytes at all
+
+
+_CALLABLE: dict[tuple[str, str], Any] = {
+    ("_codecs", "encode"): _encode,
+    ("__builtin__", "bytes"): _empty_bytes,
+    ("numpy", "ndarray"): _ARRAY_TYPE,
+    ("numpy", "dtype"): _dtype,
+}
+for _module in ("numpy.core.multiarray", "numpy._core.multiarray"):
+    _CALLABLE[_module, "_reconstruct"] = _reconstruct
+    _CALLABLE[_module, "scalar"] = _scalar
+
+
+# The unpickler in Python, not the one in C: its memo is a dict, so that a flipped byte in a memo index does
+# not allocate gigabytes, it reads through Bounded alone, and BUILD can be checked.
+class ArrayUnpickler(pickle._Unpickler):
+    """Makes NumPy arrays and the plain values inside them; :class:`Refused` for anything else.
+
+    Args:
+        file: at the beginning of the pickle.
+        store: where given, takes each array of numbers as soon as it is read; the array is then emptied, and
+            :meth:`stored` tells what ``store`` returned.
+    """
+
+    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = dict(pickle._Unpickler.dispatch)
+
+    def __init__(self, file: Bounded, store: Callable[[np.ndarray], Any] | None = None) -> None:
+        # "bytes": Python 2 wrote array data as text.
+        super().__init__(file, encoding="bytes")
+        self._store = store
+        self._stored: dict[int, tuple[np.ndarray, Any]] = {}
+        if store is not None:
+            self.memo: dict[int, Any] = _SmallMemo()
+
+    def stored(self, entry: object) -> Any:
+        """What ``store`` made of an array of numbers in the pickle; anything else as it is."""
+        return self._stored[id(entry)][1] if id(entry) in self._stored else entry
+
+    def find_class(self, module: str, name: str) -> Any:
+        """A wrapper from the list above."""
+        try:
+            return _CALLABLE[module, name]
+        except KeyError:
+            raise Refused(f"its pickle asks for {module}.{name}") from None
+
+    def persistent_load(self, pid: object) -> NoReturn:
+        """Never."""
+        raise Refused("its pickle asks for an object outside of the file")
+
+    def _load_build(self) -> None:
+        stack: list[Any] = self.stack  # type: ignore[attr-defined]
+        state = stack.pop()
+        target = stack[-1]
+        if isinstance(target, np.dtype):
+            _check_dtype_state(target, state)
+        elif isinstance(target, np.ndarray):
+            _check_array_state(target, state)
+        else:
+            raise Refused(f"its pickle sets the state of a {type(target).__name__}")
+        target.__setstate__(state)
+        if self._store is not None and isinstance(target, np.ndarray) and not target.dtype.hasobject:
+            # Emptied, but kept: the outer array refers to it, and its id must stay its own.
+            self._stored[id(target)] = (target, self._store(target))
+            target.__setstate__((1, (0,), target.dtype, False, b""))  # type: ignore[arg-type]
+
+    dispatch[pickle.BUILD[0]] = _load_build
+
+
+class _SmallMemo(dict[int, Any]):
+    """Forgets the data of arrays, which a memo would hold until the end and nobody asks for again."""
+
+    def __setitem__(self, key: int, value: Any) -> None:
+        parts = value if isinstance(value, tuple) else (value,)
+        big = any(isinstance(part, bytes | str) and len(part) > 4096 for part in parts)
+        super().__setitem__(key, None if big else value)
+
+
+def _check_dtype_state(dtype: np.dtype, state: Any) -> None:
+    """(version, byte order, subdtype, names, fields, size or -1, alignment or -1, flags)."""
+    plain = isinstance(state, tuple) and 7 <= len(state) <= 8 and state[2:5] == (None, None, None)
+    if not plain or state[1] not in ("<", ">", "|", "=", b"<", b">", b"|", b"="):
+        raise Refused(f"dtype state {state!r}")
+    if state[5] not in (-1, dtype.itemsize):
+        raise ValueError(f"{state[5]!r} bytes for one {dtype}")
+
+
+def _check_array_state(array: np.ndarray, state: Any) -> None:
+    """(version, shape, dtype, fortran, data); numpy would allocate the shape before it looks at a list."""
+    if not isinstance(state, tuple) or len(state) != 5 or array.shape != (0,):
+        raise Refused("an array's state of an unknown form")
+    _, shape, dtype, _, data = state
+    if not isinstance(shape, tuple) or not all(type(extent) is int and extent >= 0 for extent in shape):
+        raise ValueError(f"shape {shape!r}")
+    if not isinstance(dtype, np.dtype):
+        raise Refused(f"an array of {type(dtype).__name__}")
+    if not isinstance(data, list if dtype.hasobject else bytes):
+        raise ValueError(f"data of type {type(data).__name__} for {dtype}")
+    if len(data) != math.prod(shape) * (1 if dtype.hasobject else dtype.itemsize):
+        raise ValueError(f"{len(data)} {'objects' if dtype.hasobject else 'bytes'} for {dtype} of shape {shape}")

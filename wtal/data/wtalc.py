@@ -1,0 +1,47 @@
+"""The layout of W-TALC, CO2-Net, DELU and P-MIL: parallel arrays of annotations and one file with all features.
+
+``<root>/<Prefix>-Annotations/*.npy`` and ``<root>/<Prefix>-I3D-JOINTFeatures.npy``, a pickled object array in the
+order of ``videoname.npy``; each entry ``[T, 2048]``, RGB then flow. 16-frame snippets at 25 fps (``extracted_fps.npy``
+says 10 for every video and is wrong). The pickled file is converted once into a cache, a file a video.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from wtal.data.annotations import Annotations
+from wtal.data.cache import per_video_files
+from wtal.data.layout import GRID, Candidate, Dataset, Progress, in_splits
+
+NAME = "wtalc"
+
+
+def wanted(dataset: Dataset) -> str:
+    """The files it wants."""
+    return f"{dataset.prefix}-Annotations/*.npy and {dataset.prefix}-I3D-JOINTFeatures.npy"
+
+
+def truth(root: Path, dataset: Dataset) -> Path | None:
+    """The annotation folder under ``root``."""
+    folder = root / f"{dataset.prefix}-Annotations"
+    return folder if (folder / "videoname.npy").is_file() else None
+
+
+def has_features(root: Path, dataset: Dataset) -> bool:
+    """Whether the joint file is there."""
+    return _joint(root, dataset).is_file()
+
+
+def candidates(
+    root: Path, dataset: Dataset, annotations: Annotations, progress: Progress | None
+) -> Iterator[Candidate]:
+    """Every video of the two splits; its features are the cached row at its place in ``videoname.npy``."""
+    rows = per_video_files(_joint(root, dataset), len(annotations.videos), progress)
+    files = dict(zip(annotations.videos, rows, strict=True))
+    for video, subset in in_splits(annotations):
+        yield Candidate(video, subset, (files[video.id],), GRID)
+
+
+def _joint(root: Path, dataset: Dataset) -> Path:
+    return root / f"{dataset.prefix}-I3D-JOINTFeatures.npy"

@@ -1,0 +1,50 @@
+"""Where and in which precision branches run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from wtal.errors import WtalError
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where and in which precision branches run."""
+
+    name: torch.device
+    bf16: bool = False
+
+    def autocast(self) -> torch.autocast:
+        """The context that a forward pass runs in."""
+        return torch.autocast(self.name.type, torch.bfloat16, enabled=self.bf16)
+
+
+def choose_device(name: str, precision: str) -> Device:
+    """The device that ``--device`` and ``--precision`` ask for.
+
+    Raises:
+        WtalError: torch does not know or does not have it.
+    """
+    wanted = name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(wanted)
+    except RuntimeError:
+        raise WtalError(f"--device {name}: expected auto, cpu, cuda or cuda:N") from None
+    if device.type not in ("cpu", "cuda"):
+        raise WtalError(f"--device {name}: wtal has kernels for cpu and cuda")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise WtalError(f"--device {name}: torch {torch.__version__} sees no CUDA device here")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise WtalError(f"--device {name}: there are {torch.cuda.device_count()} CUDA devices, counted from 0")
+    if precision == "bf16" and device.type == "cpu":
+        raise WtalError("--precision bf16 needs a CUDA device; on the CPU leave it at float32")
+    return Device(device, bf16=device.type == "cuda" and precision != "float32")
+
+
+def describe(device: Device) -> str:
+    """The device in words."""
+    if device.name.type == "cuda":
+        return f"{torch.cuda.get_device_name(device.name)}, {'bf16 autocast' if device.bf16 else 'float32'}"
+    return f"CPU with {torch.get_num_threads()} threads, float32"

@@ -1,0 +1,55 @@
+"""Writing files so that a reader never sees half of one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+from wtal.errors import WtalError
+
+
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Find out before a long job whether its result can be written; makes the folder, leaves no file.
+
+    Raises:
+        WtalError: the path is a folder, or its folder cannot be made or written to.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise WtalError(f"{path}: is a folder, expected the name of a file to write")
+    temporary = _temporary(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch()
+    except OSError as error:
+        raise WtalError(f"{path}: cannot be written ({error.strerror})") from None
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
+    """Replace the file at ``path`` by ``data``: temporary file beside it, fsync, rename. Makes the folder.
+
+    Raises:
+        WtalError: it cannot be written; what was there before is still there then.
+    """
+    path = Path(path)
+    temporary = _temporary(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise WtalError(f"{path}: cannot be written ({error.strerror})") from None
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")

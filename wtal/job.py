@@ -1,0 +1,128 @@
+"""From the options of ``wtal-train`` to a finished run."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from rich.console import Console
+
+from wtal.about import versions
+from wtal.branches import Branches, build_branches
+from wtal.checkpoint import load_checkpoint
+from wtal.config import RunConfig
+from wtal.data.batches import statistics, whole_videos
+from wtal.data.open import open_data
+from wtal.data.video import VideoSet
+from wtal.device import Device, choose_device, describe
+from wtal.errors import WtalError
+from wtal.measure import table
+from wtal.progress import Reporter
+from wtal.recipe import Sources, to_toml
+from wtal.run import Run, Setup, default_folder
+from wtal.train import Trainer
+
+if TYPE_CHECKING:
+    from wtal.cli.train import Options
+
+
+def start(options: Options, config: RunConfig, recipe: str, source: Sources) -> int:
+    """Train as the options say and print the table; returns the exit code."""
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    console = Console()
+    device = choose_device(options.device, options.precision)
+    if options.resume is not None:
+        run = Run.open(options.resume)
+    else:
+        folder = options.out or default_folder(options.dataset)
+        run = Run.create(folder, setup_of(options, recipe), config, source, versions())
+    reporter = Reporter(console, options.quiet, run.log)
+    try:
+        trainer = prepare(run, device, reporter)
+        if options.resume is None and not options.quiet:
+            reporter.say(
+                f"{recipe} recipe, seed {run.setup.seed}, {describe(device)}; settings in {run.folder}/config.toml"
+            )
+            reporter.log_only("\n" + to_toml(run.config, source))
+        rows = trainer.fit()
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"interrupted; every finished epoch is saved, go on with: wtal-train --resume {run.folder}"
+        ) from None
+    console.print(table(rows, caption(trainer.data, rows)))
+    console.print(f"run folder: {run.folder}", highlight=False, soft_wrap=True)
+    return 0
+
+
+def prepare(run: Run, device: Device, reporter: Reporter) -> Trainer:
+    """Data and branches of a run, fresh or as its checkpoint has them."""
+    setup = run.setup
+    data = open_with_progress(setup, reporter)
+    train, test = data.subset("train"), data.subset("test")
+    if not train:
+        raise WtalError(f"data set {data.name}: no training videos")
+    reporter.say(
+        f"{data.name} ({data.layout} layout): {len(data.classes)} classes, {len(train)} training and {len(test)} test "
+        f"videos" + (f", {len(data.missing)} left out for missing features" if data.missing else "")
+    )
+    if without := [video.id for video in train if video.clip is None]:
+        raise WtalError(
+            f"{len(without)} training videos have no CLIP features (first: {without[0]}): "
+            f"training needs clip/<video>.npy beside the I3D features"
+        )
+    torch.manual_seed(setup.seed)
+    branches = build_branches(data, run.config, setup.clip_model, _path(setup.clip_weights))
+    branches.to(device.name)
+    trainer = Trainer(branches, data, run, device, reporter)
+    if run.checkpoint.is_file():
+        trainer.resume(load_checkpoint(run.checkpoint))
+    else:
+        fit_inputs(branches, data, run.config, device)
+    return trainer
+
+
+def fit_inputs(branches: Branches, data: VideoSet, config: RunConfig, device: Device) -> None:
+    """What is measured on the training features before training: CBP's standardisation, VLP's logit bias."""
+    train = data.subset("train")
+    if config.batch.standardize:
+        mean, deviation = statistics(train)
+        branches.classification.set_statistics(torch.from_numpy(mean), torch.from_numpy(deviation))
+    batches = (batch.to(device.name) for batch in whole_videos(data, train, 16, with_i3d=False))
+    branches.vision_language.calibrate_bias((batch.clip, batch.lengths) for batch in batches if batch.clip is not None)
+
+
+def open_with_progress(setup: Setup, reporter: Reporter) -> VideoSet:
+    """The data set of a run; shows progress where it has to be generated or converted first."""
+    with reporter.counted(f"preparing {Path(setup.dataset).stem}", "videos") as progress:
+        return open_data(
+            setup.dataset,
+            _path(setup.root),
+            features=setup.features,
+            layout=setup.layout,
+            shapes=setup.shapes,
+            world=setup.world,
+            allow_missing=setup.allow_missing,
+            progress=progress,
+        )
+
+
+def caption(data: VideoSet, rows: list[dict[str, object]]) -> str:
+    """On what the numbers of a table were measured."""
+    last = rows[-1]
+    if last["kind"] == "localization":
+        return f"{data.name}: mAP (%) at tIoU, protocol '{last['protocol']}', {last['videos']} test videos"
+    return f"{data.name}: video-level mAP (%), {last['videos']} held-out videos; there is no temporal ground truth"
+
+
+def setup_of(options: Options, recipe: str) -> Setup:
+    """The part of the options that a run folder remembers."""
+    given: dict[str, Any] = {f.name: getattr(options, f.name) for f in dataclasses.fields(Setup) if f.name != "recipe"}
+    paths = {name: str(value.resolve()) for name, value in given.items() if isinstance(value, Path)}
+    return Setup(**{**given, **paths}, recipe=recipe)
+
+
+def _path(text: str | None) -> Path | None:
+    return None if text is None else Path(text)

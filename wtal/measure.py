@@ -1,0 +1,97 @@
+"""One row of the table: how well a branch does on the test videos."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from wtal.branches import Branches
+from wtal.config import RunConfig
+from wtal.data.predictions import Detection
+from wtal.data.video import VideoSet
+from wtal.device import Device
+from wtal.evaluate import evaluate
+from wtal.infer import find
+
+Row = dict[str, Any]
+"""``name``, ``branch``, ``kind``, ``videos``, ``mean`` and ``per_tiou`` (percent), and ``protocol``."""
+
+
+def has_ground_truth(data: VideoSet) -> bool:
+    """Whether localisation can be measured: every test video says where its actions are."""
+    test = data.subset("test")
+    return bool(test) and all(video.instances is not None for video in test)
+
+
+def measure(
+    name: str, branch: str, branches: Branches, data: VideoSet, config: RunConfig, device: Device
+) -> tuple[Row, dict[str, list[Detection]]]:
+    """Run a branch on the test videos.
+
+    Localisation mAP where they have temporal ground truth; else mAP of the video-level labels, never a localisation
+    number.
+
+    Returns:
+        the row, and the detections behind it by video id.
+    """
+    test = data.subset("test")
+    training = branches.training
+    branches.eval()
+    found = list(find(branches, branch, data, test, config, device))
+    branches.train(training)
+    detections = {item.video.id: item.detections for item in found}
+    row: Row = {"name": name, "branch": branch, "videos": len(test)}
+    if has_ground_truth(data):
+        result = evaluate(detections, test, protocol=config.evaluate.protocol, tiou=config.evaluate.tiou, subset="test")
+        return {
+            **row,
+            "kind": "localization",
+            "protocol": result.protocol,
+            "mean": result.mean,
+            "per_tiou": {f"{tiou:g}": value for tiou, value in result.per_tiou.items()},
+        }, detections
+    scores = np.stack([item.video_scores.numpy() for item in found]) if found else np.zeros((0, len(data.classes)))
+    labels = np.stack([data.multi_hot(item.video) for item in found]) if found else scores
+    return {
+        **row,
+        "kind": "video-level",
+        "protocol": "video labels",
+        "mean": video_level_map(scores, labels),
+    }, detections
+
+
+def video_level_map(scores: np.ndarray, labels: np.ndarray) -> float:
+    """Mean average precision of ranking videos by class probability, in percent.
+
+    Args:
+        scores: ``[N, C]`` video-level probabilities.
+        labels: ``[N, C]`` zeros and ones.
+
+    Returns:
+        the mean over classes that occur; NaN if none does. Equal scores rank in the order of the videos.
+    """
+    values = []
+    for score, label in zip(scores.T, labels.T, strict=True):
+        if label.any():
+            hits = label[np.argsort(-score, kind="stable")]
+            precision = np.cumsum(hits) / np.arange(1, len(hits) + 1)
+            values.append(precision[hits > 0].mean())
+    return float(100 * np.mean(values)) if values else float("nan")
+
+
+def table(rows: Sequence[Row], sources: str) -> Any:
+    """The rows as a rich table; ``sources`` says on what they were measured."""
+    from rich.table import Table
+
+    shown = Table(title=sources, title_justify="left", title_style="bold")
+    shown.add_column("")
+    tious = list(dict.fromkeys(tiou for row in rows for tiou in row.get("per_tiou", {})))
+    for tiou in tious:
+        shown.add_column(tiou.removeprefix("0") if len(tious) > 1 else tiou, justify="right")
+    shown.add_column("mean" if tious else "video-level mAP", justify="right")
+    for row in rows:
+        cells = [f"{row['per_tiou'][tiou]:.1f}" for tiou in tious] if tious else []
+        shown.add_row(row["name"], *cells, f"{row['mean']:.1f}")
+    return shown

@@ -1,0 +1,105 @@
+"""The classification-based branch (CBP): I3D features -> Transformer pyramid -> convolutional decoder."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from wtal.config import CBPConfig
+from wtal.errors import WtalError
+from wtal.models.blocks import (
+    TemporalConv,
+    TransformerBlock,
+    at_least_float32,
+    longest,
+    pool_pairs,
+    restore,
+    upsample_pairs,
+    valid_mask,
+)
+
+
+class CBP(nn.Module):
+    """Frame-level action logits from I3D features (supplement of Ju et al., CVPR 2023).
+
+    Features are standardised inside, so that a checkpoint carries the statistics it was trained with.
+
+    Args:
+        input_dim: width of the I3D features, 2048 for RGB and flow side by side.
+        num_classes: C.
+        config: sizes; ``levels`` Transformer blocks work at temporal strides 1, 2, 4, ...
+    """
+
+    input_mean: Tensor
+    input_std: Tensor
+
+    def __init__(self, input_dim: int, num_classes: int, config: CBPConfig) -> None:
+        super().__init__()
+        if config.levels < 1:
+            raise WtalError(f"cbp.levels is {config.levels}; expected at least 1")
+        self.input_dim = input_dim
+        self.num_classes = num_classes
+        self.config = config
+        dim = config.dim
+        self.register_buffer("input_mean", torch.zeros(input_dim))
+        self.register_buffer("input_std", torch.ones(input_dim))
+        self.input_dropout = nn.Dropout(config.input_dropout, inplace=True)
+        self.embedding = TemporalConv(input_dim, dim, 3)
+        self.encoder = nn.ModuleList(
+            TransformerBlock(dim, config.heads, config.mlp_ratio, config.dropout, config.window)
+            for _ in range(config.levels)
+        )
+        self.norm = nn.LayerNorm(dim)
+        self.decoder = nn.ModuleList([TemporalConv(dim, dim, 3), TemporalConv(dim, dim, 3)])
+        self.output = TemporalConv(dim, num_classes, 1)
+        nn.init.constant_(self.output.bias, config.output_bias)
+
+    def set_statistics(self, mean: Tensor, std: Tensor) -> None:
+        """Standardises from now on with the training snippets' mean and deviation, each ``[input_dim]``.
+
+        A dimension that does not vary is only centred.
+        """
+        for name, value in (("mean", mean), ("std", std)):
+            if value.shape != self.input_mean.shape or not bool(torch.isfinite(value).all()):
+                raise ValueError(f"{name} has shape {tuple(value.shape)}; expected finite values [{self.input_dim}]")
+        self.input_mean.copy_(mean)
+        self.input_std.copy_(torch.where(std > 1e-6, std, torch.ones_like(std)))
+
+    def forward(self, i3d: Tensor, lengths: Tensor) -> Tensor:
+        """Logits of every snippet and class.
+
+        Args:
+            i3d: ``[B, T, input_dim]`` floating point; anything, NaN too, beyond each length.
+            lengths: ``[B]`` int64 on the same device.
+
+        Returns:
+            ``[B, T, C]``, zeros beyond each length; sigmoid makes probabilities of them.
+
+        Raises:
+            ValueError: a shape does not fit.
+        """
+        if i3d.ndim != 3 or i3d.shape[2] != self.input_dim:
+            raise ValueError(f"i3d has shape {tuple(i3d.shape)}; expected [B, T, {self.input_dim}]")
+        size = longest(i3d, lengths)
+        mask = valid_mask(lengths, size)[..., None]  # [B, T, 1]
+        # In place on one new tensor: a batch of 64 x 1000 x 2048 is half a gigabyte.
+        x = (at_least_float32(i3d[:, :size]) - self.input_mean).div_(self.input_std).masked_fill_(~mask, 0)
+        x = self.embedding(self.input_dropout(x), mask)
+        x = self.norm(self._pyramid(x, lengths)).masked_fill(~mask, 0)
+        for layer in self.decoder:
+            x = torch.relu(layer(x, mask))
+        return restore(self.output(x, mask), i3d.shape[1])
+
+    def _pyramid(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """``[B, T, dim]``: the sum of the levels, each a block on the one below at half its resolution."""
+        levels = []
+        for stride, block in enumerate(self.encoder):
+            if stride:
+                x, lengths = pool_pairs(x.masked_fill(~valid_mask(lengths, x.shape[1])[..., None], 0), lengths)
+            x = block(x, lengths)
+            levels.append((x, lengths))
+        total, coarse = levels[-1]
+        for x, lengths in reversed(levels[:-1]):
+            total = x + upsample_pairs(total, coarse, x.shape[1])
+            coarse = lengths
+        return total

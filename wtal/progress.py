@@ -1,0 +1,113 @@
+"""What a person and a log see of a running job: progress bars on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+_LINE_EVERY = 10.0  # seconds between lines where there is no terminal
+
+
+class Reporter:
+    """Shows progress on the console and writes every message to the run's log.
+
+    Args:
+        console: where to show things.
+        quiet: show results only.
+        log: also receives every message, None for commands without a run folder.
+    """
+
+    def __init__(self, console: Console, quiet: bool = False, log: logging.Logger | None = None) -> None:
+        self.console = console
+        self.quiet = quiet
+        self.log = log
+        self._last_line = 0.0
+
+    def say(self, message: str) -> None:
+        """A message worth a line of its own."""
+        if self.log:
+            self.log.info(message)
+        if not self.quiet:
+            self.console.print(message, markup=False, highlight=False, soft_wrap=True)
+
+    @contextmanager
+    def work(self, title: str, total: int, unit: str = "") -> Iterator[Work]:
+        """A piece of work of ``total`` steps; call ``advance`` on what this yields."""
+        with Work(self, title, total, unit) as work:
+            yield work
+
+    @contextmanager
+    def counted(self, title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+        """Work whose size is known only once it runs: yields ``progress(done, total)``."""
+        with Work(self, title, 0, unit) as work:
+
+            def progress(done: int, total: int) -> None:
+                work.total = total
+                work.advance(done - work.done)
+
+            yield progress
+
+    def log_only(self, message: str) -> None:
+        """A message for the log, not for the console."""
+        if self.log:
+            self.log.info(message)
+
+    def seldom(self, message: str) -> None:
+        """A message for a console that is no terminal, dropped when many come."""
+        now = time.monotonic()
+        if not self.quiet and not self.console.is_terminal and now - self._last_line >= _LINE_EVERY:
+            self._last_line = now
+            self.console.print(message, markup=False, highlight=False, soft_wrap=True)
+
+
+class Work:
+    """One running piece of work: a bar with rate, last values and time left on a terminal."""
+
+    def __init__(self, reporter: Reporter, title: str, total: int, unit: str) -> None:
+        self.reporter = reporter
+        self.title = title
+        self.total = total
+        self.unit = unit
+        self.done = 0
+        self.started = time.monotonic()
+        self._bar: Progress | None = None
+        self._task = TaskID(0)
+
+    def __enter__(self) -> Work:
+        if self.reporter.console.is_terminal and not self.reporter.quiet:
+            self._bar = Progress(
+                TextColumn("{task.description:<24}"),
+                BarColumn(bar_width=24),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[facts]}"),
+                TimeRemainingColumn(),
+                console=self.reporter.console,
+                transient=True,
+            )
+            self._bar.start()
+            self._task = self._bar.add_task(self.title, total=self.total, facts="")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def advance(self, steps: int = 1, facts: Mapping[str, float] | None = None) -> None:
+        """Report ``steps`` more as done, with values to show beside the bar."""
+        self.done += steps
+        seconds = max(time.monotonic() - self.started, 1e-9)
+        shown = [f"{self.done / seconds:.3g} {self.unit}/s"] if self.unit else []
+        shown += [f"{name} {value:.4g}" for name, value in (facts or {}).items()]
+        if self._bar:
+            self._bar.update(self._task, completed=self.done, total=self.total, facts="  ".join(shown))
+        elif self.done < self.total:
+            left = seconds / max(self.done, 1) * (self.total - self.done)
+            self.reporter.seldom(f"{self.title}: {self.done}/{self.total}  {'  '.join(shown)}  {left:.0f} s left")
