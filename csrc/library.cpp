@@ -8,15 +8,17 @@ STABLE_TORCH_LIBRARY(wtal, m) {
       "temporal_attention(Tensor q, Tensor k, Tensor v, Tensor? lengths, int? window, float scale)"
       " -> (Tensor out, Tensor lse)");
   m.def(
-      "temporal_attention_backward(Tensor grad_out, Tensor? grad_lse, Tensor q, Tensor k, Tensor v, Tensor out,"
-      " Tensor lse, Tensor? lengths, int? window, float scale) -> (Tensor grad_q, Tensor grad_k, Tensor grad_v)");
+      "temporal_attention_backward(Tensor grad_out, Tensor? grad_lse, Tensor q, Tensor k, Tensor v, Tensor "
+      "out,"
+      " Tensor lse, Tensor? lengths, int? window, float scale) -> (Tensor grad_q, Tensor grad_k, Tensor "
+      "grad_v)");
 
   // scores [B, T, C], thresholds [K] -> segments [P, 2], owner [P, 3] = (video, class, threshold), score [P]
   m.def(
       "group_proposals(Tensor scores, Tensor thresholds, Tensor? lengths, Tensor? keep, int min_length,"
       " str score, bool unique) -> (Tensor segments, Tensor owner, Tensor score)");
 
-  // segments [N, 2], scores [N], offsets [G + 1] -> indices kept [M], their decayed scores [M], offsets [G + 1]
+  // segments [N, 2], scores [N], offsets [G + 1] -> kept indices [M], decayed scores [M], offsets [G + 1]
   m.def(
       "soft_nms(Tensor segments, Tensor scores, Tensor offsets, float sigma, float iou_threshold,"
       " float min_score, str method, int? max_per_group) -> (Tensor keep, Tensor scores, Tensor offsets)");

@@ -6,7 +6,7 @@ import platform
 from collections.abc import Callable, Mapping
 
 
-def versions() -> dict[str, str]:
+def versions() -> dict[str, str | None]:
     """Versions of everything that a result depends on."""
     from importlib.metadata import PackageNotFoundError, version
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import torch
 from rich.console import Console
@@ -20,37 +18,57 @@ from wtal.device import Device, choose_device, describe
 from wtal.errors import WtalError
 from wtal.measure import table
 from wtal.progress import Reporter
-from wtal.recipe import Sources, to_toml
+from wtal.recipe import Sources
 from wtal.run import Run, Setup, default_folder
 from wtal.train import Trainer
 
-if TYPE_CHECKING:
-    from wtal.cli.train import Options
+PROGRAM = "wtal-train"
 
 
-def start(options: Options, config: RunConfig, recipe: str, source: Sources) -> int:
-    """Train as the options say and print the table; returns the exit code."""
-    if options.threads is not None:
-        torch.set_num_threads(options.threads)
-    console = Console()
-    device = choose_device(options.device, options.precision)
-    if options.resume is not None:
-        run = Run.open(options.resume)
+def start(
+    setup: Setup,
+    config: RunConfig,
+    source: Sources,
+    *,
+    out: Path | None = None,
+    resume: Path | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    threads: int | None = None,
+    quiet: bool = False,
+) -> int:
+    """Train and print the table; returns the exit code.
+
+    Args:
+        setup: what to train on, and seeds.
+        config: the settings.
+        source: where each of them comes from, for the run's record.
+        out: a new run folder, None for ``runs/<data set>-<date>-<time>``.
+        resume: folder of a run to go on with; its own setup and settings hold then.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        precision: ``auto``, ``float32`` or ``bf16``.
+        threads: CPU threads, None for torch's choice.
+        quiet: print the table only.
+    """
+    if threads is not None:
+        if threads < 1:
+            raise WtalError(f"--threads {threads}: expected at least 1")
+        torch.set_num_threads(threads)
+    where = choose_device(device, precision)
+    if resume is not None:
+        run = Run.open(resume)
     else:
-        folder = options.out or default_folder(options.dataset)
-        run = Run.create(folder, setup_of(options, recipe), config, source, versions())
-    reporter = Reporter(console, options.quiet, run.log)
+        run = Run.create(out or default_folder(setup.dataset), setup, config, source, versions())
+    console = Console()
+    reporter = Reporter(console, quiet, run.log)
     try:
-        trainer = prepare(run, device, reporter)
-        if options.resume is None and not options.quiet:
-            reporter.say(
-                f"{recipe} recipe, seed {run.setup.seed}, {describe(device)}; settings in {run.folder}/config.toml"
-            )
-            reporter.log_only("\n" + to_toml(run.config, source))
+        trainer = prepare(run, where, reporter)
+        told = "resumed" if resume is not None else f"{setup.recipe} recipe, seed {setup.seed}"
+        reporter.say(f"{told}, {describe(where)}; every setting is in {run.folder}/config.toml")
         rows = trainer.fit()
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
-            f"interrupted; every finished epoch is saved, go on with: wtal-train --resume {run.folder}"
+            f"interrupted; every finished epoch is saved, go on with: {PROGRAM} --resume {run.folder}"
         ) from None
     console.print(table(rows, caption(trainer.data, rows)))
     console.print(f"run folder: {run.folder}", highlight=False, soft_wrap=True)
@@ -115,13 +133,6 @@ def caption(data: VideoSet, rows: list[dict[str, object]]) -> str:
     if last["kind"] == "localization":
         return f"{data.name}: mAP (%) at tIoU, protocol '{last['protocol']}', {last['videos']} test videos"
     return f"{data.name}: video-level mAP (%), {last['videos']} held-out videos; there is no temporal ground truth"
-
-
-def setup_of(options: Options, recipe: str) -> Setup:
-    """The part of the options that a run folder remembers."""
-    given: dict[str, Any] = {f.name: getattr(options, f.name) for f in dataclasses.fields(Setup) if f.name != "recipe"}
-    paths = {name: str(value.resolve()) for name, value in given.items() if isinstance(value, Path)}
-    return Setup(**{**given, **paths}, recipe=recipe)
 
 
 def _path(text: str | None) -> Path | None:

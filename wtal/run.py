@@ -78,7 +78,9 @@ class Run:
             self.log.addHandler(handler)
 
     @classmethod
-    def create(cls, folder: Path, setup: Setup, config: RunConfig, source: Sources, versions: Mapping[str, str]) -> Run:
+    def create(
+        cls, folder: Path, setup: Setup, config: RunConfig, source: Sources, versions: Mapping[str, str | None]
+    ) -> Run:
         """Make the folder and write down what the run is.
 
         Raises:

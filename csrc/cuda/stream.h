@@ -7,7 +7,7 @@
 
 // It lives in libtorch_cuda only. Weak, so that one .so loads beside a CPU-only torch as well.
 extern "C" __attribute__((weak)) AOTITorchError aoti_torch_get_current_cuda_stream(int32_t device_index,
-                                                                                    void** ret_stream);
+                                                                                   void** ret_stream);
 
 namespace wtal {
 

@@ -26,9 +26,9 @@ class Options:
     a W-TALC annotation folder.
     """
 
-    what: Annotated[Path, tyro.conf.Positional]
+    what: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|PREDICTIONS")] = None
     """Run folder, checkpoint (.safetensors), or predictions (.json, .csv)."""
-    ground_truth: Annotated[Path | None, tyro.conf.Positional] = None
+    ground_truth: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="GROUND_TRUTH")] = None
     """Annotations, where predictions are given."""
     protocol: Literal["seconds", "snippets"] = "seconds"
     """seconds is the official rule; snippets rounds to the 25 fps, 16-frame grid first, as many peers do."""
@@ -60,6 +60,8 @@ def command(arguments: Sequence[str]) -> int:
 
         return print_version()
     options = parse(Options, PROGRAM, arguments)
+    if options.what is None:
+        raise WtalError(f"expected a run folder, a checkpoint or a predictions file (all options: {PROGRAM} --help)")
     if any(not 0 < tiou <= 1 for tiou in options.tiou):
         raise WtalError(f"--tiou {' '.join(map(str, options.tiou))}: expected thresholds above 0 and up to 1")
 

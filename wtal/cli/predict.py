@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import tyro
 
 from wtal.cli.parsing import parse, run
+from wtal.errors import WtalError
 
 PROGRAM = "wtal-predict"
 
@@ -23,9 +24,9 @@ class Options:
     follows from --fps, --stride and --window, which must be those that the features were made with.
     """
 
-    model: Annotated[Path, tyro.conf.Positional]
+    model: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|CHECKPOINT")] = None
     """Run folder, or checkpoint (.safetensors)."""
-    features: Annotated[Path, tyro.conf.Positional]
+    features: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="FEATURES")] = None
     """Folder of <video>.npy, or one such file."""
     out: Path = Path("predictions.json")
     """File to write: .json (official ActivityNet format) or .csv (video,start,end,label,score); seconds."""
@@ -59,13 +60,16 @@ def command(arguments: Sequence[str]) -> int:
 
         return print_version()
     options = parse(Options, PROGRAM, arguments)
+    if options.model is None or options.features is None:
+        raise WtalError(
+            f"expected a run folder or checkpoint, and a folder of features (all options: {PROGRAM} --help)"
+        )
 
     from rich.console import Console
 
     from wtal.apply import detect_in_folder
     from wtal.data.predictions import write_predictions
     from wtal.data.timebase import Timebase
-    from wtal.errors import WtalError
     from wtal.files import check_writable
 
     try:

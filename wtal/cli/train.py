@@ -7,12 +7,13 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from wtal.cli.parsing import parse, run
 from wtal.config import RunConfig
 from wtal.errors import WtalError
 from wtal.recipe import Recipe, load_recipe, shipped, with_overrides
+from wtal.run import Setup
 
 PROGRAM = "wtal-train"
 
@@ -86,7 +87,17 @@ def command(arguments: Sequence[str]) -> int:
 
     from wtal.job import start  # torch loads here, after every mistake in the options has been told
 
-    return start(options, config, recipe.name, with_overrides(recipe.source, recipe.config, config))
+    return start(
+        _setup(options, recipe.name),
+        config,
+        with_overrides(recipe.source, recipe.config, config),
+        out=options.out,
+        resume=options.resume,
+        device=options.device,
+        precision=options.precision,
+        threads=options.threads,
+        quiet=options.quiet,
+    )
 
 
 def default_recipe(dataset: str) -> str:
@@ -101,6 +112,15 @@ def default_recipe(dataset: str) -> str:
 
 def _settings(options: Options) -> RunConfig:
     return RunConfig(**{field.name: getattr(options, field.name) for field in dataclasses.fields(RunConfig)})
+
+
+def _setup(options: Options, recipe: str) -> Setup:
+    """The part of the options that a run folder remembers; paths absolute, so that --resume works from anywhere."""
+    given: dict[str, Any] = {f.name: getattr(options, f.name) for f in dataclasses.fields(Setup) if f.name != "recipe"}
+    paths = {name: str(value.resolve()) for name, value in given.items() if isinstance(value, Path)}
+    if options.dataset.endswith(".toml"):
+        paths["dataset"] = str(Path(options.dataset).resolve())
+    return Setup(**{**given, **paths}, recipe=recipe)
 
 
 def _with_settings(options: Options, recipe: Recipe) -> Options:

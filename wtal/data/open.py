@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from wtal.data.synthetic import (
     DEFAULT,
     GENERATOR_VERSION,
     TRUE_SHAPES,
+    annotations_digest,
     open_synthetic,
     synthetic_dataset,
     synthetic_features,
@@ -63,7 +63,9 @@ def open_data(
     if dataset.endswith(".toml"):
         raise WtalError(f"--features synthetic goes with a named data set, not with {dataset}")
     annotations = find_annotations(dataset, root)
-    key = hashlib.sha256(str(annotations.path.resolve()).encode()).hexdigest()[:8]
-    folder = cache_root() / f"synthetic-v{GENERATOR_VERSION}" / f"{dataset}-{annotations.kind}-{key}-world{world}"
+    name = (
+        f"{annotations.kind}-{annotations_digest(annotations)[:12]}-world{world}"  # other annotations, another folder
+    )
+    folder = cache_root() / f"{dataset}-synthetic-v{GENERATOR_VERSION}" / name
     synthetic_features(annotations, annotations.classes, folder, world, progress=progress)
     return open_dataset(dataset, folder, progress=progress)

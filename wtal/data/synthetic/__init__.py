@@ -6,7 +6,7 @@ of classes, ``events`` what happens in a video, ``features`` what I3D and CLIP m
 """
 
 from wtal.data.synthetic.dataset import GENERATOR_VERSION, open_synthetic, synthetic_dataset
-from wtal.data.synthetic.full_size import FULL_SIZE, synthetic_features
+from wtal.data.synthetic.full_size import FULL_SIZE, annotations_digest, synthetic_features
 from wtal.data.synthetic.parameters import DEFAULT, TRUE_SHAPES, Parameters
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "GENERATOR_VERSION",
     "TRUE_SHAPES",
     "Parameters",
+    "annotations_digest",
     "open_synthetic",
     "synthetic_dataset",
     "synthetic_features",

@@ -98,7 +98,7 @@ def synthetic_features(
         "seed": seed,
         "layout": layout,
         "classes": list(classes),
-        "annotations": _digest(annotations),
+        "annotations": annotations_digest(annotations),
         "parameters": asdict(parameters),
     }
     return build_folder(directory, description, fill)
@@ -165,7 +165,7 @@ def _copy_annotations(annotations: Annotations, layout: Layout, root: Path) -> N
             (root / f"split_{subset}.txt").write_text(names, encoding="utf-8")
 
 
-def _digest(annotations: Annotations) -> str:
+def annotations_digest(annotations: Annotations) -> str:
     """SHA-256 of what the features depend on: the videos, their durations and instances."""
     videos = [asdict(video) for video in annotations.videos.values()]
     return hashlib.sha256(json.dumps(videos, sort_keys=True).encode()).hexdigest()
