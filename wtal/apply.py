@@ -29,9 +29,10 @@ def detect_test_videos(
         branch: whose scores, None for what the run was configured with.
         device: as ``--device``.
     """
-    folder = model if model.is_dir() else model.resolve().parent.parent
-    run = Run.open(folder)
-    branches, config, where, _ = load(run.checkpoint if model.is_dir() else model, device)
+    if model.is_dir():
+        model = Run.open(model).checkpoint
+    branches, config, where, _ = load(model, device)
+    run = Run.open(model.resolve().parent.parent)
     setup = run.setup
     data = open_data(
         setup.dataset,
