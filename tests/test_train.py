@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from wtal.data.synthetic.parameters import SizeParameters
 from wtal.device import Device
 from wtal.errors import WtalError
 from wtal.job import prepare
-from wtal.measure import video_level_map
+from wtal.measure import table, video_level_map
 from wtal.progress import Reporter
 from wtal.recipe import load_recipe
 from wtal.run import Run, Setup
@@ -220,3 +221,12 @@ def test_open_data_is_made_once(tmp_path) -> None:
     first = open_data("synthetic")
     stamp = first.videos[0].i3d[0].stat().st_mtime_ns
     assert open_data("synthetic").videos[0].i3d[0].stat().st_mtime_ns == stamp
+
+
+def test_the_table_fits_a_terminal() -> None:
+    row = {"name": "CBP as long, no teacher", "kind": "localization", "mean": 100.0, "per_tiou": {}}
+    row["per_tiou"] = {f"{tiou / 10:g}": 100.0 for tiou in range(1, 8)}
+    text = io.StringIO()
+    Console(file=text, width=80).print(table([row], "a title"))
+    assert "…" not in text.getvalue()
+    assert text.getvalue().count("100.0") == 8

@@ -84,10 +84,19 @@ def video_level_map(scores: np.ndarray, labels: np.ndarray) -> float:
 
 
 def table(rows: Sequence[Row], sources: str) -> Any:
-    """The rows as a rich table; ``sources`` says on what they were measured."""
+    """The rows as a rich table that fits 80 columns; ``sources`` says on what they were measured."""
+    from rich import box
     from rich.table import Table
 
-    shown = Table(title=sources, title_justify="left", title_style="bold", padding=(0, 1))
+    shown = Table(
+        title=sources,
+        title_justify="left",
+        title_style="bold",
+        padding=(0, 1, 0, 0),
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+    )
     shown.add_column("", no_wrap=True)
     tious = list(dict.fromkeys(tiou for row in rows for tiou in row.get("per_tiou", {})))
     for tiou in tious or ["video-level mAP", "proposals a video"]:
