@@ -129,7 +129,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
-                if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+                packed = [e for e in archive.infolist() if e.compress_type != zipfile.ZIP_STORED]
+                if any("/code/" not in entry.filename for entry in packed):  # programs may be: they are never read
                     raise WtalError("it is compressed, which torch.save never does")  # what it unpacks to has no bound
                 scripted = [entry for entry in archive.namelist() if entry.endswith("/constants.pkl")]
                 state: Any = _read_torchscript(archive, scripted[0].split("/")[0]) if scripted else None
