@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from rich.markup import escape
 
 from wtal.about import versions
 from wtal.branches import Branches, build_branches
@@ -76,8 +77,8 @@ def start(
     except (WriteError, OSError) as error:
         told = str(error) if isinstance(error, WriteError) else f"{run.folder}: {error.strerror or error}"
         raise WtalError(f"{told}; earlier checkpoints are intact; when there is room, go on with: {again}") from None
-    console.print(table(rows, caption(trainer.data, rows)))
-    console.print(f"run folder: {run.folder}", highlight=False, soft_wrap=True)
+    console.print(table(rows, escape(caption(trainer.data, rows))))
+    console.print(f"run folder: {run.folder}", markup=False, highlight=False, soft_wrap=True)
     return 0
 
 
