@@ -72,8 +72,9 @@ def detect_in_folder(
         device: as ``--device``.
 
     Raises:
-        WtalError: the model was trained on videos of different rates and ``grid`` does not say, no features there, features of another width than the model was trained on, or CLIP features
-            missing for a branch that reads them.
+        WtalError: the model was trained on videos of different rates and ``grid`` does not say, no features there,
+            features of another width than the model was trained on, or CLIP features missing for a branch that reads
+            them.
     """
     branches, config, where, checkpoint = load(model, device)
     branch = branch or config.localize.branch

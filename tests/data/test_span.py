@@ -43,9 +43,7 @@ def test_features_on_their_grid_pass_whatever_was_dropped_at_the_end(
 @pytest.mark.parametrize("factor", [0.3, 0.5, 30 / 25 * 16 / 4, 2.0])
 def test_another_grid_is_an_error_that_tells_it(folder: Path, factor: float) -> None:
     rows = [(int(d * factor * 25 / 16), d, None) for d in (100.0, 226.77, 60.0)]
-    with pytest.raises(
-        WtalError, match=r"set: the features of video v\d last .* s at 25 fps, stride 16, window 16, exp"
-    ):
+    with pytest.raises(WtalError, match=r"the features of video v\d last .* s at 25 fps, stride 16, window 16, exp"):
         check_spans(make(folder, rows))
 
 
@@ -61,7 +59,7 @@ def test_without_durations_the_actions_tell(folder: Path) -> None:
     with pytest.raises(WtalError, match=r"an action ends at 100\.0 s; likewise in 3 of 3 videos"):
         check_spans(make(folder, [(50, None, 100.0)] * 3, "basnet"))
     (note,) = check_spans(make(folder, [(1500, None, 200.0)] * 3, "basnet"))
-    assert note.startswith("half the videos end long after their last action")
+    assert note.startswith("half the videos last far longer than their actions")
     assert check_spans(make(folder, [(156, None, None)] * 2)) == ()
 
 

@@ -188,7 +188,7 @@ class _Description:
             raise WtalError(f"{path}: {where}: segment starts at {start:g}, expected seconds from 0")
         return Instance(start, end, self._class(label, path, where))
 
-    def _test(self, labels: Collection[str]) -> frozenset[str]:
+    def _test(self, labels: Mapping[str, Collection[str]]) -> frozenset[str]:
         if "test" not in self.table:
             return held_out_fifth(labels)
         if isinstance(self.table["test"], list):
