@@ -85,7 +85,7 @@ def detect_in_folder(
         raise WtalError(f"--branch {branch} reads CLIP features: give their folder with --clip")
     for file in files:
         check_id(file.stem, file.parent)
-    timebase, clip_fps = _grid({**checkpoint.facts["grid"], **{k: v for k, v in grid.items() if v is not None}})
+    timebase, clip_fps = known_grid({**checkpoint.facts["grid"], **{k: v for k, v in grid.items() if v is not None}})
     classes = tuple(checkpoint.facts["classes"])
     videos = tuple(
         Video(file.stem, "test", (), timebase, (file,), clip / file.name if clip else None, clip_fps=clip_fps)
@@ -99,7 +99,7 @@ def detect_in_folder(
     return {item.video.id: item.detections for item in find(branches, branch, data, videos, config, where)}
 
 
-def _grid(known: Mapping[str, float | None]) -> tuple[Timebase, float | None]:
+def known_grid(known: Mapping[str, float | None]) -> tuple[Timebase, float | None]:
     """The time base of features, and the rate of CLIP's rows where that is known."""
     for name in ("fps", "stride", "window"):
         if known[name] is None:
