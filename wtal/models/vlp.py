@@ -51,6 +51,16 @@ class VLP(nn.Module):
         )
         self.bias = nn.Parameter(torch.zeros(()))
 
+    @property
+    def stride(self) -> int:
+        """A part of a video may begin at any snippet."""
+        return 1
+
+    @property
+    def reach(self) -> int | None:
+        """How many snippets to each side a logit can depend on at most; None: all, there is no attention window."""
+        return None if self.config.window is None else self.config.window * len(self.blocks)
+
     def cosine(self, clip: Tensor, lengths: Tensor) -> Tensor:
         """Cosine of each frame and class ``[B, T', C]``, T' the longest video; float32."""
         if clip.ndim != 3 or clip.shape[2] != self.feature_dim:
