@@ -109,3 +109,23 @@ def test_without_a_window_a_very_long_video_is_refused_with_advice(tmp_path, mon
         infer.frame_logits(branches(None), "cbp", data, data.videos, CPU)
     assert len(infer.frame_logits(branches(None), "cbp", data, data.videos[:1], CPU)[0]) == 50
     assert len(infer.frame_logits(branches(4), "cbp", data, data.videos, CPU)[1]) == 51
+
+
+def test_text_features_are_computed_once_for_all_batches(tmp_path, monkeypatch) -> None:
+    data, model = videos(tmp_path, [20] * 40), branches(3)
+    text, calls = model.vision_language.text, 0
+    real = text.forward
+
+    def forward() -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        return real()
+
+    monkeypatch.setattr(text, "forward", forward)
+    before = infer.frame_logits(model, "vlp", data, data.videos, CPU)
+    assert calls == 1
+    with torch.no_grad():
+        text.features.mul_(-1)  # nothing is kept from one call to the next
+    after = infer.frame_logits(model, "vlp", data, data.videos, CPU)
+    assert calls == 2
+    assert not torch.equal(before[0], after[0])

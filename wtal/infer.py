@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -100,15 +101,24 @@ def _scored(
     branches: Branches, names: Sequence[str], data: VideoSet, videos: Sequence[Video], device: Device
 ) -> Iterator[_Scored]:
     """Every video once: whole where it fits, in parts where it does not, memory bounded either way."""
+    if not videos:
+        return
+    with branches.vision_language.hold_text() if "vlp" in names else nullcontext():
+        yield from _scored_each(branches, names, data, videos, device)
+
+
+def _scored_each(
+    branches: Branches, names: Sequence[str], data: VideoSet, videos: Sequence[Video], device: Device
+) -> Iterator[_Scored]:
     lengths = feature_lengths(videos)
     part = {name: _part(branches, name, videos, lengths) for name in names}
-    alone = [index for index, length in enumerate(lengths) if any(0 < size < length for size in part.values())]
+    alone = {index for index, length in enumerate(lengths) if any(0 < size < length for size in part.values())}
     kinds = {"with_i3d": any(name != "vlp" for name in names), "with_clip": "vlp" in names}
     for index in alone:
         length = int(lengths[index])
         logits = {name: _in_parts(branches, name, data, videos[index], length, part[name], device) for name in names}
         yield _Scored([index], torch.tensor([length], device=device.name), logits)
-    rest = [index for index in range(len(videos)) if index not in set(alone)]
+    rest = [index for index in range(len(videos)) if index not in alone]
     for batch in whole_videos(data, [videos[index] for index in rest], _BATCH, snippets=_SNIPPETS, **kinds):
         here = batch.to(device.name)
         with torch.inference_mode(), device.autocast():
