@@ -16,8 +16,8 @@ struct Suppression {
   SuppressionMethod method;
   T sigma, iou_threshold, min_score;
 
-  // A score that is out of the running, and stays so under every decay (-inf times 0 is NaN, which admit drops).
-  // Scores in the running are >= min_score >= 0.
+  // A score that is out of the running, and stays so under every decay (-inf times 0 is NaN, which admit
+  // drops). Scores in the running are >= min_score >= 0.
   static constexpr T kDropped = -std::numeric_limits<T>::infinity();
 
   WTAL_HOST_DEVICE T admit(T score) const { return score >= min_score ? score : kDropped; }
