@@ -37,6 +37,12 @@ struct Suppression {
     }
     return admit(score);
   }
+
+  // What a segment is left with once `taken` is selected. Most do not overlap: that asks for no arithmetic.
+  WTAL_HOST_DEVICE T after(T score, const Interval<T>& taken, const Interval<T>& own) const {
+    const bool apart = taken.end <= own.start || own.end <= taken.start;
+    return apart && !drops_all() ? score : decay(score, tiou(taken, own));
+  }
 };
 
 // A segment in the running; equal scores: the lower index comes first.
