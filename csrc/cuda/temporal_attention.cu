@@ -1,6 +1,5 @@
 // temporal_attention and its gradients on CUDA: checks, launch sizes, one instantiation a dtype and head
 // size.
-#include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/headeronly/util/BFloat16.h>
@@ -31,7 +30,7 @@ View<T> view(const Tensor& tensor) {
 }
 
 void check_on_cuda(const Tensor& q) {
-  STD_TORCH_CHECK(q.is_cuda(), "temporal_attention: q is on ", device_of(q),
+  STD_TORCH_CHECK(on_cuda(q), "temporal_attention: q is on ", device_of(q),
                   " and another argument on CUDA, expected one device");
 }
 
@@ -87,16 +86,15 @@ std::tuple<Tensor, Tensor> temporal_attention(const Tensor& q, const Tensor& k, 
                                               double scale) {
   check_on_cuda(q);
   const AttentionSizes sizes = check_attention(q, k, v, lengths, window);
-  const torch::stable::accelerator::DeviceGuard guard(q.get_device_index());
+  const DeviceGuard guard(q);
   const Problem problem = make_problem(sizes, lengths, scale);
   Tensor out = new_like(q), lse = new_statistic(q);
   dispatch(q, [&]<class T, int D>() {
     const int64_t blocks = blocks_for(lse.numel());
     if (blocks == 0) return;
-    attention::forward_kernel<T, D><<<blocks, dim3(32, kWarps), 0, current_stream(q)>>>(
-        problem, view<T>(q), view<T>(k), view<T>(v), static_cast<T*>(out.mutable_data_ptr()),
-        static_cast<float*>(lse.mutable_data_ptr()));
-    check_cuda(cudaGetLastError(), "temporal_attention");
+    launch("temporal_attention", attention::forward_kernel<T, D>, blocks, dim3(32, kWarps), 0,
+           current_stream(q), problem, view<T>(q), view<T>(k), view<T>(v),
+           static_cast<T*>(out.mutable_data_ptr()), static_cast<float*>(lse.mutable_data_ptr()));
   });
   return {out, lse};
 }
@@ -108,7 +106,7 @@ std::tuple<Tensor, Tensor, Tensor> temporal_attention_backward(
   check_on_cuda(q);
   const AttentionSizes sizes = check_attention(q, k, v, lengths, window);
   check_attention_backward(grad_out, grad_lse, q, out, lse);
-  const torch::stable::accelerator::DeviceGuard guard(q.get_device_index());
+  const DeviceGuard guard(q);
   const Problem problem = make_problem(sizes, lengths, scale);
   Tensor grad_q = new_like(q), grad_k = new_like(q), grad_v = new_like(q), delta = new_statistic(q);
   dispatch(q, [&]<class T, int D>() {
@@ -119,15 +117,14 @@ std::tuple<Tensor, Tensor, Tensor> temporal_attention_backward(
     const View<float> lse_view = view<float>(lse);
     const View<float> grad_lse_view = grad_lse ? view<float>(*grad_lse) : View<float>{};
     float* delta_data = static_cast<float*>(delta.mutable_data_ptr());
-    attention::delta_kernel<T>
-        <<<blocks, threads, 0, stream>>>(problem, view<T>(grad_out), view<T>(out), grad_lse_view, delta_data);
-    attention::grad_q_kernel<T, D>
-        <<<blocks, threads, 0, stream>>>(problem, view<T>(grad_out), view<T>(q), view<T>(k), view<T>(v),
-                                         lse_view, delta_data, static_cast<T*>(grad_q.mutable_data_ptr()));
-    attention::grad_kv_kernel<T, D><<<blocks, threads, 0, stream>>>(
-        problem, view<T>(grad_out), view<T>(q), view<T>(k), view<T>(v), lse_view, delta_data,
-        static_cast<T*>(grad_k.mutable_data_ptr()), static_cast<T*>(grad_v.mutable_data_ptr()));
-    check_cuda(cudaGetLastError(), "temporal_attention_backward");
+    launch("temporal_attention_backward: delta", attention::delta_kernel<T>, blocks, threads, 0, stream,
+           problem, view<T>(grad_out), view<T>(out), grad_lse_view, delta_data);
+    launch("temporal_attention_backward: grad_q", attention::grad_q_kernel<T, D>, blocks, threads, 0, stream,
+           problem, view<T>(grad_out), view<T>(q), view<T>(k), view<T>(v), lse_view, delta_data,
+           static_cast<T*>(grad_q.mutable_data_ptr()));
+    launch("temporal_attention_backward: grad_kv", attention::grad_kv_kernel<T, D>, blocks, threads, 0,
+           stream, problem, view<T>(grad_out), view<T>(q), view<T>(k), view<T>(v), lse_view, delta_data,
+           static_cast<T*>(grad_k.mutable_data_ptr()), static_cast<T*>(grad_v.mutable_data_ptr()));
   });
   return {grad_q, grad_k, grad_v};
 }
