@@ -1,5 +1,4 @@
 // group_proposals on CUDA: count, number the rows, one wait for the number of proposals, write.
-#include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/library.h>
 
 #include <tuple>
@@ -29,11 +28,10 @@ Proposals group(const ProposalsArgs& args) {
   Tensor rows = torch::stable::new_empty(args.scores, {cells + 1}, ScalarType::Long);
   if (cells > 0) {
     Tensor counts = torch::stable::new_empty(args.scores, {cells}, ScalarType::Long);
-    count_proposals_kernel<<<blocks, kThreads, 0, stream>>>(grouping, counts.mutable_data_ptr<int64_t>());
-    check_cuda(cudaGetLastError(), "group_proposals: counting");
-    exclusive_scan_kernel<<<1, kScanThreads, 0, stream>>>(counts.const_data_ptr<int64_t>(), cells,
-                                                          rows.mutable_data_ptr<int64_t>());
-    check_cuda(cudaGetLastError(), "group_proposals: numbering");
+    launch("group_proposals: counting", count_proposals_kernel<T>, blocks, kThreads, 0, stream, grouping,
+           counts.mutable_data_ptr<int64_t>());
+    launch("group_proposals: numbering", exclusive_scan_kernel<int64_t>, 1, kScanThreads, 0, stream,
+           counts.const_data_ptr<int64_t>(), cells, rows.mutable_data_ptr<int64_t>());
     check_cuda(cudaMemcpyAsync(&total, rows.const_data_ptr<int64_t>() + cells, sizeof(total),
                                cudaMemcpyDeviceToHost, stream),
                "group_proposals: reading the number of proposals");
@@ -44,10 +42,9 @@ Proposals group(const ProposalsArgs& args) {
   Tensor owner = torch::stable::new_empty(args.scores, {total, 3}, ScalarType::Long);
   Tensor score = torch::stable::new_empty(args.scores, {total});
   if (total > 0) {
-    fill_proposals_kernel<<<blocks, kThreads, 0, stream>>>(
-        grouping, rows.const_data_ptr<int64_t>(), segments.mutable_data_ptr<int64_t>(),
-        owner.mutable_data_ptr<int64_t>(), score.mutable_data_ptr<T>());
-    check_cuda(cudaGetLastError(), "group_proposals: writing");
+    launch("group_proposals: writing", fill_proposals_kernel<T>, blocks, kThreads, 0, stream, grouping,
+           rows.const_data_ptr<int64_t>(), segments.mutable_data_ptr<int64_t>(),
+           owner.mutable_data_ptr<int64_t>(), score.mutable_data_ptr<T>());
   }
   return {segments, owner, score};
 }
@@ -55,8 +52,8 @@ Proposals group(const ProposalsArgs& args) {
 Proposals group_proposals(const Tensor& scores, const Tensor& thresholds,
                           const std::optional<Tensor>& lengths, const std::optional<Tensor>& keep,
                           int64_t min_length, std::string score, bool unique) {
-  STD_TORCH_CHECK(scores.is_cuda(), "group_proposals: scores is not on the device of the other arguments");
-  torch::stable::accelerator::DeviceGuard guard(scores.get_device_index());
+  STD_TORCH_CHECK(on_cuda(scores), "group_proposals: scores is not on the device of the other arguments");
+  const DeviceGuard guard(scores);
   const ProposalsArgs args(scores, thresholds, lengths, keep, min_length, score, unique);
   return scores.scalar_type() == ScalarType::Float ? group<float>(args) : group<double>(args);
 }

@@ -1,6 +1,5 @@
 // temporal_attention and its gradients on CUDA: checks, launch sizes, one instantiation a dtype and head
 // size.
-#include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/headeronly/util/BFloat16.h>
@@ -37,7 +36,7 @@ Output<T> output(Tensor& tensor) {
 }
 
 void check_on_cuda(const Tensor& q) {
-  STD_TORCH_CHECK(q.is_cuda(), "temporal_attention: q is on ", device_of(q),
+  STD_TORCH_CHECK(on_cuda(q), "temporal_attention: q is on ", device_of(q),
                   " and another argument on CUDA, expected one device");
 }
 
@@ -84,15 +83,14 @@ int64_t blocks_for(int64_t rows) { return std::min((rows + kWarps - 1) / kWarps,
 
 void attend(const AttentionSizes& sizes, const Qkv& x, const OptionalTensor& lengths, double scale,
             Tensor out, Tensor& lse) {
-  const torch::stable::accelerator::DeviceGuard guard(x.q.get_device_index());
+  const DeviceGuard guard(x.q);
   const Problem problem = make_problem(sizes, lengths, scale);
   dispatch(x.q, [&]<class T, int D>() {
     const int64_t blocks = blocks_for(lse.numel());
     if (blocks == 0) return;
-    attention::forward_kernel<T, D><<<blocks, dim3(32, kWarps), 0, current_stream(x.q)>>>(
-        problem, view<T>(x.q), view<T>(x.k), view<T>(x.v), output<T>(out),
-        static_cast<float*>(lse.mutable_data_ptr()));
-    check_cuda(cudaGetLastError(), "temporal_attention");
+    launch("temporal_attention", attention::forward_kernel<T, D>, blocks, dim3(32, kWarps), 0,
+           current_stream(x.q), problem, view<T>(x.q), view<T>(x.k), view<T>(x.v), output<T>(out),
+           static_cast<float*>(lse.mutable_data_ptr()));
   });
 }
 
@@ -100,7 +98,7 @@ void attend_backward(const AttentionSizes& sizes, const Tensor& grad_out, const 
                      const Qkv& x, const Tensor& out, const Tensor& lse, const OptionalTensor& lengths,
                      double scale, Qkv grads) {
   check_attention_backward(grad_out, grad_lse, x.q, out, lse);
-  const torch::stable::accelerator::DeviceGuard guard(x.q.get_device_index());
+  const DeviceGuard guard(x.q);
   const Problem problem = make_problem(sizes, lengths, scale);
   Tensor delta = new_statistic(x.q);
   dispatch(x.q, [&]<class T, int D>() {
@@ -112,13 +110,12 @@ void attend_backward(const AttentionSizes& sizes, const Tensor& grad_out, const 
     const View<float> lse_view = view<float>(lse);
     const View<float> grad_lse_view = grad_lse ? view<float>(*grad_lse) : View<float>{};
     float* delta_data = static_cast<float*>(delta.mutable_data_ptr());
-    attention::delta_kernel<T>
-        <<<blocks, threads, 0, stream>>>(problem, grad, view<T>(out), grad_lse_view, delta_data);
-    attention::grad_q_kernel<T, D>
-        <<<blocks, threads, 0, stream>>>(problem, grad, q, k, v, lse_view, delta_data, output<T>(grads.q));
-    attention::grad_kv_kernel<T, D><<<blocks, threads, 0, stream>>>(
-        problem, grad, q, k, v, lse_view, delta_data, output<T>(grads.k), output<T>(grads.v));
-    check_cuda(cudaGetLastError(), "temporal_attention_backward");
+    launch("temporal_attention_backward: delta", attention::delta_kernel<T>, blocks, threads, 0, stream,
+           problem, grad, view<T>(out), grad_lse_view, delta_data);
+    launch("temporal_attention_backward: grad_q", attention::grad_q_kernel<T, D>, blocks, threads, 0, stream,
+           problem, grad, q, k, v, lse_view, delta_data, output<T>(grads.q));
+    launch("temporal_attention_backward: grad_kv", attention::grad_kv_kernel<T, D>, blocks, threads, 0,
+           stream, problem, grad, q, k, v, lse_view, delta_data, output<T>(grads.k), output<T>(grads.v));
   });
 }
 

@@ -8,13 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from host_cuda.backends import DEVICES
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
 from wtal.ops import group_proposals
-
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
 
 def runs_above(column: list[float], threshold: float) -> list[tuple[int, int]]:

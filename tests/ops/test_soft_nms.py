@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from host_cuda.backends import DEVICES
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
 from wtal.ops import soft_nms
 
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 METHODS = ["hard", "linear", "gaussian"]
 
 # ---- the definition: every operation rounds once, to the dtype of its operands --------------------------------------

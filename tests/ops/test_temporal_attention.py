@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from host_cuda.backends import CPU, CUDA_DEVICES, CUDA_ON_HOST, DEVICES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -21,10 +22,6 @@ BACKWARD = torch.ops.wtal.temporal_attention_backward
 PACKED = torch.ops.wtal.temporal_attention_packed
 PACKED_BACKWARD = torch.ops.wtal.temporal_attention_packed_backward
 NAN = float("nan")
-
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-CUDA = pytest.param("cuda", marks=[pytest.mark.gpu, needs_gpu])
-DEVICES = ["cpu", CUDA]
 
 
 def seen(total: int, lengths: Tensor, window: int | None) -> Tensor:
@@ -147,19 +144,21 @@ def test_equals_the_definition_in_float64(case: Case) -> None:
     assert_close(case.outputs(), case.outputs(definition), 1e-12)
 
 
+@pytest.mark.parametrize("device", [CPU, CUDA_ON_HOST])
 @settings(deadline=None, max_examples=40)
 @given(case=cases())
-def test_equals_the_definition_in_float32(case: Case) -> None:
+def test_equals_the_definition_in_float32(device: str, case: Case) -> None:
     assert_close(case.outputs(), case.to(torch.float64).outputs(definition), 3e-5)
 
 
-@pytest.mark.gpu
-@needs_gpu
+@pytest.mark.parametrize("device", CUDA_DEVICES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 @settings(deadline=None, max_examples=40)
-@given(case=cases(max_dim=128, device="cuda"))
-def test_cuda_is_as_exact_as_plain_pytorch_in_the_same_precision(dtype: torch.dtype, case: Case) -> None:
-    case = case.to(dtype)
+@given(data=st.data())
+def test_cuda_is_as_exact_as_plain_pytorch_in_the_same_precision(
+    dtype: torch.dtype, device: str, data: st.DataObject
+) -> None:
+    case = data.draw(cases(max_dim=128, device=device)).to(dtype)
     exact = case.to(torch.float64).outputs(definition)
     plain = case.outputs(definition)
     for name, found, low, reference in zip(NAMES, case.outputs(), plain, exact, strict=True):
@@ -269,13 +268,12 @@ def test_one_thread_and_two_give_the_same_bits() -> None:
         torch.set_num_threads(before)
 
 
-@pytest.mark.gpu
-@needs_gpu
-def test_cuda_gives_the_same_bits_again_and_clamps_lengths() -> None:
-    case = make_case(3, 2, 200, 40, [200, 130, 0], 90, device="cuda")
+@pytest.mark.parametrize("device", CUDA_DEVICES)
+def test_cuda_gives_the_same_bits_again_and_clamps_lengths(device: str) -> None:
+    case = make_case(3, 2, 200, 40, [200, 130, 0], 90, device=device)
     first = case.outputs()
     assert_same_bits(case.outputs(), first)
-    wild = dataclasses.replace(case, lengths=torch.tensor([10**9, 130, -4], device="cuda"))
+    wild = dataclasses.replace(case, lengths=torch.tensor([10**9, 130, -4], device=device))
     assert_same_bits(wild.outputs(), first)
 
 
@@ -487,7 +485,6 @@ def test_a_device_of_its_own_is_an_error() -> None:
 
 
 @pytest.mark.gpu
-@needs_gpu
 def test_mixed_devices_and_large_heads_are_errors_on_cuda() -> None:
     on_cuda = {name: tensor.cuda() for name, tensor in GOOD.items()}
     for name in ("q", "k", "v"):
