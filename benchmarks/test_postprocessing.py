@@ -16,6 +16,7 @@ import torch
 from workloads import CLASSES, TestVideos, frame_scores, random_segments
 
 from wtal.config import LocalizeConfig
+from wtal.evaluate import average_precisions
 from wtal.localize import detect
 from wtal.ops import group_proposals, soft_nms
 
@@ -191,7 +192,7 @@ def test_evaluate(measure: Any, name: str, side: str) -> None:
     rows, segments, scores = found
 
     def ours() -> np.ndarray:
-        return mean_average_precision(
+        return average_precisions(
             segments, scores, rows[:, 0], rows[:, 1], data.truth_segments, *data.truth_rows.T, tiou, CLASSES
         )
 
