@@ -40,9 +40,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def measure(benchmark: Any) -> Any:
     """``measure(group, side, function, threads=1, at_least=None)`` times ``function()`` and returns what it gives."""
 
-    def run(
-        group: str, side: str, function: Callable[[], Any], threads: int = 1, at_least: float | None = None
-    ) -> Any:
+    def run(group: str, side: str, function: Callable[[], Any], threads: int = 1, at_least: float | None = None) -> Any:
         before = torch.get_num_threads()
         torch.set_num_threads(threads)
         try:

@@ -52,7 +52,11 @@ def loop_soft_nms(
     ``tuned`` stops at the limit and skips segments that do not overlap. ``exact``: see plain_nms.cpp.
     """
     segments, scores, groups = segments.contiguous(), scores.contiguous(), len(offsets) - 1
-    keep, kept, counts = torch.empty_like(scores, dtype=torch.int64), torch.empty_like(scores), offsets.new_empty(groups)
+    keep, kept, counts = (
+        torch.empty_like(scores, dtype=torch.int64),
+        torch.empty_like(scores),
+        offsets.new_empty(groups),
+    )
     pointers = [ctypes.c_void_p(tensor.data_ptr()) for tensor in (segments, scores, offsets, keep, kept, counts)]
     limit = NO_LIMIT if limit is None else limit
     _library().plain_soft_nms(

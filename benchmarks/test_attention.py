@@ -138,7 +138,9 @@ def timed(form: Form, shape: str, device: str, backward: bool) -> Callable[[], N
     return run
 
 
-def compare(benchmark: Any, measure: Any, shape: str, window: int | None, side: str, device: str, backward: bool) -> None:
+def compare(
+    benchmark: Any, measure: Any, shape: str, window: int | None, side: str, device: str, backward: bool
+) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(THREADS)
     try:

@@ -16,6 +16,7 @@ import torch
 from workloads import CLASSES, TestVideos, frame_scores, random_segments
 
 from wtal.config import LocalizeConfig
+from wtal.evaluate import average_precisions
 from wtal.localize import detect
 from wtal.ops import group_proposals, soft_nms
 
@@ -45,7 +46,9 @@ def check_soft_nms(count: int, limit: int | None) -> None:
 
 
 @pytest.mark.parametrize("side", ["wtal", "plain C++ loop", "tuned C++ loop"])
-@pytest.mark.parametrize(("count", "limit"), [(2_000, 200), (2_000, None), (10_000, 200), (10_000, None), (30_000, None)])
+@pytest.mark.parametrize(
+    ("count", "limit"), [(2_000, 200), (2_000, None), (10_000, 200), (10_000, None), (30_000, None)]
+)
 def test_soft_nms(measure: Any, count: int, limit: int | None, side: str) -> None:
     check_soft_nms(count, limit)
     problem = one_group(count)
@@ -108,7 +111,9 @@ def test_grouping(measure: Any, smooth: int, side: str) -> None:
     }
     segments, owner, score = sides["wtal"]()
     assert same((segments, owner[:, 1:], score), sides["vectorised torch"]())
-    listed = [{(start, end, value) for (start, end), value in zip_rows(segments, score, owner, c)} for c in range(CLASSES)]
+    listed = [
+        {(start, end, value) for (start, end), value in zip_rows(segments, score, owner, c)} for c in range(CLASSES)
+    ]
     assert listed == [set(rows) for rows in sides["NumPy a class and threshold"]()]
     kind = f"averaged over {smooth}" if smooth > 1 else "noise"
     wanted = 3 if side == "vectorised torch" else None
@@ -187,7 +192,7 @@ def test_evaluate(measure: Any, name: str, side: str) -> None:
     rows, segments, scores = found
 
     def ours() -> np.ndarray:
-        return mean_average_precision(
+        return average_precisions(
             segments, scores, rows[:, 0], rows[:, 1], data.truth_segments, *data.truth_rows.T, tiou, CLASSES
         )
 

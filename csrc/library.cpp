@@ -25,7 +25,7 @@ STABLE_TORCH_LIBRARY(wtal, m) {
   // scores [B, T, C], thresholds [K] -> segments [P, 2], owner [P, 3] = (video, class, threshold), score [P]
   m.def(
       "group_proposals(Tensor scores, Tensor thresholds, Tensor? lengths, Tensor? keep, int min_length,"
-      " str score, bool unique) -> (Tensor segments, Tensor owner, Tensor score)");
+      " str score, bool unique, bool rescale=False) -> (Tensor segments, Tensor owner, Tensor score)");
 
   // segments [N, 2], scores [N], offsets [G + 1] -> kept indices [M], decayed scores [M], offsets [G + 1]
   m.def(

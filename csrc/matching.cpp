@@ -6,7 +6,6 @@
 #include <numeric>
 #include <stdexcept>
 #include <string>
-#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -81,48 +80,62 @@ void match(const Segment* segments, const double* scores, const int64_t* videos,
   if (num_truth == 0 || num_tiou == 0) return;
 
   // Ground truth by (class, video), inside a group by index.
-  const auto truth_key = [&](int64_t i) { return std::pair(truth_classes[i], truth_videos[i]); };
+  using Group = std::pair<int64_t, int64_t>;
   std::vector<int64_t> by_group(num_truth);
   std::iota(by_group.begin(), by_group.end(), int64_t{0});
-  std::stable_sort(by_group.begin(), by_group.end(),
-                   [&](int64_t a, int64_t b) { return truth_key(a) < truth_key(b); });
-
-  // Detections by (class, video), inside a group by falling score, then by index: within a group this is the
-  // official order, and groups do not see each other.
-  const auto key = [&](int64_t i) { return std::pair(classes[i], videos[i]); };
-  std::vector<int64_t> order(num_detections);
-  std::iota(order.begin(), order.end(), int64_t{0});
-  std::sort(order.begin(), order.end(), [&](int64_t a, int64_t b) {
-    return std::tuple(classes[a], videos[a], -scores[a], a) <
-           std::tuple(classes[b], videos[b], -scores[b], b);
+  std::stable_sort(by_group.begin(), by_group.end(), [&](int64_t a, int64_t b) {
+    return Group(truth_classes[a], truth_videos[a]) < Group(truth_classes[b], truth_videos[b]);
   });
+  std::vector<Group> groups;         // the distinct ones, rising
+  std::vector<int64_t> first_truth;  // of each group, in by_group
+  for (int64_t place = 0; place < num_truth; ++place) {
+    const Group group(truth_classes[by_group[place]], truth_videos[by_group[place]]);
+    if (groups.empty() || groups.back() != group) {
+      groups.push_back(group);
+      first_truth.push_back(place);
+    }
+  }
+  first_truth.push_back(num_truth);
+
+  // Detections of these groups; most others belong to none. Neighbours often share one.
+  std::vector<std::vector<int64_t>> members(groups.size());
+  size_t at = 0;
+  for (int64_t i = 0; i < num_detections; ++i) {
+    const Group group(classes[i], videos[i]);
+    if (at == groups.size() || groups[at] != group) {
+      at = std::lower_bound(groups.begin(), groups.end(), group) - groups.begin();
+      if (at == groups.size() || groups[at] != group) {
+        at = groups.size();
+        continue;
+      }
+    }
+    members[at].push_back(i);
+  }
 
   const double lowest = *std::min_element(tiou, tiou + num_tiou);
   std::vector<char> taken(num_tiou * num_truth, 0);
   std::vector<std::pair<double, int64_t>> near;  // (tIoU, ground truth)
-  auto first = by_group.begin(), last = first;   // the group that detections are at
-  for (int64_t detection : order) {
-    const auto group = key(detection);
-    if (first == last || truth_key(*first) != group) {
-      first = last;
-      while (first != by_group.end() && truth_key(*first) < group) ++first;
-      last = first;
-      while (last != by_group.end() && truth_key(*last) == group) ++last;
-    }
-    near.clear();
-    for (auto at = first; at != last; ++at) {
-      const double overlap = temporal_iou(segments[detection], truth[*at]);
-      if (overlap >= lowest) near.emplace_back(overlap, *at);
-    }
-    std::stable_sort(near.begin(), near.end(),
-                     [](const auto& a, const auto& b) { return a.first > b.first; });
-    for (int64_t k = 0; k < num_tiou; ++k) {
-      for (const auto& [overlap, index] : near) {
-        if (overlap < tiou[k]) break;
-        if (taken[k * num_truth + index]) continue;
-        taken[k * num_truth + index] = 1;
-        matched[k * num_detections + detection] = index;
-        break;
+  for (size_t group = 0; group < groups.size(); ++group) {
+    // By falling score, then by index: within a group this is the official order, and groups do not see each
+    // other.
+    std::stable_sort(members[group].begin(), members[group].end(),
+                     [&](int64_t a, int64_t b) { return scores[a] > scores[b]; });
+    for (const int64_t detection : members[group]) {
+      near.clear();
+      for (int64_t place = first_truth[group]; place < first_truth[group + 1]; ++place) {
+        const double overlap = temporal_iou(segments[detection], truth[by_group[place]]);
+        if (overlap >= lowest) near.emplace_back(overlap, by_group[place]);
+      }
+      std::stable_sort(near.begin(), near.end(),
+                       [](const auto& a, const auto& b) { return a.first > b.first; });
+      for (int64_t k = 0; k < num_tiou; ++k) {
+        for (const auto& [overlap, index] : near) {
+          if (overlap < tiou[k]) break;
+          if (taken[k * num_truth + index]) continue;
+          taken[k * num_truth + index] = 1;
+          matched[k * num_detections + detection] = index;
+          break;
+        }
       }
     }
   }

@@ -15,6 +15,7 @@ sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != Path(__fi
 # Fresh examples in every run, also where CI is set; a failure prints the line that brings its example back.
 settings.register_profile("default", deadline=None, derandomize=False, print_blob=True, database=None)
 settings.register_profile("quick", settings.get_profile("default"), max_examples=15)
+settings.register_profile("sanitized", settings.get_profile("default"), max_examples=8)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 

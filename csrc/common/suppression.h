@@ -16,8 +16,8 @@ struct Suppression {
   SuppressionMethod method;
   T sigma, iou_threshold, min_score;
 
-  // A score that is out of the running, and stays so under every decay (-inf times 0 is NaN, which admit drops).
-  // Scores in the running are >= min_score >= 0.
+  // A score that is out of the running, and stays so under every decay (-inf times 0 is NaN, which admit
+  // drops). Scores in the running are >= min_score >= 0.
   static constexpr T kDropped = -std::numeric_limits<T>::infinity();
 
   WTAL_HOST_DEVICE T admit(T score) const { return score >= min_score ? score : kDropped; }
@@ -36,6 +36,12 @@ struct Suppression {
       score = score * (T(1) - overlap);
     }
     return admit(score);
+  }
+
+  // What a segment is left with once `taken` is selected. Most do not overlap: that asks for no arithmetic.
+  WTAL_HOST_DEVICE T after(T score, const Interval<T>& taken, const Interval<T>& own) const {
+    const bool apart = taken.end <= own.start || own.end <= taken.start;
+    return apart && !drops_all() ? score : decay(score, tiou(taken, own));
   }
 };
 

@@ -1,6 +1,6 @@
-// The segments of one group where soft_nms finds what overlaps a given one: by octave of length, in each octave by
-// start. Those that overlap [a, b] start after a - (longest of the octave) and not after b: one contiguous range an
-// octave, and little else in it.
+// The segments of one group where soft_nms finds what overlaps a given one: by octave of length, in each
+// octave by start. Those that overlap [a, b] start after a - (longest of the octave) and not after b: one
+// contiguous range an octave, and little else in it.
 #pragma once
 #include <algorithm>
 #include <bit>
@@ -64,7 +64,8 @@ class IntervalIndex {
       sweep_.decay(rule, taken, &start_[begin], &end_[begin], &score_[begin], end - begin);
       for (int64_t block = begin / kBlock; block * kBlock < end; ++block) summarize(block);
     }
-    // What is out of the running is swept along. Now and then it is removed: the cost a selection stays constant.
+    // What is out of the running is swept along. Now and then it is removed: the cost a selection stays
+    // constant.
     if (++taken_ * kCompactEvery > rows_ && rows_ > kLine) compact();
   }
 
@@ -76,7 +77,8 @@ class IntervalIndex {
     T longest, origin, cells_per_unit;  // no segment in it is longer than `longest`
     int64_t first_cell, cells;
 
-    // Never falls with the start, whatever the rounding. Starts left of the origin or right of the last are clamped.
+    // Never falls with the start, whatever the rounding. Starts left of the origin or right of the last are
+    // clamped.
     int64_t cell(T start) const {
       const T position = (start - origin) * cells_per_unit;
       if (!(position > T(0))) return first_cell;
@@ -124,7 +126,8 @@ class IntervalIndex {
       // Longer than any in it: lengths are below 2^(exponent + 1), rounded or not. May be infinite.
       const T limit = std::ldexp(T(1), top - octave + 1);
       const T wanted = std::min(T(8) * span / limit, T(members[octave]) / T(kRowsPerCell));
-      const int64_t here = wanted >= T(1) ? static_cast<int64_t>(wanted) : 1;  // also where a span is infinite
+      const int64_t here =
+          wanted >= T(1) ? static_cast<int64_t>(wanted) : 1;  // also where a span is infinite
       octaves_.push_back({limit, low, T(here) / span, cells, here});
       cells += here;
     }
@@ -188,8 +191,9 @@ class IntervalIndex {
 
   const Sweep<T>& sweep_;
   int64_t rows_ = 0, taken_ = 0;  // in the index; selected since the last compaction
-  std::vector<T> start_, end_, score_, scratch_;  // [rows_], padded to whole blocks with what never takes part
-  std::vector<Row> row_, row_scratch_, place_;    // row_[place] is the row of the group, place_[row] its place
+  std::vector<T> start_, end_, score_,
+      scratch_;                                 // [rows_], padded to whole blocks with what never takes part
+  std::vector<Row> row_, row_scratch_, place_;  // row_[place] is the row of the group, place_[row] its place
   std::vector<int64_t> key_, next_;
   std::vector<Octave> octaves_;
   std::vector<int64_t> bounds_;  // [cells + 1]: the places of each cell

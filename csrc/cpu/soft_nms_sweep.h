@@ -1,6 +1,6 @@
-// The inner loops of soft_nms on the CPU, compiled for each level of x86 vectors and chosen at run time. Every lane
-// does the operations of common/suppression.h in their order, so that the choice changes no bit (no contraction in
-// any of them, see CMakeLists.txt).
+// The inner loops of soft_nms on the CPU, compiled for each level of x86 vectors and chosen at run time.
+// Every lane does the operations of common/suppression.h in their order, so that the choice changes no bit
+// (no contraction in any of them, see CMakeLists.txt).
 #pragma once
 #include <cstdint>
 #include <limits>
@@ -44,8 +44,8 @@ template <SuppressionMethod kMethod, class T>
 }
 
 template <class T>
-[[gnu::always_inline]] inline void decay_all(const Suppression<T>& rule, const Interval<T>& taken, const T* start,
-                                             const T* end, T* score, int64_t count) {
+[[gnu::always_inline]] inline void decay_all(const Suppression<T>& rule, const Interval<T>& taken,
+                                             const T* start, const T* end, T* score, int64_t count) {
   switch (rule.method) {
     case SuppressionMethod::kHard:
       return decay<SuppressionMethod::kHard>(rule, taken, start, end, score, count);
@@ -73,8 +73,8 @@ template <class T>
 
 }  // namespace sweep_body
 
-// One level's loops. decay: what all of `count` segments are left with once `taken` is selected. best_of: which of
-// `count` scores comes next. Both want count % kLine == 0.
+// One level's loops. decay: what all of `count` segments are left with once `taken` is selected. best_of:
+// which of `count` scores comes next. Both want count % kLine == 0.
 template <class T>
 struct Sweep {
   void (*decay)(const Suppression<T>&, const Interval<T>& taken, const T* start, const T* end, T* score,
@@ -82,17 +82,17 @@ struct Sweep {
   Best<T> (*best_of)(const T* score, const Index<T>* index, int64_t count);
 };
 
-#define WTAL_DEFINE_SWEEP(name, attribute)                                                                     \
-  template <class T>                                                                                           \
-  attribute void decay_##name(const Suppression<T>& rule, const Interval<T>& taken, const T* start,            \
-                              const T* end, T* score, int64_t count) {                                         \
-    sweep_body::decay_all(rule, taken, start, end, score, count);                                              \
-  }                                                                                                            \
-  template <class T>                                                                                           \
-  attribute Best<T> best_of_##name(const T* score, const Index<T>* index, int64_t count) {                     \
-    return sweep_body::best_of<T>(score, index, count);                                                        \
-  }                                                                                                            \
-  template <class T>                                                                                           \
+#define WTAL_DEFINE_SWEEP(name, attribute)                                                          \
+  template <class T>                                                                                \
+  attribute void decay_##name(const Suppression<T>& rule, const Interval<T>& taken, const T* start, \
+                              const T* end, T* score, int64_t count) {                              \
+    sweep_body::decay_all(rule, taken, start, end, score, count);                                   \
+  }                                                                                                 \
+  template <class T>                                                                                \
+  attribute Best<T> best_of_##name(const T* score, const Index<T>* index, int64_t count) {          \
+    return sweep_body::best_of<T>(score, index, count);                                             \
+  }                                                                                                 \
+  template <class T>                                                                                \
   constexpr Sweep<T> sweep_##name{&decay_##name<T>, &best_of_##name<T>};
 
 WTAL_DEFINE_SWEEP(baseline, )
@@ -106,11 +106,11 @@ WTAL_DEFINE_SWEEP(avx512, [[gnu::target("avx512f,avx512vl,avx512dq,avx512bw")]])
 template <class T>
 const Sweep<T>& widest_sweep() {
 #ifdef WTAL_X86_LEVELS
-  static const Sweep<T>& chosen =
-      __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
-              __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw")
-          ? sweep_avx512<T>
-          : (__builtin_cpu_supports("avx2") ? sweep_avx2<T> : sweep_baseline<T>);
+  static const Sweep<T>& chosen = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+                                          __builtin_cpu_supports("avx512dq") &&
+                                          __builtin_cpu_supports("avx512bw")
+                                      ? sweep_avx512<T>
+                                      : (__builtin_cpu_supports("avx2") ? sweep_avx2<T> : sweep_baseline<T>);
   return chosen;
 #else
   return sweep_baseline<T>;

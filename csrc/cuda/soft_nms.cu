@@ -38,10 +38,10 @@ Kept suppress(const NmsArgs& args) {
   Tensor kept_scores = torch::stable::new_empty(args.scores, {args.count});
   Tensor counts = torch::stable::new_empty(args.offsets, {args.groups});
   if (args.groups > 0) {
-    launch("soft_nms: suppressing", suppress_kernel<T>, group_blocks, kNmsThreads, 0, stream, segments,
-           scores, offsets, args.groups, args.suppression<T>(), args.max_per_group, faults,
-           running.mutable_data_ptr<T>(), keep.mutable_data_ptr<int64_t>(), kept_scores.mutable_data_ptr<T>(),
-           counts.mutable_data_ptr<int64_t>());
+    launch("soft_nms: suppressing", suppress_kernel<T>, blocks_for(nms_work_items(args.groups), 1),
+           kNmsThreads, 0, stream, segments, scores, offsets, args.groups, args.suppression<T>(),
+           args.max_per_group, faults, running.mutable_data_ptr<T>(), keep.mutable_data_ptr<int64_t>(),
+           kept_scores.mutable_data_ptr<T>(), counts.mutable_data_ptr<int64_t>());
   }
   Tensor rows = torch::stable::new_empty(args.offsets, {args.groups + 1});
   launch("soft_nms: numbering", exclusive_scan_kernel<int64_t>, 1, kScanThreads, 0, stream,

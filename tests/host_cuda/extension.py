@@ -38,6 +38,8 @@ VARIANTS = {
     "sanitized": ["-O1", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"],
 }
 
+SANITIZER_OPTIONS = {"ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=0"}
+
 
 def compiler() -> list[str]:
     return shlex.split(os.environ.get("CXX", "c++"))
@@ -87,25 +89,33 @@ def compile_source(source: Path, folder: Path, flags: list[str]) -> Path:
 
 
 def build(variant: str = "plain") -> Path:
-    """Compile what has changed and link; returns the shared library."""
+    """Compile what has changed of the ops and link; returns the shared library."""
+    sources = [HERE / "schemas.cpp", *sorted((ROOT / "csrc" / "cuda").glob("*.cu"))]
+    return _link("wtal_on_host", variant, sources, ["-shared", f"-L{TORCH / 'lib'}", "-ltorch", "-ltorch_cpu"])
+
+
+def build_program(variant: str) -> Path:
+    """The small kernels of planted.cpp: a shared library, or a program where sanitizers watch."""
+    return _link("planted", variant, [HERE / "planted.cpp"], ["-shared"] if variant == "plain" else [])
+
+
+def _link(name: str, variant: str, sources: list[Path], options: list[str]) -> Path:
     folder = ROOT / "build" / "host_cuda" / variant
     folder.mkdir(parents=True, exist_ok=True)
-    sources = [HERE / "schemas.cpp", *sorted((ROOT / "csrc" / "cuda").glob("*.cu"))]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         objects = list(
             pool.map(lambda s: compile_source(s, folder, [*FLAGS, *VARIANTS[variant], *contraction(s)]), sources)
         )
     stamp = hashlib.sha256("".join(digest(path) for path in objects).encode()).hexdigest()[:16]
-    library = folder / f"wtal_on_host-{stamp}.so"
-    if not library.exists():
-        for old in folder.glob("wtal_on_host-*.so"):
+    target = folder / f"{name}-{stamp}.so"
+    if not target.exists():
+        for old in folder.glob(f"{name}-*.so"):
             old.unlink()
-        torch_libraries = [f"-L{TORCH / 'lib'}", "-ltorch", "-ltorch_cpu"]
-        command = [*compiler(), "-shared", *VARIANTS[variant], *map(str, objects), *torch_libraries]
-        partial = library.with_suffix(f".{os.getpid()}")
-        subprocess.run([*command, "-o", str(partial)], check=True)
-        partial.rename(library)
-    return library
+        partial = target.with_suffix(f".{os.getpid()}")
+        command = [*compiler(), *VARIANTS[variant], *map(str, objects), *options, "-o", str(partial)]
+        subprocess.run(command, check=True)
+        partial.rename(target)
+    return target
 
 
 @functools.cache

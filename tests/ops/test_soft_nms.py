@@ -114,7 +114,7 @@ def assert_same_bits(found: list[Tensor], expected: tuple[np.ndarray, ...]) -> N
 def problems(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     dtype = draw(st.sampled_from([np.float32, np.float64]))
-    sizes = draw(st.lists(st.sampled_from([0, 1, 2, 3, 7, 20, 33]), max_size=5))
+    sizes = draw(st.lists(st.sampled_from([0, 1, 2, 3, 7, 20, 33, 130, 300]), max_size=5))
     total = int(np.sum(sizes, dtype=np.int64))
     kind = draw(st.sampled_from(["dense", "sparse", "grid", "identical", "points", "far"]))
     centre, length = rng.random(total) * 30, np.exp2(rng.random(total) * 6 - 2)

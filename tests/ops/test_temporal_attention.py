@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from host_cuda.backends import CPU, CUDA_DEVICES, CUDA_ON_HOST, DEVICES
-from hypothesis import given, settings
+from host_cuda.backends import CPU, CUDA_DEVICES, CUDA_ON_HOST, DEVICES, at_most
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -138,14 +138,14 @@ def assert_same_bits(found: list[Tensor], expected: list[Tensor]) -> None:
 
 
 # ---- values --------------------------------------------------------------------------------------------------------
-@settings(deadline=None, max_examples=60)
+@at_most(60)
 @given(case=cases(dtype=torch.float64))
 def test_equals_the_definition_in_float64(case: Case) -> None:
     assert_close(case.outputs(), case.outputs(definition), 1e-12)
 
 
 @pytest.mark.parametrize("device", [CPU, CUDA_ON_HOST])
-@settings(deadline=None, max_examples=40)
+@at_most(40)
 @given(case=cases())
 def test_equals_the_definition_in_float32(device: str, case: Case) -> None:
     assert_close(case.outputs(), case.to(torch.float64).outputs(definition), 3e-5)
@@ -153,7 +153,7 @@ def test_equals_the_definition_in_float32(device: str, case: Case) -> None:
 
 @pytest.mark.parametrize("device", CUDA_DEVICES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-@settings(deadline=None, max_examples=40)
+@at_most(40)
 @given(data=st.data())
 def test_cuda_is_as_exact_as_plain_pytorch_in_the_same_precision(
     dtype: torch.dtype, device: str, data: st.DataObject
@@ -213,7 +213,7 @@ def test_default_scale_is_one_over_root_d(device: str) -> None:
     assert torch.equal(temporal_attention(case.q, case.k, case.v), OP(case.q, case.k, case.v, None, None, 0.25)[0])
 
 
-@settings(deadline=None, max_examples=10)
+@at_most(10)
 @given(dim=st.integers(129, 400), seed=st.integers(0, 999))
 def test_cpu_takes_any_head_size(dim: int, seed: int) -> None:
     case = make_case(1, 1, 70, dim, [66], 40, scale=0.05, dtype=torch.float64, seed=seed)
@@ -228,7 +228,7 @@ def test_outputs_are_contiguous_whatever_the_input(device: str) -> None:
 
 # ---- what lies beyond a video --------------------------------------------------------------------------------------
 @pytest.mark.parametrize("device", DEVICES)
-@settings(deadline=None, max_examples=25)
+@at_most(25)
 @given(data=st.data())
 def test_padding_is_never_read(device: str, data: st.DataObject) -> None:
     case = data.draw(cases(device=device))
@@ -307,7 +307,7 @@ def packed_case(case: Case) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@settings(deadline=None, max_examples=25)
+@at_most(25)
 @given(data=st.data())
 def test_packed_gives_the_same_bits_as_its_three_parts(device: str, data: st.DataObject) -> None:
     case = data.draw(cases(device=device))
