@@ -1,5 +1,6 @@
-// The kernels of temporal_attention: one warp a row, float32 sums, no atomics, scalar loads only. Every
-// output element has one writer and one order of summation, so the same input gives the same bits.
+// The kernels of temporal_attention for float32, and delta for all: one warp a row, float32 sums, no atomics,
+// scalar loads only. Every output element has one writer and one order of summation, so the same input gives
+// the same bits.
 //
 // T is how tensors are stored (anything that converts to and from float); D, the head size, is 32, 64 or 128,
 // and smaller sizes leave the last lanes idle. No torch header in here: a host compiler can run these
@@ -8,29 +9,11 @@
 #include <cfloat>
 #include <cstdint>
 
+#include "cuda/attention_problem.cuh"
+
 namespace wtal::attention {
 
 constexpr int kWarps = 4;  // warps, so rows, a block
-
-template <class T>
-struct View {  // [B, H, T, D] or [B, H, T], any strides
-  const T* data;
-  int64_t video, head, row, column;
-};
-
-template <class T>
-struct Output {  // [B, H, T, D], D contiguous
-  T* data;
-  int64_t video, head, row;
-};
-
-struct Problem {
-  int64_t videos, heads, total, window;
-  int dim;
-  float scale;
-  const int64_t* lengths;  // [B], or null
-  int64_t lengths_stride;
-};
 
 // One row of the grid of B * H * T rows, and the range of rows that it sees or that see it.
 struct Row {
@@ -43,8 +26,7 @@ __device__ inline Row locate(const Problem& p, int64_t index) {
   row.t = index % p.total;
   row.head = index / p.total % p.heads;
   row.video = index / p.total / p.heads;
-  int64_t length = p.lengths ? p.lengths[row.video * p.lengths_stride] : p.total;
-  length = length < p.total ? length : p.total;
+  const int64_t length = p.length(row.video);
   row.live = row.t < length;
   row.begin = row.t > p.window ? row.t - p.window : 0;
   row.end = row.t + p.window + 1 < length ? row.t + p.window + 1 : length;
