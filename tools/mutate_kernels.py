@@ -113,6 +113,9 @@ class Copy:
         for name in files.stdout.splitlines():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
+        objects = Path("build", "host_cuda", "plain")
+        if (ROOT / objects).is_dir():
+            shutil.copytree(ROOT / objects, folder / objects)
 
     def run(self, *command: str) -> subprocess.CompletedProcess[str]:
         """Python with these arguments, in the copy."""
