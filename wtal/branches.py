@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
@@ -14,7 +15,7 @@ from wtal.checkpoint import Checkpoint, own_tensors
 from wtal.config import RunConfig
 from wtal.data.batches import Batch
 from wtal.data.features import read_clip, read_features
-from wtal.data.video import VideoSet
+from wtal.data.video import Video, VideoSet
 from wtal.errors import WtalError
 from wtal.models.cbp import CBP
 from wtal.models.clip_text import PromptedCLIPText
@@ -93,21 +94,45 @@ def build_branches(data: VideoSet, config: RunConfig, clip_model: str, clip_weig
         "i3d_dim": i3d_dim,
         "clip_dim": clip_dim,
         "text_encoder": encoder,
+        "grid": common_grid(data.videos),
     }
     modules = {"cbp": CBP(i3d_dim, len(data.classes), config.cbp), "vlp": VLP(text, clip_dim, config.vlp)}
     return Branches(modules, facts)
 
 
+def common_grid(videos: Sequence[Video]) -> dict[str, float | None]:
+    """What all videos share of ``fps``, ``stride``, ``window`` and ``clip_fps``; None where they differ or lack it."""
+    grids = [{**asdict(video.timebase), "clip_fps": video.clip_fps} for video in videos]
+    return {key: grids[0][key] if len({grid[key] for grid in grids}) == 1 else None for key in grids[0]}
+
+
 def restore_branches(checkpoint: Checkpoint) -> tuple[Branches, RunConfig]:
-    """Branches as a checkpoint left them, for prediction: text features are stored, CLIP is not needed."""
+    """Branches as a checkpoint left them, for prediction: text features are stored, CLIP is not needed.
+
+    Raises:
+        WtalError: the checkpoint lacks something, or its tensors are not of the shapes that it says.
+    """
     facts = checkpoint.facts
-    config = from_table(facts["config"], RunConfig(), "checkpoint")
-    text = FixedText(checkpoint.tensors["text_features"])
-    cbp = CBP(facts["i3d_dim"], len(facts["classes"]), config.cbp)
-    vlp = VLP(text, facts["clip_dim"], config.vlp)
-    cbp.load_state_dict(checkpoint.part("cbp"))
-    stored = {key: tensor for key, tensor in checkpoint.part("vlp").items() if not key.startswith("text.")}
-    vlp.load_state_dict({**stored, **{f"text.{key}": tensor for key, tensor in text.state_dict().items()}})
+    try:
+        config = from_table(facts["config"], RunConfig(), str(checkpoint.path))
+        if max(config.cbp.levels, config.vlp.blocks) > len(checkpoint.tensors):
+            raise WtalError("more layers than tensors")
+        text = FixedText(checkpoint.tensors["text_features"])
+        with torch.device("meta"):  # takes no memory: the stored tensors are the only ones, whatever the facts say
+            cbp = CBP(facts["i3d_dim"], len(facts["classes"]), config.cbp)
+            vlp = VLP(text, facts["clip_dim"], config.vlp)
+        stored = {key: tensor for key, tensor in checkpoint.part("vlp").items() if not key.startswith("text.")}
+        stored |= {f"text.{key}": tensor for key, tensor in text.state_dict().items()}
+        for branch, tensors in ((cbp, checkpoint.part("cbp")), (vlp, stored)):
+            if wrong := [key for key, tensor in tensors.items() if tensor.dtype != torch.float32]:
+                raise WtalError(f"{wrong[0]} is {tensors[wrong[0]].dtype}")
+            branch.load_state_dict(tensors, assign=True)
+        if text.num_classes != cbp.num_classes or not all(isinstance(name, str) for name in facts["classes"]):
+            raise WtalError(f"{text.num_classes} text features for classes {facts['classes']!r}")
+    # Whatever is wrong or missing surfaces where it is used: KeyError, a size that torch refuses, ...
+    except Exception as error:
+        reason = " ".join(str(error).split())[:160].encode("utf-8", "backslashreplace").decode()
+        raise WtalError(f"{checkpoint.path}: not a whole model ({type(error).__name__}: {reason})") from error
     return Branches({"cbp": cbp.eval(), "vlp": vlp.eval()}, facts), config
 
 
