@@ -1,6 +1,6 @@
 """What a user would pick instead of wtal's temporal attention, each on the same problem.
 
-A form is a class: the constructor gets the problem and prepares what lasts (layouts, masks unless ``fresh``), calling it
+A form is a class: the constructor gets the problem and prepares what lasts (layouts, masks unless ``fresh``), a call
 gives out ``[B, H, T, D]`` or, where padding has no place in its layout, something that ``dense`` turns into that.
 """
 
@@ -216,7 +216,7 @@ class Flex(Form):
 
 
 class Chunked(Form):
-    """Plain PyTorch for a window: blocks of ``size`` queries, each with the keys of its block and the window around it."""
+    """Plain PyTorch for a window: blocks of ``size`` queries, each with the keys of its block and around it."""
 
     windowed_only = True
     size = 64

@@ -4,12 +4,16 @@ Each side is first compared with plain attention in float64. GFLOP/s count the p
 and nothing else, 4 D operations a pair forward and 10 D backward, so a side that computes hidden pairs shows less.
 ``mask made anew`` has the mask in the time, as lengths that change a batch demand. NATTEN has no build for this torch
 on the CPU and is not here; varlen_attn and FlexAttention's backward run on a GPU only.
+
+On a machine that other work shares, time the processor instead of the clock, with one thread:
+``WTAL_BENCH_THREADS=1 pytest benchmarks/test_attention.py --benchmark-timer=time.process_time``.
 """
 
 from __future__ import annotations
 
 import functools
 import math
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -20,7 +24,7 @@ from memory import peak_extra_bytes
 from torch import Tensor
 
 GPU = torch.cuda.is_available()
-THREADS = 2
+THREADS = int(os.environ.get("WTAL_BENCH_THREADS", "2"))
 CPU_SHAPES = {"4 x 8 x 1000 x 64": [1000, 700, 500, 400], "2 x 8 x 2304 x 64": [2304, 1200]}
 GPU_SHAPES = {
     "64 x 8 x 1000 x 64": [min(length, 1000) for length in THUMOS14_LENGTHS],
