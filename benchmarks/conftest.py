@@ -103,6 +103,12 @@ def tables(benchmarks: list[Any]) -> list[str]:
                 line += f" {median / base:>9.2f}x"
                 if wanted := info["at_least"]:
                     line += f"   wanted {wanted:g}x: {'met' if median / base >= wanted else 'MISSED'}"
+            if flops := info.get("flops"):
+                line += f"   {flops / median / 1e9:.0f} GFLOP/s"
+            if moved := info.get("bytes"):
+                line += f"   {moved / median / 1e9:.1f} GB/s"
+            if (peak := info.get("peak")) is not None:
+                line += f"   peak +{peak / 2**20:.1f} MiB"
             lines.append(line)
     return lines
 

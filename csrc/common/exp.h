@@ -43,7 +43,7 @@ WTAL_HOST_DEVICE inline T power_of_two(int power) {
   return value;
 }
 
-constexpr double factorial(int n) { return n < 2 ? 1.0 : n * factorial(n - 1); }
+WTAL_HOST_DEVICE constexpr double factorial(int n) { return n < 2 ? 1.0 : n * factorial(n - 1); }
 
 // 1/i! + r (1/(i+1)! + ... + r (1/n!)), each 1/i! rounded once.
 template <class T, int i>

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import settings
 
 CPU = pytest.param("cpu", id="cpu")
 CUDA_ON_HOST = pytest.param("cpu", id="cuda-on-host", marks=pytest.mark.cuda_on_host)
@@ -10,3 +11,8 @@ CUDA = pytest.param("cuda", id="cuda", marks=pytest.mark.gpu)
 
 DEVICES = [CPU, CUDA_ON_HOST, CUDA]
 CUDA_DEVICES = [CUDA_ON_HOST, CUDA]
+
+
+def at_most(examples: int) -> settings:
+    """So many examples, or what the hypothesis profile says where that is fewer."""
+    return settings(max_examples=min(examples, settings().max_examples))

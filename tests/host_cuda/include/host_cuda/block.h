@@ -148,10 +148,8 @@ class Block {
     if (!finish_meeting(warp, lane)) suspend();
   }
 
-  // Lets others run first, if chance will have it.
-  void pause() {
-    if (random_.below(4) == 0) switch_to_scheduler();
-  }
+  // Lets others run first, if chance picks them.
+  void pause() { switch_to_scheduler(); }
 
   // Ends the launch with a message that says which thread it was. Does not return.
   [[noreturn]] void fail(const std::string& what) {

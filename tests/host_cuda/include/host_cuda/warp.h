@@ -92,6 +92,15 @@ inline Vote vote(const char* what, Site site, unsigned mask, bool value) {
   return mine;
 }
 
+inline unsigned ballot(Site site, unsigned mask, bool p) {
+  return vote("__ballot_sync", site, mask, p).ballot;
+}
+inline int any(Site site, unsigned mask, bool p) { return vote("__any_sync", site, mask, p).ballot != 0; }
+inline int all(Site site, unsigned mask, bool p) {
+  const Vote votes = vote("__all_sync", site, mask, p);
+  return votes.ballot == votes.present;
+}
+
 // op: an associative operation on T, the same in every lane.
 template <class T, class Op>
 T reduce(const char* what, Site site, unsigned mask, T value, Op) {
@@ -158,12 +167,9 @@ inline void sync_warp(Site site, unsigned mask = 0xffffffffu) {
 #define __match_any_sync(...) ::host_cuda::match(HOST_CUDA_SITE, __VA_ARGS__)
 #define __activemask() static_assert(false, "__activemask promises nothing; name the lanes")
 
-#define __ballot_sync(mask, p) (::host_cuda::vote("__ballot_sync", HOST_CUDA_SITE, mask, p).ballot)
-#define __any_sync(mask, p) (::host_cuda::vote("__any_sync", HOST_CUDA_SITE, mask, p).ballot != 0)
-#define __all_sync(mask, p)           \
-  ([&](::host_cuda::Vote all) {       \
-    return all.ballot == all.present; \
-  }(::host_cuda::vote("__all_sync", HOST_CUDA_SITE, mask, p)))
+#define __ballot_sync(mask, p) ::host_cuda::ballot(HOST_CUDA_SITE, mask, p)
+#define __any_sync(mask, p) ::host_cuda::any(HOST_CUDA_SITE, mask, p)
+#define __all_sync(mask, p) ::host_cuda::all(HOST_CUDA_SITE, mask, p)
 
 #define HOST_CUDA_REDUCE(name, mask, value, op) ::host_cuda::reduce(name, HOST_CUDA_SITE, mask, value, op)
 #define __reduce_add_sync(m, v) HOST_CUDA_REDUCE("__reduce_add_sync", m, v, ::host_cuda::Sum{})
