@@ -161,13 +161,12 @@ def _device(job: Extraction, shard: Shard) -> Device:
 def _settings(job: Extraction, device: Device) -> dict[str, Any]:
     """All that features in one folder have in common."""
     own = job.layout == "own"
-    weights = {"i3d_rgb": job.i3d_rgb, "i3d_flow": job.i3d_flow, "clip": job.clip_weights}
-    used = {"i3d_rgb": "rgb", "i3d_flow": "flow", "clip": "clip"}
-    for option, path in weights.items():
-        if path is not None and used[option] in job.streams and not path.is_file():
-            raise WtalError(
-                f"--{'clip-weights' if option == 'clip' else option.replace('_', '-')} {path}: no such file"
-            )
+    given = {"rgb": job.i3d_rgb, "flow": job.i3d_flow, "clip": job.clip_weights}
+    options = {"rgb": "--i3d-rgb", "flow": "--i3d-flow", "clip": "--clip-weights"}
+    weights = {stream: given[stream] for stream in job.streams}
+    for stream, path in weights.items():
+        if path is not None and not path.is_file():
+            raise WtalError(f"{options[stream]} {path}: no such file")
     return {
         "layout": job.layout if own else f"{job.layout} of {job.dataset}",
         "modality": job.modality,
@@ -182,11 +181,7 @@ def _settings(job: Extraction, device: Device) -> dict[str, Any]:
         "clip_fps": job.clip_fps,
         "dtype": job.dtype,
         "precision": "bf16 autocast" if device.bf16 else "float32",
-        "weights": {
-            option: sha256(path) if path else "openai, by open_clip"
-            for option, path in weights.items()
-            if used[option] in job.streams
-        },
+        "weights": {stream: sha256(path) if path else "openai, by open_clip" for stream, path in weights.items()},
     }
 
 

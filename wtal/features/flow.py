@@ -6,6 +6,7 @@ make their own.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -95,9 +96,7 @@ def flow_block(backend: FlowBackend, frames: Sequence[np.ndarray], crop: int, re
         crop: edge of the centre crop in pixels.
         repeat: the last frame is the video's last; its flow is that of the frame before, ``len(frames)`` in all.
     """
-    flows = [
-        to_fixed(centre_crop(backend(first, second), crop)) for first, second in zip(frames, frames[1:], strict=False)
-    ]
+    flows = [to_fixed(centre_crop(backend(first, second), crop)) for first, second in itertools.pairwise(frames)]
     if not flows:
         flows = [np.zeros((crop, crop, 2), np.int16)]
     elif repeat:

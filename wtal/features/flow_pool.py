@@ -112,7 +112,12 @@ def _start(backend: str) -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         # A worker that waits for work holds both ends of its queue: it would wait for ever after a killed parent.
-        threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: multiprocessing.process.BaseProcess) -> None:
+    parent.join()
+    os._exit(1)
 
 
 def _compute(frames: list[np.ndarray], crop: int, repeat: bool, cached: Path | None) -> np.ndarray:

@@ -54,9 +54,7 @@ def find_videos(places: Sequence[Path]) -> dict[str, Path]:
     for path in _files(places):
         check_id(path.stem, path)
         if path.stem in found and found[path.stem].resolve() != path.resolve():
-            raise WtalError(
-                f"{path} and {found[path.stem]} have the same name, expected a different one for each video"
-            )
+            raise WtalError(f"{path} and {found[path.stem]} have the same name, expected one of its own for each video")
         found[path.stem] = path
     if not found:
         raise WtalError(f"{', '.join(map(str, places))}: no video, expected files such as .mp4, .mkv, .webm or .avi")
@@ -112,9 +110,7 @@ def layout_targets(videos: dict[str, Path], root: Path, layout: str, dataset: st
         else:
             targets.append(Target(id, source, candidate.i3d, root / CLIP_FOLDER / f"{id}.npy", candidate.timebase))
     if not targets:
-        raise WtalError(
-            f"{annotations.path}: none of the {len(videos)} videos is annotated, expected file names like ids"
-        )
+        raise WtalError(f"{annotations.path}: has none of the {len(videos)} videos, expected file names like its ids")
     return sorted(targets, key=lambda target: target.id), absent
 
 

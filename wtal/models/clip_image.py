@@ -66,7 +66,7 @@ def load_image_encoder(name: str = DEFAULT_MODEL, weights: Path | None = None) -
         raise WtalError(f"--clip-model {name!r}: expected a CLIP with two encoders, e.g. {DEFAULT_MODEL}")
     with torch.random.fork_rng(devices=[]):
         if weights is None:
-            visual = download(name).visual
+            visual: Any = download(name).visual
         else:
             state = read_weights(weights)
             check_quick_gelu(state, name, bool(config.get("quick_gelu")), weights)
