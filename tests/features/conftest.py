@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,12 @@ def random_i3d(channels: int) -> nn.Module:
                 nn.init.uniform_(module.bias, -0.1, 0.1)
                 nn.init.uniform_(module.running_var, 0.8, 1.2)
     return model.eval()
+
+
+@pytest.fixture(scope="session")
+def make_i3d() -> Callable[[int], nn.Module]:
+    """Makes the network whose weights are in :func:`i3d_weights`, by number of channels."""
+    return random_i3d
 
 
 @pytest.fixture(scope="session")

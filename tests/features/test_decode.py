@@ -73,9 +73,10 @@ def test_variable_frame_rate(tmp_path: Path) -> None:
 
 
 def test_negative_time_stamps(tmp_path: Path) -> None:
-    path = lossless(tmp_path / "v.nut", numbered(10), stamps=[n / 25 - 0.2 for n in range(10)])
+    keep = {"avoid_negative_ts": "disabled"}
+    path = lossless(tmp_path / "v.mkv", numbered(10), stamps=[n / 25 - 0.2 for n in range(10)], container_options=keep)
     with av.open(str(path)) as container:
-        assert next(container.decode(video=0)).pts < 0
+        assert next(container.decode(video=0)).pts == -200
     assert numbers(path) == list(range(10))
 
 
@@ -188,7 +189,7 @@ def test_damage_in_the_middle_is_counted_and_keeps_time(tmp_path: Path) -> None:
     found = [number(frame) for frame in reader]
     assert len(found) == 100
     assert found[:40] == list(range(40))
-    assert found[-30:] == list(range(70, 100))
+    assert found[-20:] == list(range(80, 100))
 
 
 def test_a_change_of_size_is_refused(tmp_path: Path) -> None:

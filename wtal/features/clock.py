@@ -83,9 +83,9 @@ class Resampler(Generic[Frame]):
         self._held = frame
 
     def finish(self, end: Fraction) -> Iterator[Frame]:
-        """No further frame; the last one is on until second ``end``, and at least once."""
+        """No further frame, and the last one is on until second ``end``: ``end * fps`` frames in all, at least one."""
         if self._held is not None:
-            yield from self._repeat(max(math.floor(end * self._fps + Fraction(1, 2)), self._next + 1))
+            yield from self._repeat(max(math.floor(end * self._fps + Fraction(1, 2)), 1))
 
     def _repeat(self, until: int) -> Iterator[Frame]:
         assert self._held is not None

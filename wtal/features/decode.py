@@ -181,8 +181,9 @@ def _opened(path: Path) -> Any:
 
 def _video_stream(container: Any) -> Any:
     """The first that is no cover picture."""
+    cover = import_av().stream.Disposition.attached_pic
     for stream in container.streams.video:
-        if "attached_pic" not in stream.disposition.name:
+        if not stream.disposition & cover:
             return stream
     kinds = sorted({stream.type for stream in container.streams}) or ["none"]
     raise WtalError(f"has no video stream (streams: {', '.join(kinds)})")
