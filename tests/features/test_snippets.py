@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 
@@ -18,7 +19,7 @@ class Done:
 
     def __init__(self, frames: Sequence[np.ndarray], repeat: bool) -> None:
         ids = [int(frame[0, 0]) for frame in frames]
-        flows = [[a, b] for a, b in zip(ids, ids[1:], strict=False)]
+        flows = [[a, b] for a, b in itertools.pairwise(ids)]
         if repeat:
             flows.append(flows[-1] if flows else [-1, -1])
         self._flows = np.array(flows, np.int16).reshape(-1, 1, 1, 2)
