@@ -20,7 +20,8 @@ from wtal.job import prepare
 from wtal.measure import table, video_level_map
 from wtal.progress import Reporter
 from wtal.recipe import load_recipe
-from wtal.run import Run, Setup
+from wtal.run import Run
+from wtal.setup import Setup
 from wtal.train import Trainer, schedule
 
 CPU = Device(torch.device("cpu"))
@@ -58,7 +59,7 @@ def prepared(run: Run) -> Trainer:
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return load_checkpoint(folder / "checkpoints" / "last.safetensors").tensors
+    return load_checkpoint(Run.open(folder).checkpoints.newest()).tensors
 
 
 def test_schedule() -> None:
@@ -120,12 +121,13 @@ def test_a_run_cut_off_anywhere_resumes_to_the_same_bits(tmp_path, config, monke
     trainer = new_trainer(tmp_path / "cut", config)
     real, count = Trainer.save, 0
 
-    def save(self: Trainer, optimizer: torch.optim.Optimizer | None) -> None:
+    def save(self: Trainer, optimizer: torch.optim.Optimizer | None) -> Path:
         nonlocal count
-        real(self, optimizer)
+        path = real(self, optimizer)
         count += 1
         if count == saves:
             raise KilledError
+        return path
 
     monkeypatch.setattr(Trainer, "save", save)
     with pytest.raises(KilledError):
@@ -144,7 +146,8 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, config) -> None:
     trainer = new_trainer(tmp_path / "run", config)
     with torch.no_grad():
         next(trainer.branches["cbp"].parameters()).fill_(torch.inf)
-    with pytest.raises(WtalError, match=r"the loss became (nan|inf) in warmup, epoch 1 \(videos "):
+    told = r"the loss became (nan|inf) in warmup, epoch 1, step 1 \(videos s.*; the last good checkpoint is .*0001"
+    with pytest.raises(WtalError, match=told):
         trainer.fit()
 
 

@@ -81,7 +81,10 @@ def from_table(table: Mapping[str, Any], base: RunConfig, origin: str) -> RunCon
                 raise WtalError(f"{origin}: unknown key {section}.{key}{_meant(key, types)}")
             values = {**values, key: _typed(value, types[key], f"{origin}: {section}.{key}")}
         changed[section] = dataclasses.replace(current, **values)
-    return dataclasses.replace(base, **changed)
+    try:
+        return dataclasses.replace(base, **changed)
+    except WtalError as error:
+        raise WtalError(f"{origin}: {error}") from None
 
 
 def to_toml(config: RunConfig, source: Sources | None = None) -> str:
