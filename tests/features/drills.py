@@ -16,7 +16,8 @@ def start(*arguments: object, log: Path, **environment: str) -> subprocess.Popen
     """``wtal-extract`` in a session of its own, so that its workers can be found."""
     with log.open("ab") as file:
         return subprocess.Popen(
-            [sys.executable, "-P", "-m", "wtal.cli.extract", *map(str, arguments)],
+            # A shell gives what it runs in the background a deaf ear for Ctrl-C, and all that it starts.
+            ["env", "--default-signal=INT", sys.executable, "-P", "-m", "wtal.cli.extract", *map(str, arguments)],
             stdout=file,
             stderr=file,
             start_new_session=True,
