@@ -26,7 +26,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from wtal.checkpoints import Checkpoints
 from wtal.config import RunConfig
-from wtal.data.fields import load_json, shown
+from wtal.data.fields import load_json, parse_toml, shown
 from wtal.errors import WtalError
 from wtal.files import WriteError, remove_temporaries, write_atomically
 from wtal.recipe import Sources, from_table, to_toml
@@ -47,7 +47,7 @@ class Run:
         self.log.setLevel(logging.INFO)
         self.log.propagate = False
         if not self.log.handlers:
-            handler = _LogFile(folder / "log.txt", encoding="utf-8", delay=True)
+            handler = _LogFile(folder / "log.txt", encoding="utf-8", errors="backslashreplace", delay=True)
             handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
             self.log.addHandler(handler)
 
@@ -77,15 +77,14 @@ class Run:
         Raises:
             WtalError: not a run folder, or a damaged configuration.
         """
-        import tomllib
-
         path = folder / CONFIG
         if not path.is_file():
             raise WtalError(f"{folder}: not a run folder of wtal-train: it has no {CONFIG}")
         try:
-            table = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise WtalError(f"{path}: not valid TOML: {error}") from error
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise WtalError(f"{path}: cannot be read: {error}") from None
+        table = parse_toml(text, path)
         return cls(folder, _setup(table.pop("run", {}), path), from_table(table, RunConfig(), str(path)))
 
     def discard(self) -> None:

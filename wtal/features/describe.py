@@ -46,10 +46,10 @@ def write_description(
     Returns:
         The classes, all labels in alphabetical order, and whether the file is left as somebody changed it.
     """
-    found = {label for _, _, names in read_labels(labels) for label in names}
+    found = [label for _, _, names in read_labels(labels) for label in names]
     if bad := [label for label in found if not isinstance(label, str) or not label]:
         raise WtalError(f"{labels}: label {bad[0]!r}, expected text")
-    classes = tuple(sorted(found))
+    classes = tuple(sorted(set(found)))
     lines = [
         f"name = {_text(name)}",
         f"classes = [{', '.join(map(_text, classes))}]",
