@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -82,7 +82,9 @@ def small_run(tmp_path_factory) -> Iterator[Path]:
         yield folder / "run"
 
 
-def made_up_study(folder: Path, seed: int, count: int, longest: int, config: LocalizeConfig, classes: int = 5) -> Study:
+def made_up_study(
+    folder: Path, seed: int, count: int, longest: int, config: LocalizeConfig, classes: int = 5, likely: int = 1
+) -> Study:
     """Random smooth scores on random time bases: short videos, ties, plateaus, constant classes, odd names."""
     random = np.random.default_rng(seed)
     names = (HOSTILE_CLASS, *(f"class {index}" for index in range(1, classes)))
@@ -92,14 +94,16 @@ def made_up_study(folder: Path, seed: int, count: int, longest: int, config: Loc
         timebase = [Timebase(25), Timebase(29.97, 4, 16), Timebase(30)][index % 3]
         frames, level = {}, {}
         for branch in ("cbp", "vlp"):
-            noise = random.normal(size=(length, classes)).cumsum(0) * random.random() + random.normal(size=(length, classes))
+            noise = random.normal(size=(length, classes)).cumsum(0) * random.random() + random.normal(
+                size=(length, classes)
+            )
             if index % 4 == 1:
                 noise = noise.round()  # ties and plateaus
             if index % 4 == 2:
                 noise[:, 0] = 0.25  # a class that is constant
             logits = torch.from_numpy(noise.astype(np.float32))
             frames[branch] = scale_scores(torch.sigmoid(logits)[None], torch.tensor([length]))[0]
-            level[branch] = torch.from_numpy(random.random(classes, dtype=np.float32))
+            level[branch] = torch.from_numpy(random.random(classes, dtype=np.float32) ** likely)
         end = timebase.edge(length)
         instances = []
         for _ in range(int(random.integers(1, 6))):
@@ -116,7 +120,16 @@ def made_up_study(folder: Path, seed: int, count: int, longest: int, config: Loc
     return Study(
         name=HOSTILE,
         run=Run(folder, Setup(), run_config),
-        rows=[{"name": HOSTILE, "branch": "cbp", "kind": "localization", "videos": count, "mean": 1.0, "per_tiou": {"0.5": 1.0}}],
+        rows=[
+            {
+                "name": HOSTILE,
+                "branch": "cbp",
+                "kind": "localization",
+                "videos": count,
+                "mean": 1.0,
+                "per_tiou": {"0.5": 1.0},
+            }
+        ],
         curves={"warmup": {"loss": [3.0, 2.0]}},
         versions={"<b>": None},
         data=data,
@@ -125,3 +138,15 @@ def made_up_study(folder: Path, seed: int, count: int, longest: int, config: Loc
         analyses={source: analyse(listed, videos, "seconds", (0.1, 0.5)) for source, listed in found.items()},
         trouble="",
     )
+
+
+@pytest.fixture(scope="session")
+def make_study() -> Callable[..., Study]:
+    """See :func:`made_up_study`."""
+    return made_up_study
+
+
+@pytest.fixture(scope="session")
+def hostile() -> str:
+    """The name of a run and of a video, which must stay text."""
+    return HOSTILE

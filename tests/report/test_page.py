@@ -14,7 +14,6 @@ import pytest
 import torch
 
 import wtal
-from conftest_placeholder import x
 from wtal.config import LocalizeConfig
 from wtal.data.predictions import Detection
 from wtal.localize import detect
@@ -97,10 +96,10 @@ def random_moves(draw: random.Random) -> list[tuple[str, str]]:
     return [(name, draw.choice(positions[name])) for name in names]
 
 
-def test_the_page_localises_as_wtal_does(browser, tmp_path) -> None:
+def test_the_page_localises_as_wtal_does(browser, tmp_path, make_study) -> None:
     seed = random.SystemRandom().randrange(2**31)
     draw = random.Random(seed)
-    study = made_up_study(tmp_path / "run", seed, 12, 300, LocalizeConfig(theta_cls=0.3, score="oic"))
+    study = make_study(tmp_path / "run", seed, 12, 300, LocalizeConfig(theta_cls=0.3, score="oic"))
     content = payload([study])
     opened(browser, tmp_path / "report.html", html(content, "x"))
     total = 0
@@ -114,15 +113,18 @@ def test_the_page_localises_as_wtal_does(browser, tmp_path) -> None:
     assert total > 1000
 
 
-def test_the_page_measures_as_wtal_does(browser, tmp_path) -> None:
+def test_the_page_measures_as_wtal_does(browser, tmp_path, make_study) -> None:
     seed = random.SystemRandom().randrange(2**31)
-    study = made_up_study(tmp_path / "run", seed, 30, 200, LocalizeConfig(theta_cls=0.1))
+    study = make_study(tmp_path / "run", seed, 30, 200, LocalizeConfig(theta_cls=0.1))
     content = payload([study])
     opened(browser, tmp_path / "report.html", html(content, "x"))
     found, measured = browser.execute_script("return [wtalReport.detections(), wtalReport.measured()]")
     predictions = {
         video["id"]: sorted(
-            (Detection(start, end, content["explorer"]["classes"][label], score) for label, _, _, score, start, end in rows),
+            (
+                Detection(start, end, content["explorer"]["classes"][label], score)
+                for label, _, _, score, start, end in rows
+            ),
             key=lambda detection: -detection.score,
         )
         for video, rows in zip(content["explorer"]["videos"], found, strict=True)
@@ -133,17 +135,20 @@ def test_the_page_measures_as_wtal_does(browser, tmp_path) -> None:
     assert result.mean > 0
 
 
-def test_hostile_names_are_text(browser, tmp_path) -> None:
-    study = made_up_study(tmp_path / "run", 0, 4, 50, LocalizeConfig())
-    opened(browser, tmp_path / "report.html", html(payload([study]), HOSTILE))
-    script = "return [window.hacked, document.images.length, document.title, document.body.innerText, document.scripts.length]"
+def test_hostile_names_are_text(browser, tmp_path, make_study, hostile) -> None:
+    study = make_study(tmp_path / "run", 0, 4, 50, LocalizeConfig())
+    opened(browser, tmp_path / "report.html", html(payload([study]), hostile))
+    script = """return [window.hacked, document.images.length, document.title, document.body.innerText,
+      document.scripts.length]"""
     hacked, images, title, text, scripts = browser.execute_script(script)
     assert hacked is None
     assert images == 0
     assert scripts == 2
-    assert title.split() == HOSTILE.split()
-    options = browser.execute_script("return [...document.querySelectorAll('.videos option')].map((o) => o.textContent)")
-    assert any(option.startswith(HOSTILE) for option in options)
+    assert title.split() == hostile.split()
+    options = browser.execute_script(
+        "return [...document.querySelectorAll('.videos option')].map((o) => o.textContent)"
+    )
+    assert any(option.startswith(hostile) for option in options)
     assert "<img src=x" in text
     assert browser.get_log("browser") == []
 
@@ -154,14 +159,27 @@ def test_no_text_ends_the_payload() -> None:
     assert "null" in text
 
 
-def test_a_large_report_stays_fast(browser, tmp_path) -> None:
-    """200 videos of 2000 snippets: opened, one video shown, all videos localised anew."""
-    study = made_up_study(tmp_path / "run", 3, 200, 2000, LocalizeConfig(theta_cls=0.2), classes=20)
+MOVE_SIGMA = """
+const began = performance.now();
+document.querySelector("[name=sigma]").dispatchEvent(new Event("input", { bubbles: true }));
+return performance.now() - began;
+"""
+
+
+def test_a_large_report_stays_fast(browser, tmp_path, make_study) -> None:
+    """200 videos of 2000 snippets, about four classes looked for in each: several times what they take here."""
+    config = LocalizeConfig(theta_cls=0.2)
+    study = make_study(tmp_path / "run", 3, 200, 2000, config, classes=20, likely=8)
     text = html(payload([study]), "x")
-    assert len(text) < 120e6
+    assert len(text) < 40e6
     began = time.monotonic()
     opened(browser, tmp_path / "report.html", text)
-    print(f"{len(text) / 1e6:.1f} MB, opened and measured in {time.monotonic() - began:.1f} s")
-    shown = browser.execute_script("const t = performance.now(); document.querySelector('[name=sigma]').dispatchEvent(new Event('input', {bubbles: true})); return performance.now() - t")
-    print(f"a slider's move shows after {shown:.0f} ms")
-    assert shown < 500
+    opening = time.monotonic() - began
+    moving = browser.execute_script(MOVE_SIGMA)
+    began = time.monotonic()
+    wait(browser, "return Boolean(wtalReport.measured())")
+    measuring = time.monotonic() - began
+    print(f"{len(text) / 1e6:.1f} MB; open {opening:.1f} s, a slider {moving:.0f} ms, all videos {measuring:.1f} s")
+    assert opening < 20
+    assert moving < 500
+    assert measuring < 10

@@ -102,9 +102,7 @@ def analyse(
         classes=pairs.classes,
         tiou=thresholds,
         ap=np.stack([100 * average_precision(hit, count) for hit, count in zip(hits, instances, strict=True)]),
-        precision=np.stack(
-            [precision_at_recalls(hit, count) for hit, count in zip(hits, instances, strict=True)]
-        ),
+        precision=np.stack([precision_at_recalls(hit, count) for hit, count in zip(hits, instances, strict=True)]),
         instances=instances,
         alpha=alpha,
         by_rank=counts_by_rank(pairing, kinds),

@@ -16,6 +16,7 @@ at the same place (THUMOS14: every CliffDiving is also Diving), where it would c
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -95,9 +96,7 @@ def error_kinds(matched: Matched, alpha: float) -> np.ndarray:
 def counts_by_rank(matched: Matched, kinds: np.ndarray) -> np.ndarray:
     """Detections of each kind whose rank lies in [r, r + 1) times their class's instances: ``[RANKS, kinds]``."""
     ranks = matched.ranks()
-    return np.stack(
-        [np.bincount(kinds[(ranks >= r) & (ranks < r + 1)], minlength=len(KINDS)) for r in range(RANKS)]
-    )
+    return np.stack([np.bincount(kinds[(ranks >= r) & (ranks < r + 1)], minlength=len(KINDS)) for r in range(RANKS)])
 
 
 @dataclass(frozen=True)
@@ -128,7 +127,7 @@ def missed_by(values: np.ndarray, found: np.ndarray, edges: Sequence[float], nam
 
 def length_names(edges: Sequence[float]) -> list[str]:
     """Names of the bins of lengths in seconds."""
-    between = [f"{a:g}–{b:g} s" for a, b in zip(edges, edges[1:], strict=False)]
+    between = [f"{a:g}–{b:g} s" for a, b in itertools.pairwise(edges)]
     return [f"≤ {edges[0]:g} s", *between, f"> {edges[-1]:g} s"]
 
 

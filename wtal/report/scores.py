@@ -68,7 +68,7 @@ def detections(
     scored: Sequence[VideoScores], source: str, classes: Sequence[str], config: LocalizeConfig
 ) -> dict[str, list[Detection]]:
     """Detections in seconds by video id, from a branch's scores or the ensemble's; as :func:`wtal.infer.find`."""
-    found = {}
+    found: dict[str, list[Detection]] = {}
     for first in range(0, len(scored), _BATCH):
         part = scored[first : first + _BATCH]
         frames, levels = zip(*(item.of(source) for item in part), strict=True)

@@ -7,7 +7,8 @@ can be looked at, also one that was trained long ago.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +58,21 @@ class Study:
         return tuple(self.detections)
 
 
+def studies(folders: Sequence[Path], device: str, reporter: Reporter) -> list[Study]:
+    """Open runs; where two folders have the same name, each goes by its whole path."""
+    found = [study(folder, device, reporter) for folder in folders]
+    if len({one.name for one in found}) < len(found):
+        return [replace(one, name=str(folder)) for one, folder in zip(found, folders, strict=True)]
+    return found
+
+
 def study(folder: Path, device: str, reporter: Reporter) -> Study:
     """Open a run and score its test videos.
+
+    Args:
+        folder: of the run.
+        device: as ``--device``.
+        reporter: told what takes time.
 
     Raises:
         WtalError: not a run folder, or one without a checkpoint.

@@ -157,13 +157,10 @@ class Explorer {
     this.quality = videos.map((video, v) => (video.truth?.length ? Localize.evaluate([video], [all[v]], [this.alpha], this.protocol).mean : null));
     const count = all.reduce((total, found) => total + found.length, 0), part = videos.length < this.data.of ? `the ${videos.length} of ${this.data.of} test videos in this page` : `all ${videos.length} test videos`;
     this.result.replaceChildren(...(this.measured.mean == null ? [] : [h("span", {}, h("b", {}, fixed(this.measured.mean)), " mAP, mean"), ...tiou.map((value, k) => h("span", {}, fixed(this.measured.perTiou[k]), h("small", {}, ` at ${value}`)))]), h("span", {}, `${count} detections in ${part}`));
-    if (first) {
-      this.sort();
-      this.choose(this.order[0]);
-      this.list.value = this.current;
-    } else {
-      for (const option of this.list.options) option.textContent = this.optionText(Number(option.value));
-    }
+    if (this.byName.value !== "random") this.sort();
+    else this.fillList();
+    if (first) this.choose(this.order[0]);
+    this.list.value = this.current;
   }
 }
 

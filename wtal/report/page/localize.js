@@ -83,34 +83,46 @@ const Localize = (() => {
   // ---- csrc/common/suppression.h, csrc/cpu/soft_nms.cpp ----
 
   const EPSILON = f(1e-6);
-  function tiouOfSnippets(a, b) {
-    const gap = f(Math.min(a.end, b.end) - Math.max(a.start, b.start));
-    const shared = gap > 0 ? gap : 0;
-    return f(shared / f(f(a.length + b.length) - shared));
-  }
 
-  /** Soft-NMS of one group: the survivors, in the order taken. */
+  /**
+   * Soft-NMS of one group: places and scores of the survivors, in the order taken: [[place, score], ...].
+   * entries: [start, end, score]. Segments that do not overlap leave each other as they are (a factor of exactly 1).
+   */
   function suppress(entries, settings) {
     const sigma = f(settings.sigma), iou = f(settings.iou_threshold), least = f(settings.min_score);
-    let running = entries.filter((entry) => !(entry.score < least));
+    const gaussian = settings.nms === "gaussian", hard = settings.nms === "hard", everywhere = hard && iou <= 0;
+    const count = entries.length;
+    const starts = new Float32Array(count), ends = new Float32Array(count), lengths = new Float32Array(count);
+    const scores = new Float32Array(count), running = new Int32Array(count); // running: places, ascending
+    let left = 0;
+    for (let i = 0; i < count; ++i) {
+      [starts[i], ends[i], scores[i]] = entries[i];
+      lengths[i] = f(f(ends[i] - starts[i]) + EPSILON);
+      if (!(scores[i] < least)) running[left++] = i;
+    }
     const kept = [];
-    while (kept.length < settings.max_detections && running.length) {
+    while (kept.length < settings.max_detections && left) {
       let best = running[0]; // of equal scores the first
-      for (const entry of running) if (entry.score > best.score) best = entry;
-      kept.push(best);
-      const left = [];
-      for (const entry of running) {
-        if (entry === best) continue;
-        const overlap = tiouOfSnippets(best, entry);
-        if (settings.nms === "gaussian") {
-          entry.score = f(entry.score * exp(f(-f(overlap * overlap) / sigma)));
-        } else if (overlap >= iou) {
-          if (settings.nms === "hard") continue;
-          entry.score = f(entry.score * f(1 - overlap));
+      for (let at = 1; at < left; ++at) if (scores[running[at]] > scores[best]) best = running[at];
+      kept.push([best, scores[best]]);
+      let still = 0;
+      for (let at = 0; at < left; ++at) {
+        const i = running[at];
+        if (i === best) continue;
+        const gap = f(Math.min(ends[best], ends[i]) - Math.max(starts[best], starts[i]));
+        if (gap > 0 || everywhere) {
+          const shared = gap > 0 ? gap : 0, overlap = f(shared / f(f(lengths[best] + lengths[i]) - shared));
+          if (gaussian) {
+            scores[i] = f(scores[i] * exp(f(-f(overlap * overlap) / sigma)));
+          } else if (overlap >= iou) {
+            if (hard) continue;
+            scores[i] = f(scores[i] * f(1 - overlap));
+          }
+          if (scores[i] < least) continue;
         }
-        if (!(entry.score < least)) left.push(entry);
+        running[still++] = i;
       }
-      running = left;
+      left = still;
     }
     return kept;
   }
@@ -133,11 +145,11 @@ const Localize = (() => {
     const thresholds = settings.theta_loc.map(f), found = [];
     for (const place of lookedFor(video, source, settings)) {
       const level = video.level[source][place];
-      const entries = proposals(columns(place), thresholds, settings.score).map(([start, end, score]) => ({
-        label: video.classes[place], start, end, length: f(f(end - start) + EPSILON), score: f(Math.max(score, 0) * level),
-      }));
-      for (const entry of suppress(entries, settings)) {
-        found.push({ ...entry, from: edge(video, entry.start), to: edge(video, entry.end) });
+      const entries = proposals(columns(place), thresholds, settings.score);
+      for (const entry of entries) entry[2] = f(Math.max(entry[2], 0) * level);
+      for (const [at, score] of suppress(entries, settings)) {
+        const [start, end] = entries[at];
+        found.push({ label: video.classes[place], start, end, score, from: edge(video, start), to: edge(video, end) });
       }
     }
     return found;

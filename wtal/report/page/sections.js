@@ -199,8 +199,12 @@ function trainingSection(runs) {
 // ---- the run ----
 
 function runsSection(runs) {
-  return runs.map((run) => h("div", {}, h("h3", {}, run.name), run.trouble && h("p", { class: "trouble" }, run.trouble),
-    table("What the numbers depend on", ["", h("th", { class: "text", scope: "col" }, "value")],
-      [["data set", run.dataset], ["recipe", run.recipe], ["seed", String(run.seed)], ["protocol", run.protocol], ...Object.entries(run.versions)]
-        .map(([name, value]) => [name, h("td", { class: "text" }, String(value ?? "none"))]))));
+  const facts = runs.map((run) => ({ "data set": run.dataset, recipe: run.recipe, seed: run.seed, protocol: run.protocol, ...run.versions }));
+  const names = [...new Set(facts.flatMap((fact) => Object.keys(fact)))];
+  const cells = (name) => {
+    const values = facts.map((fact) => String(fact[name] ?? "none")), differ = new Set(values).size > 1;
+    return values.map((value) => h("td", { class: differ ? "text best" : "text" }, value));
+  };
+  return table(runs.length > 1 ? "What the numbers depend on; differences are bold" : "What the numbers depend on",
+    ["", ...runs.map((run) => h("th", { class: "text", scope: "col" }, runs.length > 1 ? run.name : "value"))], names.map((name) => [name, ...cells(name)]));
 }

@@ -20,7 +20,7 @@ class Settings {
       this.select("Proposal score", "score", [["max", "maximum inside"], ["mean", "mean inside"], ["oic", "outer-inner contrast"]]),
       this.select("Suppression", "nms", [["gaussian", "Gaussian soft-NMS"], ["linear", "linear soft-NMS"], ["hard", "hard NMS"]]),
       this.slider("Sigma (Gaussian)", "sigma", 0.02, 2, 0.02, two),
-      this.slider("tIoU threshold (linear, hard)", "iou_threshold", 0.05, 1, 0.05, two),
+      this.slider("tIoU (linear, hard)", "iou_threshold", 0.05, 1, 0.05, two),
       this.slider("Lowest score", "min_score", 0, 0.3, 0.001, (value) => value.toFixed(3)),
       this.slider("Most a class and video", "max_detections", 1, 200, 1, String),
       h("div", {}, h("button", { type: "button", click: () => this.reset() }, "As the run")));

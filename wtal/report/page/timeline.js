@@ -144,8 +144,9 @@ class Timeline {
       g.lineTo(x, this.height);
       g.stroke();
       g.fillStyle = color("soft");
+      const text = clock(second, this.window[1] - this.window[0]), half = g.measureText(text).width / 2;
       g.textAlign = "center";
-      g.fillText(clock(second, this.window[1] - this.window[0]), x, 14);
+      g.fillText(text, Math.min(Math.max(x, this.left + half), this.width - 8 - half), 14);
     }
     let top = 30;
     g.fillStyle = color("truth");
@@ -285,7 +286,7 @@ class Timeline {
     g.lineWidth = 2;
     g.strokeRect(x(this.window[0]), 1, Math.max(x(this.window[1]) - x(this.window[0]), 4), height - 2);
     g.fillStyle = color("soft");
-    g.fillText("whole video", 6, 17);
+    g.fillText("whole", 10, 17);
   }
 }
 
