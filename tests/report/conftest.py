@@ -29,7 +29,6 @@ from wtal.run import Run, Setup
 
 HOSTILE = '<img src=x onerror="window.hacked=1"> & "quotes" \u2028 </script><script>window.hacked=1</script>'
 HOSTILE_CLASS = '"><svg onload=window.hacked=1>'
-QUIET = Reporter(Console(quiet=True), quiet=True)
 
 
 @pytest.fixture(scope="session")
@@ -78,7 +77,7 @@ def small_run(tmp_path_factory) -> Iterator[Path]:
         patch.setitem(BENCHMARKS, "small", dataclasses.replace(BENCHMARKS["small"], size=size))
         patch.setenv("WTAL_CACHE", str(folder / "cache"))
         run = Run.create(folder / "run", Setup(), config, {}, {"wtal": "test"})
-        prepare(run, Device(torch.device("cpu")), QUIET).fit()
+        prepare(run, Device(torch.device("cpu")), Reporter(Console(quiet=True), quiet=True, log=run.log)).fit()
         yield folder / "run"
 
 

@@ -38,6 +38,7 @@ _STYLE: dict[Any, Any] = {
     "legend.frameon": False,
     "svg.fonttype": "none",  # text stays text
     "pdf.fonttype": 42,
+    "text.parse_math": False,  # names come from data
 }
 
 
@@ -99,6 +100,11 @@ def draw(figure: str, studies: Sequence[Study], out: Path, choice: Choice) -> No
         canvas.savefig(out, metadata={"Date": None} if out.suffix == ".svg" else None)
 
 
+def _short(name: str, most: int = 40) -> str:
+    """A name that leaves room for the figure."""
+    return name if len(name) <= most else f"{name[: most - 1]}…"
+
+
 def _source(study: Study, choice: Choice) -> str:
     source = choice.source or study.run.config.localize.branch
     if source not in study.sources:
@@ -140,7 +146,7 @@ def _timeline(figure: Figure, study: Study, choice: Choice) -> None:
         _lane(lane, _NAME[name], _COLOR[name])
     _bars(axes[-1], found, matches(found, truth))
     _lane(axes[-1], "detections", "0.3")
-    axes[-1].set_xlabel(f"seconds of {item.video.id}, {label}, detections of {_NAME[source]}", parse_math=False)
+    axes[-1].set_xlabel(f"seconds of {_short(item.video.id)}, {_short(label)}, detections of {_NAME[source]}")
     axes[-1].spines["bottom"].set_visible(True)
     end = max([item.video.timebase.edge(len(centers)), *(i.end for i in truth)])
     axes[-1].set_xlim(choice.span or (0, end))
@@ -215,7 +221,7 @@ def _precision(figure: Figure, studies: Sequence[Study], choice: Choice) -> None
     figure.set_size_inches(3.3, 2.5)
     axes = figure.subplots()
     lines = (
-        [(study.name, study, _analysed(study, choice), None) for study in studies]
+        [(_short(study.name, 24), study, _analysed(study, choice), None) for study in studies]
         if len(studies) > 1
         else [(_NAME[source], studies[0], source, _COLOR[source]) for source in studies[0].analyses]
     )
@@ -275,7 +281,7 @@ def _classes(figure: Figure, study: Study, choice: Choice) -> None:
     figure.set_size_inches(3.6, 0.6 + 0.17 * len(order))
     axes = figure.subplots()
     axes.barh(range(len(order)), means[order], 0.7, color=_COLOR[source])
-    axes.set_yticks(range(len(order)), [found.classes[index] for index in order], parse_math=False)
+    axes.set_yticks(range(len(order)), [_short(found.classes[index]) for index in order])
     axes.set(xlabel=f"average precision (%), mean over tIoU, {_NAME[source]}", ylim=(-0.6, len(order) - 0.4))
 
 
@@ -289,7 +295,7 @@ def _training(figure: Figure, studies: Sequence[Study]) -> None:
             if stage == "control" or not values:
                 continue
             epochs = np.arange(epoch + 1, epoch + len(values) + 1)
-            axes.plot(epochs, values, color=f"C{number}", label=study.name if epoch == 0 else None)
+            axes.plot(epochs, values, color=f"C{number}", label=_short(study.name, 24) if epoch == 0 else None)
             if number == 0:
                 middle = epoch + (len(values) + 1) / 2
                 name = "warm-up" if stage == "warmup" else stage
@@ -308,7 +314,7 @@ def _results(figure: Figure, studies: Sequence[Study]) -> None:
     names = list(dict.fromkeys(row["name"] for study in studies for row in study.rows))[::-1]
     if not names:
         raise WtalError(f"{studies[0].name}: no result yet")
-    figure.set_size_inches(4.2, 0.6 + 0.2 * len(names) * max(1, len(studies) / 2))
+    figure.set_size_inches(4.2, 0.9 + 0.2 * len(names) * max(1, len(studies) / 2))
     axes = figure.subplots()
     width = 0.76 / len(studies)
     for number, study in enumerate(studies):
@@ -321,10 +327,10 @@ def _results(figure: Figure, studies: Sequence[Study]) -> None:
             [means.get(name, np.nan) for name in names],
             width,
             color=colors if len(studies) == 1 else f"C{number}",
-            label=study.name,
+            label=_short(study.name, 24),
         )
         axes.bar_label(bars, fmt="%.1f", padding=2, fontsize=7)
-    axes.set_yticks(range(len(names)), names, parse_math=False)
+    axes.set_yticks(range(len(names)), [_short(name) for name in names])
     axes.set_xlabel("mAP (%)")
     if len(studies) > 1:
         axes.legend()

@@ -11,15 +11,15 @@ from torch.nn.utils.rnn import pad_sequence
 
 from wtal.branches import Branches
 from wtal.config import LocalizeConfig, RunConfig
+from wtal.data.batches import whole_videos
 from wtal.data.predictions import Detection
 from wtal.data.video import Video, VideoSet
 from wtal.device import Device
-from wtal.infer import frame_logits
 from wtal.localize import detect, scale_scores, to_seconds
 from wtal.models.blocks import video_logits
 
 BRANCHES = ("cbp", "vlp")
-_BATCH = 16  # videos localised at once
+_BATCH = 16  # as wtal.infer: where a score falls in its batch decides how its last bit is rounded
 
 
 @dataclass(frozen=True)
@@ -53,15 +53,21 @@ def score_videos(
 ) -> list[VideoScores]:
     """Scores of both branches for each video; of ``cbp`` alone where any video lacks CLIP features."""
     names = BRANCHES if all(video.clip is not None for video in videos) else BRANCHES[:1]
-    frames: list[dict[str, Tensor]] = [{} for _ in videos]
-    levels: list[dict[str, Tensor]] = [{} for _ in videos]
-    for name in names:
-        for index, logits in enumerate(frame_logits(branches, name, data, videos, device)):
-            length = torch.tensor([len(logits)])
-            frames[index][name] = scale_scores(torch.sigmoid(logits)[None], length)[0]
-            pooled = video_logits(logits[None], length, config.loss.topk_divisor)
-            levels[index][name] = torch.sigmoid(pooled)[0]
-    return [VideoScores(*row) for row in zip(videos, frames, levels, strict=True)]
+    found: list[VideoScores | None] = [None] * len(videos)
+    for batch in whole_videos(data, videos, _BATCH, with_clip="vlp" in names):
+        here = batch.to(device.name)
+        scaled, levels = {}, {}
+        with torch.inference_mode():
+            for name in names:
+                with device.autocast():
+                    logits = branches.logits(name, here).float()
+                scaled[name] = scale_scores(torch.sigmoid(logits), here.lengths).cpu()
+                pooled = video_logits(logits, here.lengths, config.loss.topk_divisor)
+                levels[name] = torch.sigmoid(pooled).cpu()
+        for row, (index, length) in enumerate(zip(batch.index.tolist(), batch.lengths.tolist(), strict=True)):
+            frames = {name: scores[row, :length].clone() for name, scores in scaled.items()}
+            found[index] = VideoScores(videos[index], frames, {name: level[row] for name, level in levels.items()})
+    return [item for item in found if item is not None]
 
 
 def detections(
