@@ -31,14 +31,9 @@ def checkpoint(tmp_path_factory) -> Path:
     text = torch.nn.functional.normalize(torch.randn(3, 8), dim=1)
     cbp = wtal.models.CBP(12, 3, config.cbp)
     vlp = wtal.models.VLP(wtal.models.FixedText(text), 8, config.vlp)
-    tensors = {
-        f"{name}.{key}": value
-        for name, branch in (("cbp", cbp), ("vlp", vlp))
-        for key, value in branch.state_dict().items()
-    }
-    tensors = {key: value for key, value in tensors.items() if not key.startswith("vlp.text.")} | {
-        "text_features": text
-    }
+    tensors = {f"cbp.{key}": value for key, value in cbp.state_dict().items()}
+    tensors |= {f"vlp.{key}": value for key, value in vlp.state_dict().items() if not key.startswith("text.")}
+    tensors["text_features"] = text
     facts = {"config": dataclasses.asdict(config), "classes": ["a", "b", "c"], "i3d_dim": 12, "clip_dim": 8}
     path = tmp_path_factory.mktemp("model") / "last.safetensors"
     save_checkpoint(path, tensors, facts)
@@ -61,11 +56,11 @@ def clip() -> np.ndarray:
 
 
 def test_importing_adds_little_to_torch() -> None:
-    """Best of three: other work on the machine only ever adds."""
-    seconds = [
-        float(subprocess.run([sys.executable, "-P", "-c", CODE], capture_output=True, text=True, check=True).stdout)
-        for _ in range(3)
-    ]
+    """The best of up to three: other work on the machine only ever adds."""
+    seconds: list[float] = []
+    while len(seconds) < 3 and not any(second < 0.3 for second in seconds):
+        done = subprocess.run([sys.executable, "-P", "-c", CODE], capture_output=True, text=True, check=True)
+        seconds.append(float(done.stdout))
     assert min(seconds) < 0.3, seconds
 
 
@@ -102,9 +97,8 @@ def test_scores_are_what_is_localised(model: wtal.Model, features: np.ndarray, c
         assert found.frames.dtype == found.video.dtype == np.float32
         assert found.video.shape == (3,)
     np.testing.assert_allclose(scores["ensemble"].frames, (scores["cbp"].frames + scores["vlp"].frames) / 2, atol=1e-7)
-    best = model.detect(
-        features, clip=clip, branch="vlp", localize=dataclasses.replace(model.config.localize, score="max")
-    )[0]
+    localize = dataclasses.replace(model.config.localize, score="max")
+    best = model.detect(features, clip=clip, branch="vlp", localize=localize)[0]
     assert best.score == pytest.approx(scores["vlp"].video.max(), abs=1e-6)
 
 

@@ -39,7 +39,7 @@ class Scores:
     """What a model says of one video before anything is localised.
 
     Attributes:
-        frames: probability of each class in each snippet, scaled to [0, 1] per class over the video, float32 ``[T, C]``.
+        frames: of each class in each snippet, scaled to [0, 1] per class over the video, float32 ``[T, C]``.
         video: probability that a class occurs in the video at all, float32 ``[C]``.
     """
 
@@ -121,7 +121,7 @@ class Model:
         window: float = 16.0,
         branch: Branch | None = None,
     ) -> Scores:
-        """The scores that :meth:`detect` localises from. Arguments as there; the rates matter with ``clip_fps`` only."""
+        """The scores that :meth:`detect` localises from; arguments as there. Rates matter with ``clip_fps`` only."""
         frames, video = self._scores(features, clip, clip_fps, _timebase(fps, stride, window), branch)
         return Scores(frames.cpu().numpy(), video.cpu().numpy())
 
@@ -134,16 +134,15 @@ class Model:
         branch: Branch | None,
     ) -> tuple[Tensor, Tensor]:
         """Frame scores ``[T, C]`` and video-level probabilities ``[C]``, on the model's device."""
-        names = members(branch or self.config.localize.branch)
+        branch = branch or self.config.localize.branch
+        names = members(branch)
         if unknown := [name for name in names if name not in ("cbp", "vlp")]:
             raise WtalError(f"branch {unknown[0]!r}, expected 'cbp', 'vlp' or 'ensemble'")
         i3d = _array("features", features, self.i3d_dim)
         aligned = None
         if "vlp" in names:
             if clip is None:
-                raise WtalError(
-                    f"branch {branch or self.config.localize.branch!r} reads CLIP features: give them as clip"
-                )
+                raise WtalError(f"branch {branch!r} reads CLIP features: give them as clip")
             rows = _array("clip", clip, self.clip_dim)
             positions = timebase.center(np.arange(len(i3d), dtype=np.float64)) * clip_fps if clip_fps else None
             aligned = align(rows, len(i3d)) if positions is None else interpolate(rows, positions)

@@ -175,7 +175,8 @@ def average_precision(hits: np.ndarray, count: int) -> np.ndarray:
     precision = np.cumsum(hits, axis=1) / np.arange(1, hits.shape[1] + 1)
     highest_from_here = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
     # Recall rises by 1 / count at each hit; dividing last makes a perfect result exactly 1.
-    return (highest_from_here * hits).sum(axis=1) / count
+    area: np.ndarray = (highest_from_here * hits).sum(axis=1) / count
+    return area
 
 
 def _named(values: Mapping[float, float]) -> dict[str, float]:

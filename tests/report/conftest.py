@@ -82,7 +82,14 @@ def small_run(tmp_path_factory) -> Iterator[Path]:
 
 
 def made_up_study(
-    folder: Path, seed: int, count: int, longest: int, config: LocalizeConfig, classes: int = 5, likely: int = 1
+    folder: Path,
+    seed: int,
+    count: int,
+    longest: int,
+    config: LocalizeConfig,
+    classes: int = 5,
+    likely: int = 1,
+    analysed: bool = True,
 ) -> Study:
     """Random smooth scores on random time bases: short videos, ties, plateaus, constant classes, odd names."""
     random = np.random.default_rng(seed)
@@ -114,7 +121,7 @@ def made_up_study(
         scored.append(VideoScores(videos[-1], frames, level))
     run_config = dataclasses.replace(RunConfig(), localize=config)
     data = VideoSet("made up", "own", names, tuple(videos))
-    found = {source: detections(scored, source, names, config) for source in scored[0].sources}
+    found = {source: detections(scored, source, names, config) for source in (scored[0].sources if analysed else ())}
     folder.mkdir()
     return Study(
         name=HOSTILE,

@@ -72,7 +72,8 @@ def overlaps(segments: np.ndarray, truth: np.ndarray) -> np.ndarray:
     shared = np.clip(end - start, 0, None)
     union = (segments[:, 1] - segments[:, 0])[:, None] + (truth[:, 1] - truth[:, 0])[None] - shared
     same = (segments[:, None] == truth[None]).all(-1)
-    return np.where(union > 0, shared / np.where(union > 0, union, 1), same.astype(float))
+    ratio: np.ndarray = np.where(union > 0, shared / np.where(union > 0, union, 1), same.astype(float))
+    return ratio
 
 
 def error_kinds(matched: Matched, alpha: float) -> np.ndarray:
@@ -144,4 +145,5 @@ def siblings(matched: Matched) -> np.ndarray:
     """How many instances of its class an instance's video has, itself among them: int ``[G]``."""
     key = matched.truth_video * matched.classes + matched.truth_label
     _, inverse, counts = np.unique(key, return_inverse=True, return_counts=True)
-    return counts[inverse]
+    result: np.ndarray = counts[inverse]
+    return result

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,7 +85,7 @@ def draw(figure: str, studies: Sequence[Study], out: Path, choice: Choice) -> No
     from wtal.files import check_writable
 
     check_writable(out)
-    drawing = {
+    drawing: Callable[[Figure], None] = {
         "timeline": lambda figure: _timeline(figure, studies[0], choice),
         "precision": lambda figure: _precision(figure, studies, choice),
         "errors": lambda figure: _errors(figure, studies[0], choice),
@@ -190,7 +190,7 @@ def matches(found: Sequence[Detection], truth: Sequence[Instance], alpha: float 
     zeros, none = [0] * len(found), [0] * len(truth)
     segments, spans = [(d.start, d.end) for d in found], [(i.start, i.end) for i in truth]
     taken = match_detections(segments, [d.score for d in found], zeros, zeros, spans, none, none, [alpha])
-    return (taken[0] >= 0).tolist()
+    return [index >= 0 for index in taken[0].tolist()]
 
 
 def _bars(axes: Axes, found: Sequence[Detection], hits: Sequence[bool]) -> None:
