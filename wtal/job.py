@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
@@ -36,6 +37,7 @@ def start(
     precision: str = "auto",
     threads: int | None = None,
     quiet: bool = False,
+    as_json: bool = False,
 ) -> int:
     """Train and print the table; returns the exit code.
 
@@ -49,6 +51,7 @@ def start(
         precision: ``auto``, ``float32`` or ``bf16``.
         threads: CPU threads, None for torch's choice.
         quiet: print the table only.
+        as_json: print the run folder and its rows as JSON, and nothing else.
     """
     if threads is not None:
         if threads < 1:
@@ -60,7 +63,7 @@ def start(
     else:
         run = Run.create(out or default_folder(setup.dataset), setup, config, source, versions())
     console = Console()
-    reporter = Reporter(console, quiet, run.log)
+    reporter = Reporter(console, quiet or as_json, run.log)
     try:
         trainer = prepare(run, where, reporter)
         told = "resumed" if resume is not None else f"{setup.recipe} recipe, seed {setup.seed}"
@@ -70,6 +73,9 @@ def start(
         raise KeyboardInterrupt(
             f"interrupted; every finished epoch is saved, go on with: {PROGRAM} --resume {run.folder}"
         ) from None
+    if as_json:
+        print(json.dumps({"run": str(run.folder), "rows": rows}, indent=1))
+        return 0
     console.print(table(rows, caption(trainer.data, rows)))
     console.print(f"run folder: {run.folder}", highlight=False, soft_wrap=True)
     return 0

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-COMMANDS = ("train", "eval", "predict")
+COMMANDS = ("train", "eval", "predict", "report")
 
 
 def wtal(command: str, *arguments: object, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess:
@@ -122,6 +122,18 @@ def test_resuming_a_finished_run_prints_its_table_again(trained) -> None:
     done = wtal("train", "--resume", run, **environment)
     assert done.returncode == 0, done.stderr
     assert "ensemble" in done.stdout
+
+
+def test_scripts_get_json_and_nothing_else(trained, tmp_path) -> None:
+    run, environment = trained
+    done = wtal("train", "--resume", run, "--json", **environment)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {"run": str(run), **json.loads((run / "metrics.json").read_text())}
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(60, 256)).astype(np.float32))
+    done = wtal("predict", run, tmp_path / "x.npy", "--out", tmp_path / "p.csv", "--json", **environment)
+    told = json.loads(done.stdout)
+    assert told["videos"] == 1
+    assert told["detections"] == len((tmp_path / "p.csv").read_text().splitlines()) - 1
 
 
 def test_predictions_of_files_evaluate(trained, tmp_path) -> None:

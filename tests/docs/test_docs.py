@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -79,7 +80,13 @@ def run_page(page: Path, folder: Path) -> str:
 def kitchen(tmp_path_factory) -> tuple[Path, str]:
     """The folder in which ten_minutes.md has been followed, and what that printed."""
     folder = tmp_path_factory.mktemp("kitchen")
-    return folder, run_page(TREE / "docs" / "ten_minutes.md", folder)
+    printed = run_page(TREE / "docs" / "ten_minutes.md", folder)
+    # Files that README's example speaks of.
+    found = {"score": 0.9, "segment": [1.0, 4.0], "label": "Chop"}
+    (folder / "predictions.json").write_text(json.dumps({"version": "1", "results": {"a": [found]}}))
+    truth = {"a": {"subset": "test", "annotations": [{"segment": [1.0, 4.0], "label": "Chop"}]}}
+    (folder / "gt.json").write_text(json.dumps({"database": truth}))
+    return folder, printed
 
 
 def test_own_videos_in_ten_minutes(kitchen: tuple[Path, str]) -> None:

@@ -64,6 +64,8 @@ class Options(RunConfig):
     """CPU threads; else torch's choice."""
     quiet: bool = False
     """Print the final table only."""
+    json: bool = False
+    """Print the run folder and its rows as JSON for scripts, and nothing else."""
     version: bool = False
     """Print versions and build facts, run each op once on each device, and exit."""
 
@@ -97,6 +99,7 @@ def command(arguments: Sequence[str]) -> int:
         precision=options.precision,
         threads=options.threads,
         quiet=options.quiet,
+        as_json=options.json,
     )
 
 
