@@ -25,7 +25,6 @@ from wtal.errors import WtalError
 from wtal.infer import members
 from wtal.localize import detect, scale_scores, to_seconds
 from wtal.models.blocks import video_logits
-from wtal.run import Run
 
 Features: TypeAlias = npt.NDArray[Any] | Tensor | str | os.PathLike[str]
 """``[T, D]`` of floating point, one row a snippet: an array, a tensor, or the path of a ``.npy`` file."""
@@ -175,8 +174,7 @@ def load(path: str | os.PathLike[str], device: str = "auto") -> Model:
     Raises:
         WtalError: no such run, a damaged checkpoint, or no such device.
     """
-    path = Path(path)
-    branches, config, where, _ = apply.load(Run.open(path).checkpoint if path.is_dir() else path, device)
+    branches, config, where, _ = apply.load(Path(path), device)
     return Model(branches, config, where)
 
 

@@ -79,8 +79,8 @@ class TrainingBatches:
         """Batches an epoch; the last may be partial."""
         return -(-len(self._lengths) // self._batch.size)
 
-    def epoch(self, number: int) -> Iterator[Batch]:
-        """The batches of one epoch; every video is in one of them.
+    def epoch(self, number: int, first: int = 0) -> Iterator[Batch]:
+        """The batches of one epoch from batch ``first`` on; every video is in one of them.
 
         Raises:
             WtalError: a video's features are missing or malformed.
@@ -88,7 +88,7 @@ class TrainingBatches:
         order = np.random.default_rng([self._seed, number]).permutation(len(self._lengths))
         crops = [self._crop(int(index), number) for index in order]
         size = self._batch.size
-        return _ahead(self._reader.batch(crops[first : first + size]) for first in range(0, len(crops), size))
+        return _ahead(self._reader.batch(crops[at : at + size]) for at in range(first * size, len(crops), size))
 
     def _crop(self, index: int, number: int) -> _Crop:
         total = int(self._lengths[index])

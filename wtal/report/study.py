@@ -86,7 +86,7 @@ def study(folder: Path, device: str, reporter: Reporter) -> Study:
         "curves": read_curves(folder / "tensorboard"),
         "versions": json.loads(versions.read_text()) if versions.is_file() else {},
     }
-    branches, config, where, _ = load(run.checkpoint, device)
+    branches, config, where, _ = load(folder, device)
     setup = run.setup
     try:
         data = open_data(
