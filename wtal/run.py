@@ -20,16 +20,19 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
-from wtal.checkpoints import Checkpoints
 from wtal.config import RunConfig
 from wtal.data.fields import load_json, shown
 from wtal.data.synthetic.layouts import Layout
 from wtal.errors import WtalError
 from wtal.files import WriteError, remove_temporaries, write_atomically
 from wtal.recipe import Sources, from_table, to_toml
+
+if TYPE_CHECKING:
+    from wtal.checkpoints import Checkpoints
 
 CONFIG = "config.toml"
 
@@ -76,7 +79,6 @@ class Run:
         self.folder = folder
         self.setup = setup
         self.config = config
-        self.checkpoints = Checkpoints(folder / "checkpoints", setup.keep_checkpoints)
         self.log = logging.getLogger(f"wtal.run.{folder.resolve()}")
         self.log.setLevel(logging.INFO)
         self.log.propagate = False
@@ -84,6 +86,13 @@ class Run:
             handler = _LogFile(folder / "log.txt", encoding="utf-8", delay=True)
             handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
             self.log.addHandler(handler)
+
+    @cached_property
+    def checkpoints(self) -> Checkpoints:
+        """Its checkpoints."""
+        from wtal.checkpoints import Checkpoints  # loads torch, which --help does without
+
+        return Checkpoints(self.folder / "checkpoints", self.setup.keep_checkpoints)
 
     @classmethod
     def create(
