@@ -20,7 +20,8 @@ from wtal.job import prepare
 from wtal.measure import table, video_level_map
 from wtal.progress import Reporter
 from wtal.recipe import load_recipe
-from wtal.run import Run, Setup
+from wtal.run import Run
+from wtal.setup import Setup
 from wtal.train import Trainer, schedule
 
 CPU = Device(torch.device("cpu"))

@@ -89,7 +89,8 @@ def command(arguments: Sequence[str]) -> int:
     if options.json:
         print(json.dumps({"out": str(options.out), "videos": len(found), "detections": count}))
     elif not options.quiet:
-        Console().print(f"{options.out}: {count} detections in {len(found)} videos", highlight=False, soft_wrap=True)
+        told = f"{options.out}: {count} detections in {len(found)} videos"
+        Console().print(told, markup=False, highlight=False, soft_wrap=True)
     return 0
 
 
