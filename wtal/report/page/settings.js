@@ -8,7 +8,8 @@ class Settings {
     this.changed = changed;
     this.controls = [];
     const run = this.defaults;
-    this.source = explorer.sources.includes(run.branch) ? run.branch : explorer.sources[0];
+    this.own = explorer.sources.includes(run.branch) ? run.branch : explorer.sources[0];
+    this.source = this.own;
     this.values = structuredClone(run);
     const two = (value) => value.toFixed(2);
     this.element = h("fieldset", { class: "settings" }, h("legend", {}, "Localization, again in this page"),
@@ -53,7 +54,7 @@ class Settings {
 
   reset() {
     this.values = structuredClone(this.defaults);
-    this.source = this.defaults.branch;
+    this.source = this.own;
     this.show();
     this.changed();
   }
