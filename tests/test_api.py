@@ -35,6 +35,7 @@ def checkpoint(tmp_path_factory) -> Path:
     tensors |= {f"vlp.{key}": value for key, value in vlp.state_dict().items() if not key.startswith("text.")}
     tensors["text_features"] = text
     facts = {"config": dataclasses.asdict(config), "classes": ["a", "b", "c"], "i3d_dim": 12, "clip_dim": 8}
+    facts["grid"] = {"fps": 25.0, "stride": 16.0, "window": 16.0, "clip_fps": None}
     path = tmp_path_factory.mktemp("model") / "last.safetensors"
     save_checkpoint(path, tensors, facts)
     return path
@@ -166,3 +167,12 @@ reveal_type(keep)
     done = subprocess.run([*command, str(program)], capture_output=True, text=True, cwd=tmp_path)
     assert "Tensor" in done.stdout
     assert [line for line in done.stdout.splitlines() if "error:" in line] == [], done.stdout
+
+
+def test_rates_are_those_of_training_unless_given(model: wtal.Model, features: np.ndarray, monkeypatch) -> None:
+    assert model.detect(features) == model.detect(features, fps=25, stride=16, window=16)
+    assert model.detect(features, fps=50)[0].end == pytest.approx(model.detect(features)[0].end / 2)
+    monkeypatch.setitem(model._branches.facts, "grid", {"fps": None, "stride": 16, "window": 16, "clip_fps": None})
+    with pytest.raises(wtal.WtalError, match="differ in fps"):
+        model.detect(features)
+    assert model.detect(features, fps=25)

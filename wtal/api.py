@@ -76,9 +76,9 @@ class Model:
     def detect(
         self,
         features: Features,
-        fps: float = 25.0,
-        stride: float = 16.0,
-        window: float = 16.0,
+        fps: float | None = None,
+        stride: float | None = None,
+        window: float | None = None,
         *,
         clip: Features | None = None,
         clip_fps: float | None = None,
@@ -89,11 +89,11 @@ class Model:
 
         Args:
             features: I3D features ``[T, D]``, one row a snippet, in video order.
-            fps: frames a second of the frames that they were made from.
+            fps: frames a second of the frames that they were made from; None as in training, and so for the others.
             stride: frames from one snippet to the next.
             window: frames that one snippet sees.
             clip: CLIP features ``[T', D']``, needed by the branches ``vlp`` and ``ensemble``.
-            clip_fps: rows of ``clip`` a second; None where they evenly cover the video.
+            clip_fps: rows of ``clip`` a second; where training had no such rate they evenly cover the video.
             branch: whose scores, None for what the run was configured with.
             localize: thresholds and suppression, None for the run's.
 
@@ -101,9 +101,10 @@ class Model:
             detections in seconds, by falling score.
 
         Raises:
-            WtalError: features of another width than the model was trained on, not finite, or missing.
+            WtalError: features of another width than the model was trained on, not finite, or missing; a rate that is
+                not given, where training videos differed in it.
         """
-        timebase = _timebase(fps, stride, window)
+        timebase, clip_fps = self._grid(fps, stride, window, clip_fps)
         frames, video = self._scores(features, clip, clip_fps, timebase, branch)
         settings = localize or self.config.localize
         found = detect(frames[None], video[None], torch.tensor([len(frames)], device=frames.device), settings)
@@ -115,14 +116,21 @@ class Model:
         *,
         clip: Features | None = None,
         clip_fps: float | None = None,
-        fps: float = 25.0,
-        stride: float = 16.0,
-        window: float = 16.0,
+        fps: float | None = None,
+        stride: float | None = None,
+        window: float | None = None,
         branch: Branch | None = None,
     ) -> Scores:
         """The scores that :meth:`detect` localises from; arguments as there. Rates matter with ``clip_fps`` only."""
-        frames, video = self._scores(features, clip, clip_fps, _timebase(fps, stride, window), branch)
+        timebase, clip_fps = self._grid(fps, stride, window, clip_fps)
+        frames, video = self._scores(features, clip, clip_fps, timebase, branch)
         return Scores(frames.cpu().numpy(), video.cpu().numpy())
+
+    def _grid(self, *given: float | None) -> tuple[Timebase, float | None]:
+        """Time base and CLIP rate: what is given, else those of the training videos."""
+        said = dict(zip(("fps", "stride", "window", "clip_fps"), given, strict=True))
+        known = self._branches.facts["grid"]
+        return apply.known_grid({**known, **{name: value for name, value in said.items() if value is not None}})
 
     def _scores(
         self,
@@ -176,13 +184,6 @@ def load(path: str | os.PathLike[str], device: str = "auto") -> Model:
     """
     branches, config, where, _ = apply.load(Path(path), device)
     return Model(branches, config, where)
-
-
-def _timebase(fps: float, stride: float, window: float) -> Timebase:
-    try:
-        return Timebase(fps, stride, window)
-    except ValueError as error:
-        raise WtalError(str(error)) from None
 
 
 def _array(name: str, value: Features, width: int) -> npt.NDArray[np.float32]:

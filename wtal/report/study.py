@@ -97,6 +97,7 @@ def study(folder: Path, device: str, reporter: Reporter) -> Study:
             shapes=setup.shapes,
             world=setup.world,
             allow_missing=setup.allow_missing,
+            need_clip=True,  # the very videos of the run's own table
         )
     except WtalError as error:
         return Study(**facts, data=None, scored=[], detections={}, analyses={}, trouble=str(error))
