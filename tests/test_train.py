@@ -21,7 +21,8 @@ from wtal.measure import table, video_level_map
 from wtal.progress import Reporter
 from wtal.recipe import load_recipe
 from wtal.run import Run, Setup
-from wtal.train import Trainer, schedule
+from wtal.schedule import schedule
+from wtal.train import Trainer
 
 CPU = Device(torch.device("cpu"))
 
@@ -65,14 +66,16 @@ def test_schedule() -> None:
     config = dataclasses.replace(RunConfig().schedule, rounds=2, control=True, f_epochs=3)
     stages = schedule(config)
     assert [(s.name, s.student, s.teacher) for s in stages] == [
+        ("zero-shot", "vlp", None),
         ("warmup", "cbp", None),
         ("control", "control", None),
         ("B1", "vlp", "cbp"),
         ("F1", "cbp", "vlp"),
         ("B2", "vlp", "cbp"),
         ("F2", "cbp", "vlp"),
+        ("ensemble", "ensemble", None),
     ]
-    assert stages[1].epochs == 6
+    assert stages[2].epochs == 6
 
 
 @pytest.mark.usefixtures("small_world")

@@ -28,11 +28,13 @@ class Found:
     detections: list[Detection]
     video_scores: Tensor
     """Video-level probabilities ``[C]`` on the CPU."""
+    frame_scores: Tensor
+    """``[T, C]`` on the CPU, scaled to [0, 1] per class: what the thresholds of localisation are held against."""
 
 
 def members(branch: str) -> tuple[str, ...]:
-    """The branches whose scores ``branch`` combines."""
-    return ("cbp", "vlp") if branch == "ensemble" else (branch,)
+    """The branches whose scores ``branch`` combines: ``ensemble`` is ``cbp+vlp``, and any ``a+b`` is another."""
+    return tuple(("cbp+vlp" if branch == "ensemble" else branch).split("+"))
 
 
 def frame_logits(
@@ -40,7 +42,7 @@ def frame_logits(
 ) -> list[Tensor]:
     """Logits ``[T, C]`` of one branch for each video, float32 on the CPU, in the order given."""
     found: list[Tensor] = [torch.empty(0)] * len(videos)
-    for batch in _batches(data, videos, (name,)):
+    for batch in _batches(branches, data, videos, (name,)):
         with torch.inference_mode(), device.autocast():
             logits = branches.logits(name, batch.to(device.name)).float().cpu()
         for row, (index, length) in enumerate(zip(batch.index.tolist(), batch.lengths.tolist(), strict=True)):
@@ -60,7 +62,7 @@ def find(
 
     Args:
         branches: in eval mode.
-        branch: ``cbp``, ``vlp``, ``control`` or ``ensemble``. The ensemble is the mean of both branches' frame
+        branch: a branch, or an ensemble of several (:func:`members`), which is the mean of both branches' frame
             probabilities, each scaled to [0, 1] per video and class, and of their video-level probabilities.
         data: for class names.
         videos: which of its videos.
@@ -68,7 +70,7 @@ def find(
         device: where to run.
     """
     names = members(branch)
-    for batch in _batches(data, videos, names):
+    for batch in _batches(branches, data, videos, names):
         here = batch.to(device.name)
         with torch.inference_mode():
             scores, video_scores = [], []
@@ -78,12 +80,15 @@ def find(
                 scores.append(scale_scores(torch.sigmoid(logits), here.lengths))
                 video_scores.append(torch.sigmoid(video_logits(logits, here.lengths, config.loss.topk_divisor)))
             pooled = torch.stack(video_scores).mean(0)
-            detections = detect(torch.stack(scores).mean(0), pooled, here.lengths, config.localize)
+            together = torch.stack(scores).mean(0)
+            detections = detect(together, pooled, here.lengths, config.localize)
+            scaled = scale_scores(together, here.lengths).cpu()
         shown = [videos[index] for index in batch.index.tolist()]
         seconds = to_seconds(detections, [video.timebase for video in shown], data.classes)
         for row, video in enumerate(shown):
-            yield Found(video, seconds[row], pooled[row].cpu())
+            yield Found(video, seconds[row], pooled[row].cpu(), scaled[row, : int(batch.lengths[row])])
 
 
-def _batches(data: VideoSet, videos: Sequence[Video], names: Sequence[str]) -> Iterator[Batch]:
-    return whole_videos(data, videos, _BATCH, with_i3d=any(name != "vlp" for name in names), with_clip="vlp" in names)
+def _batches(branches: Branches, data: VideoSet, videos: Sequence[Video], names: Sequence[str]) -> Iterator[Batch]:
+    clip = [branches.reads_clip(name) for name in names]
+    return whole_videos(data, videos, _BATCH, with_i3d=not all(clip), with_clip=any(clip))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -20,6 +21,7 @@ from wtal.measure import table
 from wtal.progress import Reporter
 from wtal.recipe import Sources
 from wtal.run import Run, Setup, default_folder
+from wtal.schedule import Stage
 from wtal.train import Trainer
 
 PROGRAM = "wtal-train"
@@ -75,8 +77,8 @@ def start(
     return 0
 
 
-def prepare(run: Run, device: Device, reporter: Reporter) -> Trainer:
-    """Data and branches of a run, fresh or as its checkpoint has them."""
+def prepare(run: Run, device: Device, reporter: Reporter, stages: Sequence[Stage] | None = None) -> Trainer:
+    """Data and branches of a run, fresh or as its checkpoint has them; ``stages`` in place of its own schedule."""
     setup = run.setup
     data = open_with_progress(setup, reporter)
     train, test = data.subset("train"), data.subset("test")
@@ -94,7 +96,7 @@ def prepare(run: Run, device: Device, reporter: Reporter) -> Trainer:
     torch.manual_seed(setup.seed)
     branches = build_branches(data, run.config, setup.clip_model, _path(setup.clip_weights))
     branches.to(device.name)
-    trainer = Trainer(branches, data, run, device, reporter)
+    trainer = Trainer(branches, data, run, device, reporter, stages)
     if run.checkpoint.is_file():
         trainer.resume(load_checkpoint(run.checkpoint))
     else:

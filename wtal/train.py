@@ -1,13 +1,12 @@
 """The trainer: CBP warm-up, then B and F steps in turn (paper, supplement: training).
 
-:func:`schedule` is the whole story; :class:`Trainer` carries it out, one :class:`Stage` after another.
+:func:`wtal.schedule.schedule` is the whole story; :class:`Trainer` carries it out, one :class:`Stage` after another.
 """
 
 from __future__ import annotations
 
-import copy
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,57 +14,45 @@ from torch import Tensor
 
 from wtal.branches import Branches
 from wtal.checkpoint import Checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
-from wtal.config import RunConfig, ScheduleConfig
+from wtal.config import RunConfig
 from wtal.data.batches import Batch, TrainingBatches
 from wtal.data.predictions import write_predictions
-from wtal.data.truth import snippet_truth
 from wtal.data.video import VideoSet
 from wtal.device import Device
-from wtal.distill import PseudoLabelQuality, pseudo_label_quality, pseudo_labels, step_loss
+from wtal.distill import step_loss
 from wtal.errors import WtalError
-from wtal.infer import frame_logits
 from wtal.measure import Row, measure
 from wtal.progress import Reporter, Work
+from wtal.recipe import from_table
 from wtal.run import Run
+from wtal.schedule import Stage, schedule
+from wtal.teach import Lesson, teach
 
-
-@dataclass(frozen=True)
-class Stage:
-    """One step of the schedule: ``student`` trains for ``epochs``, on ``teacher``'s pseudo-labels if it has one."""
-
-    name: str
-    student: str
-    teacher: str | None
-    epochs: int
-    row: str
-
-
-def schedule(config: ScheduleConfig) -> tuple[Stage, ...]:
-    """Warm-up, the control if asked for, then B, F, B, F ..."""
-    stages = [Stage("warmup", "cbp", None, config.warmup_epochs, "CBP after warm-up")]
-    if config.control:
-        epochs = config.f_epochs * config.rounds
-        stages.append(Stage("control", "control", None, epochs, "CBP as long, no teacher"))
-    for number in range(1, config.rounds + 1):
-        round_ = f" {number}" if config.rounds > 1 else ""
-        stages.append(Stage(f"B{number}", "vlp", "cbp", config.b_epochs, f"VLP after B{round_}"))
-        stages.append(Stage(f"F{number}", "cbp", "vlp", config.f_epochs, f"CBP after F{round_}"))
-    return tuple(stages)
+EMA = "moving average"
+"""The branch that holds the moving average of the student's weights while a stage trains with one."""
 
 
 class Trainer:
     """Trains the branches of a run and writes down what each stage bought."""
 
-    def __init__(self, branches: Branches, data: VideoSet, run: Run, device: Device, reporter: Reporter) -> None:
+    def __init__(
+        self,
+        branches: Branches,
+        data: VideoSet,
+        run: Run,
+        device: Device,
+        reporter: Reporter,
+        stages: Sequence[Stage] | None = None,
+    ) -> None:
         self.branches = branches
         self.data = data
         self.videos = data.subset("train")
         self.run = run
-        self.config: RunConfig = run.config
+        self.config: RunConfig = run.config  # of the stage at hand
         self.seed = run.setup.seed
         self.device = device
         self.reporter = reporter
-        self.stages = schedule(self.config.schedule)
+        self.stages = tuple(schedule(run.config.schedule) if stages is None else stages)
         self.stage, self.epoch = 0, 0  # the next to train
         self.rows: list[Row] = []
         self._optimizer_tensors: dict[str, Tensor] = {}
@@ -75,22 +62,26 @@ class Trainer:
         from torch.utils.tensorboard import SummaryWriter
 
         with SummaryWriter(self.run.folder / "tensorboard") as self.curves:
-            if not self.rows:
-                self.measure("VLP zero-shot", "vlp")
             while self.stage < len(self.stages):
                 stage = self.stages[self.stage]
-                self.train_stage(stage)
+                self.config = from_table(stage.settings, self.run.config, f"stage {stage.name}")
+                lesson = self.train_stage(stage) if stage.epochs else None
                 self.stage, self.epoch, self._optimizer_tensors = self.stage + 1, 0, {}
-                self.measure(stage.row, stage.student)
-            if not any(row["branch"] == "ensemble" for row in self.rows):
-                self.measure("ensemble", "ensemble")
+                self.measure(stage, lesson)
         return self.rows
 
-    def train_stage(self, stage: Stage) -> None:
-        """All epochs of one stage; a checkpoint after each."""
-        if stage.student == "control" and "control" not in self.branches:
-            self.branches["control"] = copy.deepcopy(self.branches["cbp"])
-        targets = self.teach(stage) if stage.teacher else None
+    @property
+    def number(self) -> int:
+        """How many stages that train lie before the one at hand."""
+        return sum(stage.epochs > 0 for stage in self.stages[: self.stage])
+
+    def train_stage(self, stage: Stage) -> Lesson | None:
+        """All epochs of one stage, a checkpoint after each; returns what its teacher said."""
+        if stage.start and stage.student not in self.branches:
+            self.branches.copy(stage.start, stage.student)
+        if self.config.optimizer.ema and EMA not in self.branches:
+            self.branches.copy(stage.student, EMA)
+        lesson = self.teach(stage) if stage.teacher or stage.labels == "truth" else None
         optimizer = self.new_optimizer(self.branches[stage.student])
         restore_optimizer(optimizer, self._optimizer_tensors)
         batches = TrainingBatches(
@@ -98,77 +89,63 @@ class Trainer:
             self.videos,
             self.config.batch,
             self.seed,
-            with_i3d=stage.student != "vlp",
-            with_clip=stage.student == "vlp",
+            with_i3d=not self.branches.reads_clip(stage.student),
+            with_clip=self.branches.reads_clip(stage.student),
         )
-        with self.reporter.work(f"{stage.name}: {stage.student}", stage.epochs * len(self.videos), "videos") as work:
-            work.advance(self.epoch * len(self.videos))
+        with self.reporter.work(f"{stage.name}: {stage.student}", stage.epochs * batches.videos, "videos") as work:
+            work.advance(self.epoch * batches.videos)
             while self.epoch < stage.epochs:
-                self.train_epoch(stage, optimizer, batches, targets, work)
+                self.train_epoch(stage, optimizer, batches, lesson, work)
                 self.save(optimizer)
+        if EMA in self.branches:
+            self.branches[stage.student].load_state_dict(self.branches[EMA].state_dict())
+            del self.branches[EMA]
+        return lesson
+
+    def teach(self, stage: Stage) -> Lesson:
+        """The lesson of a stage, its quality in the log."""
+        self.branches.eval()
+        seed = self.seed + 1_000_003 * (self.number + 1)
+        lesson = teach(stage, self.branches, self.data, self.videos, self.config.distill, self.device, seed)
+        if lesson.quality.action:
+            told = "  ".join(f"{name} {_share(value)}" for name, value in lesson.quality.rates().items())
+            self.reporter.log_only(f"{stage.name}: {stage.labels} pseudo-labels of {stage.teacher}: {told}")
+        return lesson
 
     def train_epoch(
         self,
         stage: Stage,
         optimizer: torch.optim.Optimizer,
         batches: TrainingBatches,
-        targets: list[Tensor] | None,
+        lesson: Lesson | None,
         work: Work,
     ) -> None:
-        """One pass over the training videos."""
+        """One epoch: one pass over the training videos, or as many batches as are asked for."""
         # Order, crops and dropout follow from (seed, stage, epoch) alone: nothing random needs saving.
-        torch.manual_seed(self.seed + 1_000_003 * (self.stage + 1) + 10_007 * self.epoch)
+        torch.manual_seed(self.seed + 1_000_003 * (self.number + 1) + 10_007 * self.epoch)
         self.branches[stage.student].train()
         losses: dict[str, float] = {}
-        for batch in batches.epoch(1_000 * self.stage + self.epoch):
-            terms = self.step(stage, optimizer, batch, targets)
+        for batch in batches.epoch(1_000 * self.number + self.epoch):
+            terms = self.step(stage, optimizer, batch, lesson)
             for name, value in terms.items():
-                losses[name] = losses.get(name, 0.0) + value * len(batch.lengths) / len(self.videos)
+                losses[name] = losses.get(name, 0.0) + value * len(batch.lengths) / batches.videos
             work.advance(len(batch.lengths), {"loss": terms["loss"]})
         self.epoch += 1
         self.log_epoch(stage, losses)
 
-    def teach(self, stage: Stage) -> list[Tensor]:
-        """The teacher's pseudo-labels for every training video, int8 ``[T, C]``, fixed for the stage."""
-        assert stage.teacher is not None
-        self.branches.eval()
-        logits = frame_logits(self.branches, stage.teacher, self.data, self.videos, self.device)
-        distill = self.config.distill
-        high, low = (
-            (distill.b_foreground, distill.b_background)
-            if stage.student == "vlp"
-            else (distill.f_foreground, distill.f_background)
-        )
-        targets, quality = [], PseudoLabelQuality()
-        for video, scores in zip(self.videos, logits, strict=True):
-            labels = torch.from_numpy(self.data.multi_hot(video))[None]
-            length = torch.tensor([len(scores)])
-            target = pseudo_labels(scores[None], length, labels, high, low)
-            targets.append(target[0])
-            if video.instances is not None:  # for the log; the student never sees it
-                truth = snippet_truth(self.data, video, len(scores))[None]
-                quality += pseudo_label_quality(target, truth, length, labels)
-        if quality.action:
-            told = "  ".join(
-                f"{kind} precision {_share(getattr(quality, f'{kind}_precision'))} "
-                f"recall {_share(getattr(quality, f'{kind}_recall'))}"
-                for kind in ("foreground", "background")
-            )
-            self.reporter.log_only(f"{stage.name}: pseudo-labels of {stage.teacher}: {told}")
-        return targets
-
     def step(
-        self, stage: Stage, optimizer: torch.optim.Optimizer, batch: Batch, targets: list[Tensor] | None
+        self, stage: Stage, optimizer: torch.optim.Optimizer, batch: Batch, lesson: Lesson | None
     ) -> dict[str, float]:
         """One optimiser step; returns the loss and its terms, averaged over the batch's videos."""
         here = batch.to(self.device.name)
         with self.device.autocast():
             logits = self.branches.logits(stage.student, here)
         logits = logits.float()
-        target = None
-        if targets is not None:
-            target = crop_targets(targets, batch, logits.shape[1]).to(self.device.name)
-        terms = step_loss(logits, here.lengths, here.labels, self.config.loss, target)
+        target = weights = None
+        if lesson is not None:
+            cropped = lesson.crops(batch, logits.shape[1])
+            target, weights = (None if part is None else part.to(self.device.name) for part in cropped)
+        terms = step_loss(logits, here.lengths, here.labels, self.config.loss, target, weights)
         loss = terms.pop("total").mean()
         if not torch.isfinite(loss):
             videos = ", ".join(self.videos[index].id for index in batch.index.tolist()[:4])
@@ -181,6 +158,11 @@ class Trainer:
         if self.config.optimizer.clip_norm > 0:
             torch.nn.utils.clip_grad_norm_(self.branches[stage.student].parameters(), self.config.optimizer.clip_norm)
         optimizer.step()
+        if EMA in self.branches:
+            with torch.no_grad():
+                pairs = zip(self.branches[EMA].parameters(), self.branches[stage.student].parameters(), strict=True)
+                for mean, value in pairs:
+                    mean.lerp_(value, 1 - self.config.optimizer.ema)
         return {"loss": loss.item(), **{name: term.mean().item() for name, term in terms.items()}}
 
     def new_optimizer(self, student: torch.nn.Module) -> torch.optim.Optimizer:
@@ -189,13 +171,15 @@ class Trainer:
         learned = [parameter for parameter in student.parameters() if parameter.requires_grad]
         return kind(learned, lr=self.config.optimizer.lr, weight_decay=self.config.optimizer.weight_decay)
 
-    def measure(self, name: str, branch: str) -> None:
-        """Add a row to the table, write it and the detections behind it, and save."""
-        row, detections = measure(name, branch, self.branches, self.data, self.config, self.device)
+    def measure(self, stage: Stage, lesson: Lesson | None) -> None:
+        """Add a stage's row to the table, write it and the detections behind it, and save."""
+        row, detections = measure(stage.row, stage.student, self.branches, self.data, self.config, self.device)
+        if lesson is not None and lesson.quality.action:
+            row["pseudo_labels"] = lesson.quality.rates()
         self.rows.append(row)
-        write_predictions(self.run.folder / "predictions" / f"{slug(name)}.json", detections)
+        write_predictions(self.run.folder / "predictions" / f"{slug(stage.row)}.json", detections)
         self.run.write_rows(self.rows)
-        self.reporter.say(f"{name}: {row['kind']} mAP {row['mean']:.1f}")
+        self.reporter.say(f"{stage.row}: {row['kind']} mAP {row['mean']:.1f}")
         self.save(None)
 
     def log_epoch(self, stage: Stage, losses: dict[str, float]) -> None:
@@ -224,20 +208,16 @@ class Trainer:
         if facts["classes"] != list(self.data.classes):
             raise WtalError(f"{self.run.checkpoint}: was trained on other classes than the data set has now")
         self.stage, self.epoch, self.rows = facts["stage"], facts["epoch"], facts["rows"]
-        if checkpoint.part("control"):
-            self.branches["control"] = copy.deepcopy(self.branches["cbp"])
+        if [row["name"] for row in self.rows] != [stage.row for stage in self.stages[: self.stage]]:
+            raise WtalError(f"{self.run.checkpoint}: was trained on another schedule; start a new run")
+        for stage in self.stages[: self.stage + 1]:
+            if stage.start and checkpoint.part(stage.student):
+                self.branches.copy(stage.start, stage.student)
+        if checkpoint.part(EMA):
+            self.branches.copy(self.stages[self.stage].student, EMA)
         for name, branch in self.branches.items():
             branch.load_state_dict({**branch.state_dict(), **checkpoint.part(name)})
         self._optimizer_tensors = checkpoint.part("optimizer")
-
-
-def crop_targets(targets: list[Tensor], batch: Batch, width: int) -> Tensor:
-    """Pseudo-labels of the batch's crops: int8 ``[B, width, C]``, -1 (ignored) beyond each crop."""
-    rows = zip(batch.index.tolist(), batch.start.tolist(), batch.lengths.tolist(), strict=True)
-    cropped = torch.full((len(batch.lengths), width, targets[0].shape[1]), -1, dtype=torch.int8)
-    for row, (index, start, length) in enumerate(rows):
-        cropped[row, :length] = targets[index][start : start + length]
-    return cropped
 
 
 def slug(title: str) -> str:

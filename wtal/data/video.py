@@ -59,6 +59,7 @@ class VideoSet:
         text_features: ``[C, D']`` float32, unit norm, in the space of the CLIP features, where the data set brings
             them in place of class names for CLIP to encode.
         missing: ids left out because their features were not found (``--allow-missing``).
+        kinds: folder of ``<id>.npy``, what each snippet shows (``SnippetKind``), of generated videos. For measuring.
     """
 
     name: str
@@ -67,6 +68,7 @@ class VideoSet:
     videos: tuple[Video, ...]
     text_features: np.ndarray | None = None
     missing: tuple[str, ...] = ()
+    kinds: Path | None = None
 
     def subset(self, name: str) -> tuple[Video, ...]:
         """The videos of one subset, in the data set's order."""
