@@ -142,6 +142,75 @@ def test_a_run_cut_off_anywhere_resumes_to_the_same_bits(tmp_path, config, monke
     assert (tmp_path / "whole" / "metrics.json").read_text() == (tmp_path / "cut" / "metrics.json").read_text()
 
 
+def with_settings(config: RunConfig, **sections: dict[str, object]) -> RunConfig:
+    changed = {name: dataclasses.replace(getattr(config, name), **values) for name, values in sections.items()}
+    return dataclasses.replace(config, **changed)
+
+
+@pytest.mark.usefixtures("small_world")
+def test_a_moving_average_is_its_definition_and_resumes(tmp_path, config, monkeypatch) -> None:
+    config = with_settings(
+        config, optimizer={"ema": 0.7}, schedule={"rounds": 1, "control": False}, distill={"confidence": True}
+    )
+    trainer = new_trainer(tmp_path / "whole", config)
+    mean = {name: value.detach().clone() for name, value in trainer.branches["cbp"].named_parameters()}
+    real, steps = Trainer.step, 0
+
+    def step(self: Trainer, *arguments: object) -> dict[str, float]:
+        nonlocal steps
+        terms = real(self, *arguments)
+        if self.stages[self.stage].name == "warmup":
+            steps += 1
+            for name, value in self.branches["cbp"].named_parameters():
+                mean[name] = 0.7 * mean[name] + 0.3 * value.detach()
+        return terms
+
+    class WarmedUpError(Exception):
+        pass
+
+    def warmed_up(self: Trainer, stage: object, lesson: object) -> None:
+        if stage.name == "warmup":
+            raise WarmedUpError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "step", step)
+        patch.setattr(Trainer, "measure", warmed_up)
+        with pytest.raises(WarmedUpError):
+            trainer.fit()
+    assert steps == 6
+    for name, value in trainer.branches["cbp"].named_parameters():
+        torch.testing.assert_close(value, mean[name])
+    # cut off in the middle of the warm-up, it goes on to the same bits
+    resumed = prepared(Run.open(tmp_path / "whole"))
+    rows = resumed.fit()
+    assert rows == new_trainer(tmp_path / "other", config).fit()
+
+
+@pytest.mark.usefixtures("small_world")
+def test_a_checkpoint_of_another_schedule_is_refused(tmp_path, config) -> None:
+    run = new_trainer(tmp_path / "run", config).run
+    trainer = prepared(run)
+    trainer.stages = trainer.stages[:2]
+    trainer.fit()
+    text = (tmp_path / "run" / "config.toml").read_text()
+    other = dataclasses.replace(run.config, schedule=dataclasses.replace(run.config.schedule, rounds=1))
+    assert "rounds = 2" in text
+    resumed = Run(run.folder, run.setup, other)
+    prepared(resumed)  # the warm-up is the same in both
+    checkpoint = load_checkpoint(run.checkpoint)
+    checkpoint.facts["rows"][1]["name"] = "something else"
+    with pytest.raises(WtalError, match="another schedule"):
+        trainer.resume(checkpoint)
+
+
+@pytest.mark.usefixtures("small_world")
+def test_a_last_step_taught_by_the_ensemble(tmp_path, config) -> None:
+    config = with_settings(config, schedule={"rounds": 1, "control": False, "ensemble_epochs": 1})
+    rows = new_trainer(tmp_path / "run", config).fit()
+    assert [row["name"] for row in rows][-2:] == ["CBP taught by the ensemble", "ensemble"]
+    assert set(rows[-2]["pseudo_labels"]) >= {"foreground precision", "background recall"}
+
+
 @pytest.mark.usefixtures("small_world")
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, config) -> None:
     trainer = new_trainer(tmp_path / "run", config)

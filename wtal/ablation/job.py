@@ -65,7 +65,8 @@ def _train(worlds: Sequence[World], groups: Sequence[str], runs: Path, processes
     began, done, total = time.monotonic(), 0, len(worlds) * len(groups)
     # spawn: a process that torch has run in does not fork well
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, mp_context=context, max_tasks_per_child=1) as pool:
+    pool = ProcessPoolExecutor(processes, mp_context=context, max_tasks_per_child=1)
+    try:
         for group in groups:
             waiting = {pool.submit(run_group, runs, world, group): world for world in worlds}
             for future in as_completed(waiting):
@@ -77,3 +78,5 @@ def _train(worlds: Sequence[World], groups: Sequence[str], runs: Path, processes
                     f"{group}: {told}",
                     flush=True,
                 )
+    finally:
+        pool.shutdown(cancel_futures=True)  # after an error or Ctrl-C no further world begins
