@@ -101,7 +101,7 @@ def test_adaptive_labels_are_more_where_the_teacher_fires_more(monkeypatch) -> N
 def test_confidence_is_the_distance_from_one_half(monkeypatch) -> None:
     scores = torch.tensor([[0.0, 0.0], [1.0, 1.0], [4.0, 2.0]])
     found = lesson(monkeypatch, {"t": [scores]}, Stage("x", "cbp", "t", 1, "x"), DistillConfig(confidence=True))
-    assert found.weights[0].tolist() == [[1.0, 1.0], [0.5, 0.0], [1.0, 1.0]]
+    assert found.weights[0].tolist() == [[1.0, 0.0], [0.5, 0.0], [1.0, 0.0]]
 
 
 @pytest.mark.parametrize("scale", ["probability", "logit", "rank"])

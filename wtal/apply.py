@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import sys
 from pathlib import Path
 
 from wtal.branches import Branches, restore_branches
@@ -29,10 +29,8 @@ def detect_test_videos(
         branch: whose scores, None for what the run was configured with.
         device: as ``--device``.
     """
-    if model.is_dir():
-        model = Run.open(model).checkpoint
-    branches, config, where, _ = load(model, device)
-    run = Run.open(model.resolve().parent.parent)
+    branches, config, where, checkpoint = load(model, device)
+    run = Run.open(checkpoint.path.resolve().parent.parent)
     setup = run.setup
     data = open_data(
         setup.dataset,
@@ -59,7 +57,7 @@ def detect_in_folder(
         WtalError: no features there, features of another width than the model was trained on, or CLIP features
             missing for a branch that reads them.
     """
-    branches, config, where, checkpoint = load(Run.open(model).checkpoint if model.is_dir() else model, device)
+    branches, config, where, checkpoint = load(model, device)
     branch = branch or config.localize.branch
     files = sorted(features.glob("*.npy")) if features.is_dir() else [features]
     if not files or not files[0].is_file():
@@ -79,11 +77,23 @@ def detect_in_folder(
     return {item.video.id: item.detections for item in find(branches, branch, data, videos, config, where)}
 
 
-def load(checkpoint: Path, device: str) -> tuple[Branches, RunConfig, Device, Checkpoint]:
-    """Branches ready for inference, their settings, and the device that they are on."""
-    read = load_checkpoint(checkpoint)
+def load(model: Path, device: str) -> tuple[Branches, RunConfig, Device, Checkpoint]:
+    """Branches ready for inference, their settings, the device that they are on, and the checkpoint they are from.
+
+    Args:
+        model: a checkpoint, or a run folder for the newest sound one in it.
+        device: as ``--device``.
+    """
+    if model.is_dir():
+        run = Run.open(model)
+        found = run.checkpoints.load(lambda message: print(message, file=sys.stderr))
+        if found is None:
+            raise WtalError(f"{model}: no checkpoint yet; expected a run that has trained for an epoch")
+        read = found[0]
+    else:
+        read = load_checkpoint(model)
     branches, config = restore_branches(read)
     where = choose_device(device, "float32")
     branches.to(where.name)
     branches.eval()
-    return branches, dataclasses.replace(config), where, read
+    return branches, config, where, read

@@ -109,15 +109,32 @@ def build_branches(data: VideoSet, config: RunConfig, clip_model: str, clip_weig
 
 
 def restore_branches(checkpoint: Checkpoint) -> tuple[Branches, RunConfig]:
-    """Branches as a checkpoint left them, for prediction: text features are stored, CLIP is not needed."""
+    """Branches as a checkpoint left them, for prediction: text features are stored, CLIP is not needed.
+
+    Raises:
+        WtalError: the checkpoint lacks something, or its tensors are not of the shapes that it says.
+    """
     facts = checkpoint.facts
-    config = from_table(facts["config"], RunConfig(), "checkpoint")
-    text = FixedText(checkpoint.tensors["text_features"])
-    cbp = CBP(facts["i3d_dim"], len(facts["classes"]), config.cbp)
-    vlp = VLP(text, facts["clip_dim"], config.vlp)
-    cbp.load_state_dict(checkpoint.part("cbp"))
-    stored = {key: tensor for key, tensor in checkpoint.part("vlp").items() if not key.startswith("text.")}
-    vlp.load_state_dict({**stored, **{f"text.{key}": tensor for key, tensor in text.state_dict().items()}})
+    try:
+        config = from_table(facts["config"], RunConfig(), str(checkpoint.path))
+        if max(config.cbp.levels, config.vlp.blocks) > len(checkpoint.tensors):
+            raise WtalError("more layers than tensors")
+        text = FixedText(checkpoint.tensors["text_features"])
+        with torch.device("meta"):  # takes no memory: the stored tensors are the only ones, whatever the facts say
+            cbp = CBP(facts["i3d_dim"], len(facts["classes"]), config.cbp)
+            vlp = VLP(text, facts["clip_dim"], config.vlp)
+        stored = {key: tensor for key, tensor in checkpoint.part("vlp").items() if not key.startswith("text.")}
+        stored |= {f"text.{key}": tensor for key, tensor in text.state_dict().items()}
+        for branch, tensors in ((cbp, checkpoint.part("cbp")), (vlp, stored)):
+            if wrong := [key for key, tensor in tensors.items() if tensor.dtype != torch.float32]:
+                raise WtalError(f"{wrong[0]} is {tensors[wrong[0]].dtype}")
+            branch.load_state_dict(tensors, assign=True)
+        if text.num_classes != cbp.num_classes or not all(isinstance(name, str) for name in facts["classes"]):
+            raise WtalError(f"{text.num_classes} text features for classes {facts['classes']!r}")
+    # Whatever is wrong or missing surfaces where it is used: KeyError, a size that torch refuses, ...
+    except Exception as error:
+        reason = " ".join(str(error).split())[:160]
+        raise WtalError(f"{checkpoint.path}: not a whole model ({type(error).__name__}: {reason})") from error
     return Branches({"cbp": cbp.eval(), "vlp": vlp.eval()}, facts), config
 
 

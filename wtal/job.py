@@ -10,13 +10,13 @@ from rich.console import Console
 
 from wtal.about import versions
 from wtal.branches import Branches, build_branches
-from wtal.checkpoint import load_checkpoint
 from wtal.config import RunConfig
 from wtal.data.batches import statistics, whole_videos
 from wtal.data.open import open_data
 from wtal.data.video import VideoSet
 from wtal.device import Device, choose_device, describe
 from wtal.errors import WtalError
+from wtal.files import WriteError
 from wtal.measure import table
 from wtal.progress import Reporter
 from wtal.recipe import Sources
@@ -56,6 +56,10 @@ def start(
         if threads < 1:
             raise WtalError(f"--threads {threads}: expected at least 1")
         torch.set_num_threads(threads)
+    if setup.keep_checkpoints < 1:
+        raise WtalError(f"--keep-checkpoints {setup.keep_checkpoints}: expected at least 1")
+    if setup.skip_bad_batches < 0:
+        raise WtalError(f"--skip-bad-batches {setup.skip_bad_batches}: expected 0 or more")
     where = choose_device(device, precision)
     if resume is not None:
         run = Run.open(resume)
@@ -63,15 +67,18 @@ def start(
         run = Run.create(out or default_folder(setup.dataset), setup, config, source, versions())
     console = Console()
     reporter = Reporter(console, quiet, run.log)
+    again = f"{PROGRAM} --resume {run.folder}"
     try:
+        run.hold()
         trainer = prepare(run, where, reporter)
         told = "resumed" if resume is not None else f"{setup.recipe} recipe, seed {setup.seed}"
         reporter.say(f"{told}, {describe(where)}; every setting is in {run.folder}/config.toml")
         rows = trainer.fit()
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(
-            f"interrupted; every finished epoch is saved, go on with: {PROGRAM} --resume {run.folder}"
-        ) from None
+    except KeyboardInterrupt as interrupt:
+        raise KeyboardInterrupt(f"{interrupt or 'interrupted'}; go on with: {again}") from None
+    except (WriteError, OSError) as error:
+        told = str(error) if isinstance(error, WriteError) else f"{run.folder}: {error.strerror or error}"
+        raise WtalError(f"{told}; earlier checkpoints are intact; when there is room, go on with: {again}") from None
     console.print(table(rows, caption(trainer.data, rows)))
     console.print(f"run folder: {run.folder}", highlight=False, soft_wrap=True)
     return 0
@@ -97,8 +104,8 @@ def prepare(run: Run, device: Device, reporter: Reporter, stages: Sequence[Stage
     branches = build_branches(data, run.config, setup.clip_model, _path(setup.clip_weights))
     branches.to(device.name)
     trainer = Trainer(branches, data, run, device, reporter, stages)
-    if run.checkpoint.is_file():
-        trainer.resume(load_checkpoint(run.checkpoint))
+    if found := run.checkpoints.load(reporter.say):
+        trainer.resume(*found)
     else:
         fit_inputs(branches, data, run.config, device)
     return trainer

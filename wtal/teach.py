@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +18,7 @@ from wtal.distill import IGNORE, PseudoLabelQuality, pseudo_label_quality, pseud
 from wtal.infer import frame_logits, members
 from wtal.localize import scale_scores
 from wtal.schedule import Stage
+from wtal.targets import pack_targets, unpack_targets
 
 FIRES = 0.5
 """A teacher fires on a snippet whose score, scaled to [0, 1] per video and class, is above this."""
@@ -32,13 +33,30 @@ class Lesson:
 
     Attributes:
         targets: int8 ``[T, C]`` each, 1 foreground, 0 background, -1 ignored.
-        weights: float32 ``[T, C]`` each; None where all weigh alike.
+        weights: float32 ``[T, C]`` each, 0 for classes that the video does not have; None where all weigh alike.
         quality: of the targets, where there is ground truth to tell; for the log and the table alone.
     """
 
     targets: list[Tensor]
     weights: list[Tensor] | None
     quality: PseudoLabelQuality
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a checkpoint stores, beside the quality."""
+        parts = (
+            {"targets": self.targets} if self.weights is None else {"targets": self.targets, "weights": self.weights}
+        )
+        return {f"{part}.{key}": value for part, frames in parts.items() for key, value in pack_targets(frames).items()}
+
+    @classmethod
+    def of_tensors(cls, packed: Mapping[str, Tensor], quality: Mapping[str, int]) -> Lesson:
+        """What :meth:`tensors` was made of; ``quality`` as its fields."""
+
+        def part(name: str) -> list[Tensor]:
+            return unpack_targets({k.removeprefix(f"{name}."): v for k, v in packed.items() if k.startswith(name)})
+
+        weights = part("weights") if "weights.values" in packed else None
+        return cls(part("targets"), weights, PseudoLabelQuality(**quality))
 
     def crops(self, batch: Batch, width: int) -> tuple[Tensor, Tensor | None]:
         """Targets and weights of the batch's crops, ``[B, width, C]``; ignored beyond each crop."""
@@ -78,7 +96,7 @@ def teach(
         if stage.labels == "shuffled":
             target = target[:, torch.randperm(len(score), generator=random)]
         targets.append(target[0])
-        weights.append((2 * scale_scores(score[None], length)[0] - 1).abs())
+        weights.append((2 * scale_scores(score[None], length)[0] - 1).abs() * label)
         if video.instances is not None:  # for the log; the student never sees it
             quality += pseudo_label_quality(target, snippet_truth(data, video, len(score))[None], length, label)
     return Lesson(targets, weights if config.confidence else None, quality)

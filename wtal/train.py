@@ -8,13 +8,14 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from wtal.branches import Branches
-from wtal.checkpoint import Checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
+from wtal.checkpoint import Checkpoint, optimizer_tensors, restore_optimizer
 from wtal.config import RunConfig
 from wtal.data.batches import Batch, TrainingBatches
 from wtal.data.predictions import write_predictions
@@ -22,6 +23,7 @@ from wtal.data.video import VideoSet
 from wtal.device import Device
 from wtal.distill import step_loss
 from wtal.errors import WtalError
+from wtal.interrupt import Interruptible
 from wtal.measure import Row, measure
 from wtal.progress import Reporter, Work
 from wtal.recipe import from_table
@@ -55,8 +57,14 @@ class Trainer:
         self.reporter = reporter
         self.stages = tuple(schedule(run.config.schedule) if stages is None else stages)
         self.stage, self.epoch = 0, 0  # the next to train
+        self.losses: dict[str, float] = {}  # of the epoch so far
+        self.batch = 0  # batches of the epoch that are done
+        self.lesson: Lesson | None = None  # the stage's pseudo-labels
+        self.skipped = 0  # batches left out because their loss was not finite
         self.rows: list[Row] = []
+        self.saved = 0  # checkpoints written
         self._optimizer_tensors: dict[str, Tensor] = {}
+        self._random: dict[str, Tensor] = {}
 
     def fit(self) -> list[Row]:
         """Carry out the schedule from where it stands; returns the rows of the table."""
@@ -66,7 +74,9 @@ class Trainer:
             while self.stage < len(self.stages):
                 stage = self.stages[self.stage]
                 self.config = from_table(stage.settings, self.run.config, f"stage {stage.name}")
-                lesson = self.train_stage(stage) if stage.epochs else None
+                if stage.epochs:
+                    self.train_stage(stage)
+                lesson, self.lesson = self.lesson, None
                 self.stage, self.epoch, self._optimizer_tensors = self.stage + 1, 0, {}
                 self.measure(stage, lesson)
         return self.rows
@@ -76,15 +86,17 @@ class Trainer:
         """What the stage's order, crops and dropout are drawn by: its name, so that no other stage can change them."""
         return int.from_bytes(hashlib.sha256(self.stages[self.stage].name.encode()).digest()[:4], "big")
 
-    def train_stage(self, stage: Stage) -> Lesson | None:
-        """All epochs of one stage, a checkpoint after each; returns what its teacher said."""
+    def train_stage(self, stage: Stage) -> None:
+        """All epochs of one stage; a checkpoint after each."""
         if stage.start and stage.student not in self.branches:
             self.branches.copy(stage.start, stage.student)
         if self.config.optimizer.ema and EMA not in self.branches:
             self.branches.copy(stage.student, EMA)
-        lesson = self.teach(stage) if stage.teacher or stage.labels == "truth" else None
         optimizer = self.new_optimizer(self.branches[stage.student])
         restore_optimizer(optimizer, self._optimizer_tensors)
+        if self.lesson is None and (stage.teacher or stage.labels == "truth"):
+            self.lesson = self.teach(stage)
+            self.save(optimizer)
         batches = TrainingBatches(
             self.data,
             self.videos,
@@ -96,12 +108,14 @@ class Trainer:
         with self.reporter.work(f"{stage.name}: {stage.student}", stage.epochs * batches.videos, "videos") as work:
             work.advance(self.epoch * batches.videos)
             while self.epoch < stage.epochs:
-                self.train_epoch(stage, optimizer, batches, lesson, work)
-                self.save(optimizer)
+                with Interruptible() as interrupt:
+                    self.train_epoch(stage, optimizer, batches, interrupt, work)
+                    path = self.save(optimizer)
+                if interrupt.requested:
+                    raise KeyboardInterrupt(f"interrupted; saved all that was trained in {path}")
         if EMA in self.branches:
             self.branches[stage.student].load_state_dict(self.branches[EMA].state_dict())
             del self.branches[EMA]
-        return lesson
 
     def teach(self, stage: Stage) -> Lesson:
         """The lesson of a stage, its quality in the log."""
@@ -118,42 +132,41 @@ class Trainer:
         stage: Stage,
         optimizer: torch.optim.Optimizer,
         batches: TrainingBatches,
-        lesson: Lesson | None,
+        interrupt: Interruptible,
         work: Work,
     ) -> None:
-        """One epoch: one pass over the training videos, or as many batches as are asked for."""
-        # Order, crops and dropout follow from (seed, stage, epoch) alone: nothing random needs saving.
+        """One epoch, or what is left of it; returns early when an interrupt is requested."""
+        # Order, crops and dropout follow from (seed, stage, epoch); only within an epoch is there more to go on from.
         torch.manual_seed(self.seed + 1_000_003 * (self.number + 1) + 10_007 * self.epoch)
+        self.restore_random()
         self.branches[stage.student].train()
-        losses: dict[str, float] = {}
-        for batch in batches.epoch(1_000 * self.number + self.epoch):
-            terms = self.step(stage, optimizer, batch, lesson)
+        for batch in batches.epoch(1_000 * self.number + self.epoch, self.batch):
+            terms = self.step(stage, optimizer, batch)
+            self.batch += 1
             for name, value in terms.items():
-                losses[name] = losses.get(name, 0.0) + value * len(batch.lengths) / batches.videos
-            work.advance(len(batch.lengths), {"loss": terms["loss"]})
+                self.losses[name] = self.losses.get(name, 0.0) + value * len(batch.lengths) / batches.videos
+            work.advance(len(batch.lengths), {"loss": terms["loss"]} if terms else {})
+            if interrupt.requested and self.batch < len(batches):
+                return
         self.epoch += 1
-        self.log_epoch(stage, losses)
+        self.log_epoch(stage, self.losses)
+        self.batch, self.losses = 0, {}
 
-    def step(
-        self, stage: Stage, optimizer: torch.optim.Optimizer, batch: Batch, lesson: Lesson | None
-    ) -> dict[str, float]:
-        """One optimiser step; returns the loss and its terms, averaged over the batch's videos."""
+    def step(self, stage: Stage, optimizer: torch.optim.Optimizer, batch: Batch) -> dict[str, float]:
+        """One optimiser step; returns the loss and its terms, averaged over the batch's videos; nothing if skipped."""
         here = batch.to(self.device.name)
         with self.device.autocast():
             logits = self.branches.logits(stage.student, here)
         logits = logits.float()
         target = weights = None
-        if lesson is not None:
-            cropped = lesson.crops(batch, logits.shape[1])
+        if self.lesson is not None:
+            cropped = self.lesson.crops(batch, logits.shape[1])
             target, weights = (None if part is None else part.to(self.device.name) for part in cropped)
         terms = step_loss(logits, here.lengths, here.labels, self.config.loss, target, weights)
         loss = terms.pop("total").mean()
         if not torch.isfinite(loss):
-            videos = ", ".join(self.videos[index].id for index in batch.index.tolist()[:4])
-            raise WtalError(
-                f"the loss became {loss.item()} in {stage.name}, epoch {self.epoch + 1} (videos {videos}, ...); "
-                f"the last good state is {self.run.checkpoint}"
-            )
+            self.bad_batch(stage, batch, loss.item())
+            return {}
         optimizer.zero_grad()
         loss.backward()
         if self.config.optimizer.clip_norm > 0:
@@ -165,6 +178,18 @@ class Trainer:
                 for mean, value in pairs:
                     mean.lerp_(value, 1 - self.config.optimizer.ema)
         return {"loss": loss.item(), **{name: term.mean().item() for name, term in terms.items()}}
+
+    def bad_batch(self, stage: Stage, batch: Batch, loss: float) -> None:
+        """Count a batch whose loss is not finite; an error when there are more than the run may skip."""
+        self.skipped += 1
+        allowed = self.run.setup.skip_bad_batches
+        videos = ", ".join(self.videos[index].id for index in batch.index.tolist())
+        where = f"{stage.name}, epoch {self.epoch + 1}, step {self.batch + 1}"
+        told = f"the loss became {loss} in {where} (videos {videos})"
+        if self.skipped > allowed:
+            advice = f" after {allowed} skipped batches" if allowed else "; --skip-bad-batches N would leave it out"
+            raise WtalError(f"{told}{advice}; the last good checkpoint is {self.run.checkpoints.newest()}")
+        self.reporter.say(f"skipped batch {self.skipped} of at most {allowed}: {told}")
 
     def new_optimizer(self, student: torch.nn.Module) -> torch.optim.Optimizer:
         """A fresh optimiser over what the student learns."""
@@ -190,27 +215,53 @@ class Trainer:
         for name, value in losses.items():
             self.curves.add_scalar(f"{stage.name}/{name}", value, self.epoch)
 
-    def save(self, optimizer: torch.optim.Optimizer | None) -> None:
-        """Write the checkpoint that :meth:`resume` goes on from."""
+    def save(self, optimizer: torch.optim.Optimizer | None) -> Path:
+        """Write the checkpoint that :meth:`resume` goes on from, and return where it is."""
         tensors = self.branches.tensors()
         if optimizer is not None:
             tensors |= {f"optimizer.{name}": tensor for name, tensor in optimizer_tensors(optimizer).items()}
+        if self.lesson is not None:
+            tensors |= {f"lesson.{name}": tensor for name, tensor in self.lesson.tensors().items()}
+        if self.batch:
+            tensors |= {f"random.{name}": tensor for name, tensor in self.random_state().items()}
         facts: dict[str, Any] = {
             **self.branches.facts,
             "stage": self.stage,
             "epoch": self.epoch,
+            "batch": self.batch,
+            "losses": self.losses,
+            "skipped": self.skipped,
+            "quality": None if self.lesson is None else vars(self.lesson.quality),
             "rows": self.rows,
         }
-        save_checkpoint(self.run.checkpoint, tensors, facts)
+        path = self.run.checkpoints.save(tensors, facts, self.saved + 1)
+        self.saved += 1
+        return path
 
-    def resume(self, checkpoint: Checkpoint) -> None:
-        """Put everything back as the checkpoint has it."""
+    def random_state(self) -> dict[str, Tensor]:
+        """The state of the generators that dropout draws from."""
+        state = {"cpu": torch.get_rng_state()}
+        if self.device.name.type == "cuda":
+            state["cuda"] = torch.cuda.get_rng_state(self.device.name)
+        return state
+
+    def restore_random(self) -> None:
+        """Go on with the generators where :meth:`resume` found them, once."""
+        if "cpu" in self._random:
+            torch.set_rng_state(self._random["cpu"])
+        if "cuda" in self._random and self.device.name.type == "cuda":
+            torch.cuda.set_rng_state(self._random["cuda"], self.device.name)
+        self._random = {}
+
+    def resume(self, checkpoint: Checkpoint, number: int) -> None:
+        """Put everything back as checkpoint ``number`` has it."""
         facts = checkpoint.facts
         if facts["classes"] != list(self.data.classes):
-            raise WtalError(f"{self.run.checkpoint}: was trained on other classes than the data set has now")
+            raise WtalError(f"{checkpoint.path}: was trained on other classes than the data set has now")
         self.stage, self.epoch, self.rows = facts["stage"], facts["epoch"], facts["rows"]
+        self.batch, self.losses, self.skipped, self.saved = facts["batch"], facts["losses"], facts["skipped"], number
         if [row["name"] for row in self.rows] != [stage.row for stage in self.stages[: self.stage]]:
-            raise WtalError(f"{self.run.checkpoint}: was trained on another schedule; start a new run")
+            raise WtalError(f"{checkpoint.path}: was trained on another schedule; start a new run")
         for stage in self.stages[: self.stage + 1]:
             if stage.start and checkpoint.part(stage.student):
                 self.branches.copy(stage.start, stage.student)
@@ -219,6 +270,14 @@ class Trainer:
         for name, branch in self.branches.items():
             branch.load_state_dict({**branch.state_dict(), **checkpoint.part(name)})
         self._optimizer_tensors = checkpoint.part("optimizer")
+        self._random = checkpoint.part("random")
+        if packed := checkpoint.part("lesson"):
+            self.lesson = Lesson.of_tensors(packed, facts["quality"])
+            if len(self.lesson.targets) != len(self.videos):
+                raise WtalError(
+                    f"{checkpoint.path}: has pseudo-labels of {len(self.lesson.targets)} videos, the data set has "
+                    f"{len(self.videos)} for training now"
+                )
 
 
 def slug(title: str) -> str:

@@ -62,7 +62,7 @@ def test_every_comparison_is_of_rows_that_are_made() -> None:
 
 @pytest.mark.parametrize("group", GROUPS)
 def test_what_a_stage_needs_is_trained_before(group: str) -> None:
-    there = {"random", "cbp", "vlp"}
+    there = {"random scores", "cbp", "vlp"}
     core = group_stages("core", ScheduleConfig())
     for stage in core if group == "core" else (*core, *group_stages(group, ScheduleConfig())):
         needs = {*(stage.teacher or "").split("+"), stage.start, *([] if stage.epochs else stage.student.split("+"))}
@@ -91,12 +91,13 @@ def test_an_ablation_goes_on_where_it_was_cut_off(world: World, tmp_path, monkey
     whole = run_group(tmp_path / "whole", world, "core")
     real, count = Trainer.save, 0
 
-    def save(self: Trainer, optimizer: torch.optim.Optimizer | None) -> None:
+    def save(self: Trainer, optimizer: torch.optim.Optimizer | None) -> Path:
         nonlocal count
-        real(self, optimizer)
+        path = real(self, optimizer)
         count += 1
         if count == saves:
             raise KilledError
+        return path
 
     monkeypatch.setattr(Trainer, "save", save)
     with pytest.raises(KilledError):

@@ -15,7 +15,7 @@ from wtal.schedule import Stage
 GROUPS = ("core", "comparisons", "rounds", "candidates")
 """Parts of the table. Each but the first goes on from what ``core`` trained."""
 
-RANDOM = "random"
+RANDOM = "random scores"
 """The branch of random scores."""
 
 SINGLE_THRESHOLD = {"localize": {"theta_loc": [0.5]}}

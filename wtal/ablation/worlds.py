@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from wtal.ablation.variants import RANDOM, group_stages
 from wtal.about import versions
 from wtal.device import choose_device
+from wtal.errors import WtalError
 from wtal.job import prepare
 from wtal.measure import Row
 from wtal.progress import Reporter
@@ -89,8 +90,12 @@ def run_group(root: Path, world: World, group: str, only: tuple[str, ...] | None
         setup = Setup(shapes=world.benchmark, world=world.number, seed=world.seed, recipe=world.recipe)
         shutil.rmtree(folder, ignore_errors=True)
         run = Run.create(folder, setup, recipe.config, recipe.source, {**versions(), "commit": commit()})
-    if before and not run.checkpoint.is_file():
-        shutil.copyfile(world.folder(root) / "core" / "checkpoints" / "last.safetensors", run.checkpoint)
+    run.hold()
+    if before and run.checkpoints.newest() is None:
+        found = Run.open(world.folder(root) / "core").checkpoints.newest()
+        if found is None:
+            raise WtalError(f"{world.folder(root)}: nothing trained by group core to go on from")
+        shutil.copyfile(found, run.checkpoints.folder / found.name)
     trainer = prepare(run, choose_device("cpu", "float32"), Reporter(Console(), True, run.log), (*before, *own))
     trainer.branches[RANDOM] = RandomScores(len(trainer.data.classes), world.seed)
     return trainer.fit()[len(before) :]

@@ -60,6 +60,10 @@ class Options(RunConfig):
     """CLIP's weights: state dict or safetensors; else open_clip downloads OpenAI's."""
     allow_missing: bool = False
     """Train without the videos whose features are missing, and say how many."""
+    keep_checkpoints: int = 3
+    """How many checkpoints to keep; a damaged newest one is passed over for the one before."""
+    skip_bad_batches: int = 0
+    """Leave out up to this many batches whose loss is not finite, instead of stopping at the first."""
     threads: int | None = None
     """CPU threads; else torch's choice."""
     quiet: bool = False

@@ -84,8 +84,10 @@ class TrainingBatches:
         """Videos an epoch, one that comes twice counted twice."""
         return self._batch.steps_per_epoch * self._batch.size or len(self._lengths)
 
-    def epoch(self, number: int) -> Iterator[Batch]:
-        """The batches of one epoch; every video is in one of them, or as evenly as the number of steps allows.
+    def epoch(self, number: int, first: int = 0) -> Iterator[Batch]:
+        """The batches of one epoch from batch ``first`` on.
+
+        Every video is in one of them, or in as many as any other (give or take one) where steps are asked for.
 
         Raises:
             WtalError: a video's features are missing or malformed.
@@ -96,7 +98,7 @@ class TrainingBatches:
             crops += [self._crop(int(index), number, again) for index in random.permutation(len(self._lengths))]
         crops = crops[: self.videos]
         size = self._batch.size
-        return _ahead(self._reader.batch(crops[first : first + size]) for first in range(0, len(crops), size))
+        return _ahead(self._reader.batch(crops[at : at + size]) for at in range(first * size, len(crops), size))
 
     def _crop(self, index: int, number: int, again: int) -> _Crop:
         total = int(self._lengths[index])
