@@ -91,14 +91,17 @@ def run_group(root: Path, world: World, group: str, only: tuple[str, ...] | None
         shutil.rmtree(folder, ignore_errors=True)
         run = Run.create(folder, setup, recipe.config, recipe.source, {**versions(), "commit": commit()})
     run.hold()
-    if before and run.checkpoints.newest() is None:
-        found = Run.open(world.folder(root) / "core").checkpoints.newest()
-        if found is None:
-            raise WtalError(f"{world.folder(root)}: nothing trained by group core to go on from")
-        shutil.copyfile(found, run.checkpoints.folder / found.name)
-    trainer = prepare(run, choose_device("cpu", "float32"), Reporter(Console(), True, run.log), (*before, *own))
-    trainer.branches[RANDOM] = RandomScores(len(trainer.data.classes), world.seed)
-    return trainer.fit()[len(before) :]
+    try:
+        if before and run.checkpoints.newest() is None:
+            found = Run.open(world.folder(root) / "core").checkpoints.newest()
+            if found is None:
+                raise WtalError(f"{world.folder(root)}: nothing trained by group core to go on from")
+            shutil.copyfile(found, run.checkpoints.folder / found.name)
+        trainer = prepare(run, choose_device("cpu", "float32"), Reporter(Console(), True, run.log), (*before, *own))
+        trainer.branches[RANDOM] = RandomScores(len(trainer.data.classes), world.seed)
+        return trainer.fit()[len(before) :]
+    finally:
+        run.release()
 
 
 def recorded(root: Path, world: World, group: str) -> tuple[list[Row], dict[str, Any]] | None:
