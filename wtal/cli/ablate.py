@@ -48,6 +48,8 @@ class Options:
     """Results (.json): run their first world again and compare; exits with 1 where a row disagrees."""
     quick: bool = False
     """With --check: only warm-up, its control, one B and one F step."""
+    version: bool = False
+    """Print versions and build facts, run each op once on each device, and exit."""
 
 
 def main() -> int:
@@ -57,6 +59,10 @@ def main() -> int:
 
 def command(arguments: Sequence[str]) -> int:
     """Run the ablation, or check one."""
+    if "--version" in arguments:
+        from wtal.about import print_version
+
+        return print_version()
     options = parse(Options, PROGRAM, arguments)
     if options.check is not None:
         from wtal.ablation.check import check
