@@ -20,8 +20,9 @@ from wtal.job import prepare
 from wtal.measure import table, video_level_map
 from wtal.progress import Reporter
 from wtal.recipe import load_recipe
-from wtal.run import Run, Setup
+from wtal.run import Run
 from wtal.schedule import schedule
+from wtal.setup import Setup
 from wtal.train import Trainer
 
 CPU = Device(torch.device("cpu"))

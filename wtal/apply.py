@@ -9,6 +9,7 @@ from wtal.branches import Branches, restore_branches
 from wtal.checkpoint import Checkpoint, load_checkpoint
 from wtal.config import RunConfig
 from wtal.data.features import feature_width
+from wtal.data.layout import check_id
 from wtal.data.open import open_data
 from wtal.data.predictions import Detection
 from wtal.data.timebase import Timebase
@@ -64,6 +65,8 @@ def detect_in_folder(
         raise WtalError(f"{features}: expected a folder of <video>.npy, or one such file")
     if "vlp" in members(branch) and clip is None:
         raise WtalError(f"--branch {branch} reads CLIP features: give their folder with --clip")
+    for file in files:
+        check_id(file.stem, file.parent)
     classes = tuple(checkpoint.facts["classes"])
     videos = tuple(
         Video(file.stem, "test", (), timebase, (file,), clip / file.name if clip is not None else None)

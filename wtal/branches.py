@@ -133,7 +133,7 @@ def restore_branches(checkpoint: Checkpoint) -> tuple[Branches, RunConfig]:
             raise WtalError(f"{text.num_classes} text features for classes {facts['classes']!r}")
     # Whatever is wrong or missing surfaces where it is used: KeyError, a size that torch refuses, ...
     except Exception as error:
-        reason = " ".join(str(error).split())[:160]
+        reason = " ".join(str(error).split())[:160].encode("utf-8", "backslashreplace").decode()
         raise WtalError(f"{checkpoint.path}: not a whole model ({type(error).__name__}: {reason})") from error
     return Branches({"cbp": cbp.eval(), "vlp": vlp.eval()}, facts), config
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from wtal.limits import check_settings
+
 
 @dataclass(frozen=True)
 class ScheduleConfig:
@@ -178,7 +180,11 @@ class EvaluateConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Everything that a recipe sets."""
+    """Everything that a recipe sets.
+
+    Raises:
+        WtalError: a number is out of range (:mod:`wtal.limits`).
+    """
 
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -189,3 +195,6 @@ class RunConfig:
     distill: DistillConfig = field(default_factory=DistillConfig)
     localize: LocalizeConfig = field(default_factory=LocalizeConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+
+    def __post_init__(self) -> None:
+        check_settings(self)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
+from rich.markup import escape
 
 from wtal.about import versions
 from wtal.branches import Branches, build_branches
@@ -20,8 +23,9 @@ from wtal.files import WriteError
 from wtal.measure import table
 from wtal.progress import Reporter
 from wtal.recipe import Sources
-from wtal.run import Run, Setup, default_folder
+from wtal.run import Run, default_folder
 from wtal.schedule import Stage
+from wtal.setup import CHANGEABLE, Setup
 from wtal.train import Trainer
 
 PROGRAM = "wtal-train"
@@ -34,54 +38,76 @@ def start(
     *,
     out: Path | None = None,
     resume: Path | None = None,
-    device: str = "auto",
-    precision: str = "auto",
-    threads: int | None = None,
     quiet: bool = False,
 ) -> int:
     """Train and print the table; returns the exit code.
 
     Args:
-        setup: what to train on, and seeds.
+        setup: what to train on, seeds, and where to compute.
         config: the settings.
         source: where each of them comes from, for the run's record.
         out: a new run folder, None for ``runs/<data set>-<date>-<time>``.
-        resume: folder of a run to go on with; its own setup and settings hold then.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        precision: ``auto``, ``float32`` or ``bf16``.
-        threads: CPU threads, None for torch's choice.
+        resume: folder of a run to go on with; its own setup and settings hold then, but for what ``setup`` changes of
+            :data:`wtal.setup.CHANGEABLE`.
         quiet: print the table only.
     """
-    if threads is not None:
-        if threads < 1:
-            raise WtalError(f"--threads {threads}: expected at least 1")
-        torch.set_num_threads(threads)
-    if setup.keep_checkpoints < 1:
-        raise WtalError(f"--keep-checkpoints {setup.keep_checkpoints}: expected at least 1")
-    if setup.skip_bad_batches < 0:
-        raise WtalError(f"--skip-bad-batches {setup.skip_bad_batches}: expected 0 or more")
-    where = choose_device(device, precision)
-    if resume is not None:
-        run = Run.open(resume)
-    else:
+    run = Run.open(resume) if resume is not None else None
+    setup = resumed_setup(run.setup, setup) if run is not None else setup
+    if setup.threads is not None:
+        torch.set_num_threads(setup.threads)
+    where = choose_device(setup.device, setup.precision)
+    changed = ""
+    if run is None:
+        setup = replace(setup, **facts_of(where))
         run = Run.create(out or default_folder(setup.dataset), setup, config, source, versions())
+    else:
+        before = {name: getattr(run.setup, name) for name in facts_of(where)}
+        if before != facts_of(where):
+            changed = f" instead of {', '.join(f'{k} {v}' for k, v in before.items())}: from here on, other bits"
+        run = Run(run.folder, setup, run.config)
     console = Console()
     reporter = Reporter(console, quiet, run.log)
     again = f"{PROGRAM} --resume {run.folder}"
     try:
         run.hold()
-        trainer = prepare(run, where, reporter)
+        trainer = begin(run, where, reporter)
         told = "resumed" if resume is not None else f"{setup.recipe} recipe, seed {setup.seed}"
-        reporter.say(f"{told}, {describe(where)}; every setting is in {run.folder}/config.toml")
+        reporter.say(f"{told}, {describe(where)}{changed}; every setting is in {run.folder}/config.toml")
         rows = trainer.fit()
     except KeyboardInterrupt as interrupt:
-        raise KeyboardInterrupt(f"{interrupt or 'interrupted'}; go on with: {again}") from None
+        raise KeyboardInterrupt(f"{str(interrupt) or 'interrupted'}; go on with: {again}") from None
     except (WriteError, OSError) as error:
         told = str(error) if isinstance(error, WriteError) else f"{run.folder}: {error.strerror or error}"
         raise WtalError(f"{told}; earlier checkpoints are intact; when there is room, go on with: {again}") from None
-    console.print(table(rows, caption(trainer.data, rows)))
-    console.print(f"run folder: {run.folder}", highlight=False, soft_wrap=True)
+    console.print(table(rows, escape(caption(trainer.data, rows))))
+    console.print(f"run folder: {run.folder}", markup=False, highlight=False, soft_wrap=True)
     return 0
+
+
+def resumed_setup(before: Setup, asked: Setup) -> Setup:
+    """The setup that a run goes on with: its own, but for what may change and was asked for."""
+    default = Setup()
+    said = {name: getattr(asked, name) for name in CHANGEABLE if getattr(asked, name) != getattr(default, name)}
+    return replace(before, **said)
+
+
+def facts_of(device: Device) -> dict[str, Any]:
+    """What a run's bits depend on beside its settings, as :class:`wtal.setup.Setup` has it."""
+    return {
+        "device": str(device.name),
+        "precision": "bf16" if device.bf16 else "float32",
+        "threads": torch.get_num_threads(),
+    }
+
+
+def begin(run: Run, device: Device, reporter: Reporter) -> Trainer:
+    """:func:`prepare`; a run that fails at this, with nothing trained yet, leaves no folder behind."""
+    try:
+        return prepare(run, device, reporter)
+    except WtalError:
+        if run.checkpoints.newest() is None:
+            run.discard()
+        raise
 
 
 def prepare(run: Run, device: Device, reporter: Reporter, stages: Sequence[Stage] | None = None) -> Trainer:

@@ -16,57 +16,23 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from wtal.checkpoints import Checkpoints
 from wtal.config import RunConfig
-from wtal.data.fields import load_json, shown
-from wtal.data.synthetic.layouts import Layout
+from wtal.data.fields import load_json, parse_toml, shown
 from wtal.errors import WtalError
 from wtal.files import WriteError, remove_temporaries, write_atomically
 from wtal.recipe import Sources, from_table, to_toml
+from wtal.setup import Setup
 
 CONFIG = "config.toml"
-
-
-@dataclass(frozen=True)
-class Setup:
-    """What a run is about: the command line's part of the configuration, kept for ``--resume``.
-
-    Attributes:
-        dataset: name of a data set, or path of a ``dataset.toml``.
-        root: where its files lie; None looks in the usual places.
-        features: ``"disk"`` reads features, ``"synthetic"`` generates them for real annotations.
-        layout: layout in which generated data are written.
-        shapes: ``small`` or ``true``, for the embedded benchmark.
-        world: seed of generated data.
-        seed: seed of initial weights, order, crops and dropout.
-        recipe: name of the recipe that the settings started from.
-        clip_model: open_clip architecture.
-        clip_weights: file with CLIP's weights; None lets open_clip fetch OpenAI's.
-        allow_missing: train without videos whose features are not there.
-        keep_checkpoints: how many checkpoints to keep.
-        skip_bad_batches: how many batches whose loss is not finite to leave out before giving up.
-    """
-
-    dataset: str = "synthetic"
-    root: str | None = None
-    features: str = "disk"
-    layout: Layout = "basnet"
-    shapes: str = "small"
-    world: int = 0
-    seed: int = 0
-    recipe: str = "synthetic"
-    clip_model: str = "ViT-B-16-quickgelu"
-    clip_weights: str | None = None
-    allow_missing: bool = False
-    keep_checkpoints: int = 3
-    skip_bad_batches: int = 0
 
 
 class Run:
@@ -81,7 +47,7 @@ class Run:
         self.log.setLevel(logging.INFO)
         self.log.propagate = False
         if not self.log.handlers:
-            handler = _LogFile(folder / "log.txt", encoding="utf-8", delay=True)
+            handler = _LogFile(folder / "log.txt", encoding="utf-8", errors="backslashreplace", delay=True)
             handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
             self.log.addHandler(handler)
 
@@ -111,16 +77,22 @@ class Run:
         Raises:
             WtalError: not a run folder, or a damaged configuration.
         """
-        import tomllib
-
         path = folder / CONFIG
         if not path.is_file():
             raise WtalError(f"{folder}: not a run folder of wtal-train: it has no {CONFIG}")
         try:
-            table = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise WtalError(f"{path}: not valid TOML: {error}") from error
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise WtalError(f"{path}: cannot be read: {error}") from None
+        table = parse_toml(text, path)
         return cls(folder, _setup(table.pop("run", {}), path), from_table(table, RunConfig(), str(path)))
+
+    def discard(self) -> None:
+        """Remove the folder of a run that could not even start, so that the next attempt may have its name."""
+        for handler in self.log.handlers[:]:
+            handler.close()
+            self.log.removeHandler(handler)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def hold(self) -> None:
         """Keep other processes from training this run until this one ends, however it ends.

@@ -24,7 +24,8 @@ from wtal.errors import WtalError
 from wtal.job import prepare
 from wtal.progress import Reporter
 from wtal.recipe import load_recipe
-from wtal.run import Run, Setup
+from wtal.run import Run
+from wtal.setup import Setup
 from wtal.train import Trainer
 
 RECIPE = """extends = "synthetic"

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +88,10 @@ def test_a_misspelt_option_gets_a_proposal() -> None:
         (["--resume", "nowhere"], "nowhere: not a run folder"),
         (["--features", "guess"], "--features"),
         (["--cbp.heads", "7"], "7 attention heads"),
+        (["--batch.size", "0"], "batch.size is 0, expected a number from 1 on"),
+        (["--localize.theta-loc"], "localize.theta_loc is empty"),
+        (["--seed", "-1"], "--seed -1: expected a whole number from 0 on"),
+        (["--threads", "0"], "--threads 0"),
     ],
 )
 def test_wrong_training_options(tmp_path, arguments: list[str], told: str, trained) -> None:
@@ -94,7 +99,10 @@ def test_wrong_training_options(tmp_path, arguments: list[str], told: str, train
 
 
 def test_no_data_says_where_it_looked(tmp_path) -> None:
-    told = the_error(wtal("train", "--dataset", "thumos14", cwd=tmp_path, WTAL_DATA=str(tmp_path)))
+    done = wtal("train", "--dataset", "thumos14", cwd=tmp_path, WTAL_DATA=str(tmp_path))
+    told = done.stderr
+    assert done.returncode == 2
+    assert not (tmp_path / "runs").exists() or not any((tmp_path / "runs").iterdir())
     for word in (str(tmp_path / "thumos14"), "--root", "--features synthetic", "gt.json"):
         assert word in told
 
@@ -122,6 +130,28 @@ def test_resuming_a_finished_run_prints_its_table_again(trained) -> None:
     done = wtal("train", "--resume", run, **environment)
     assert done.returncode == 0, done.stderr
     assert "ensemble" in done.stdout
+
+
+@pytest.mark.parametrize("option", [["--seed", "5"], ["--schedule.rounds", "2"], ["--dataset", "thumos14"]])
+def test_resuming_refuses_what_it_would_not_heed(trained, option: list[str]) -> None:
+    run, environment = trained
+    assert f"{option[0]} does not go with --resume" in the_error(wtal("train", "--resume", run, *option, **environment))
+
+
+def test_a_run_remembers_where_it_was_computed(trained) -> None:
+    run, environment = trained
+    said = tomllib.loads((run / "config.toml").read_text())["run"]
+    assert said["device"] in ("cpu", "cuda")
+    assert said["precision"] in ("float32", "bf16")
+    done = wtal("train", "--resume", run, "--threads", said["threads"] + 1, **environment)
+    assert f"threads {said['threads']}: from here on, other bits" in " ".join(done.stdout.split())
+
+
+def test_a_run_that_could_not_start_frees_its_name(trained, tmp_path) -> None:
+    _, environment = trained
+    out = tmp_path / "run"
+    the_error(wtal("train", "--cbp.heads", 7, "--out", out, **environment))
+    assert not out.exists()
 
 
 def test_predictions_of_files_evaluate(trained, tmp_path) -> None:

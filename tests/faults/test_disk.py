@@ -15,7 +15,8 @@ import pytest
 from wtal.checkpoint import load_checkpoint
 from wtal.errors import WtalError
 from wtal.files import WriteError, write_atomically
-from wtal.run import Run, Setup
+from wtal.run import Run
+from wtal.setup import Setup
 
 
 @pytest.fixture

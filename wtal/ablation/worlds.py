@@ -21,8 +21,9 @@ from wtal.job import prepare
 from wtal.measure import Row
 from wtal.progress import Reporter
 from wtal.recipe import load_recipe
-from wtal.run import Run, Setup
+from wtal.run import Run
 from wtal.schedule import Stage
+from wtal.setup import Setup
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,15 @@ def run_group(root: Path, world: World, group: str, only: tuple[str, ...] | None
     if (folder / "config.toml").is_file():
         run = Run.open(folder)
     else:
-        setup = Setup(shapes=world.benchmark, world=world.number, seed=world.seed, recipe=world.recipe)
+        setup = Setup(
+            shapes=world.benchmark,
+            world=world.number,
+            seed=world.seed,
+            recipe=world.recipe,
+            device="cpu",
+            precision="float32",
+            threads=1,
+        )
         shutil.rmtree(folder, ignore_errors=True)
         run = Run.create(folder, setup, recipe.config, recipe.source, {**versions(), "commit": commit()})
     run.hold()

@@ -83,7 +83,8 @@ def command(arguments: Sequence[str]) -> int:
     write_predictions(options.out, found)
     if not options.quiet:
         count = sum(map(len, found.values()))
-        Console().print(f"{options.out}: {count} detections in {len(found)} videos", highlight=False, soft_wrap=True)
+        told = f"{options.out}: {count} detections in {len(found)} videos"
+        Console().print(told, markup=False, highlight=False, soft_wrap=True)
     return 0
 
 

@@ -13,7 +13,7 @@ from wtal.cli.parsing import parse, run
 from wtal.config import RunConfig
 from wtal.errors import WtalError
 from wtal.recipe import Recipe, load_recipe, shipped, with_overrides
-from wtal.run import Setup
+from wtal.setup import CHANGEABLE, Precision, Setup
 
 PROGRAM = "wtal-train"
 
@@ -49,10 +49,10 @@ class Options(RunConfig):
     out: Path | None = None
     """Run folder; else runs/<dataset>-<date>-<time>."""
     resume: Path | None = None
-    """Go on with the run in this folder; its own settings hold."""
+    """Go on with the run in this folder; its own settings hold, device and threads too unless given."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
-    precision: Literal["auto", "float32", "bf16"] = "auto"
+    precision: Precision = "auto"
     """auto is bf16 autocast on CUDA and float32 on the CPU."""
     clip_model: str = "ViT-B-16-quickgelu"
     """open_clip architecture of the text encoder."""
@@ -88,18 +88,18 @@ def command(arguments: Sequence[str]) -> int:
     recipe = load_recipe(first.recipe or default_recipe(first.dataset))
     options = parse(Options, PROGRAM, arguments, default=_with_settings(Options(), recipe))
     config = _settings(options)
+    setup = _setup(options, recipe.name)
+    if options.resume is not None:
+        _check_resume(options, _with_settings(Options(), recipe))
 
     from wtal.job import start  # torch loads here, after every mistake in the options has been told
 
     return start(
-        _setup(options, recipe.name),
+        setup,
         config,
         with_overrides(recipe.source, recipe.config, config),
         out=options.out,
         resume=options.resume,
-        device=options.device,
-        precision=options.precision,
-        threads=options.threads,
         quiet=options.quiet,
     )
 
@@ -125,6 +125,19 @@ def _setup(options: Options, recipe: str) -> Setup:
     if options.dataset.endswith(".toml"):
         paths["dataset"] = str(Path(options.dataset).resolve())
     return Setup(**{**given, **paths}, recipe=recipe)
+
+
+def _check_resume(options: Options, default: Options) -> None:
+    """Refuse what a run that goes on would not heed; ``default`` has the recipe's settings."""
+    for field in dataclasses.fields(Options):
+        value, usual = getattr(options, field.name), getattr(default, field.name)
+        if field.name in ("resume", "quiet", *CHANGEABLE) or value == usual:
+            continue
+        name = field.name.replace("_", "-")
+        if dataclasses.is_dataclass(value):
+            parts = (part.name for part in dataclasses.fields(value))
+            name += "." + next(p for p in parts if getattr(value, p) != getattr(usual, p)).replace("_", "-")
+        raise WtalError(f"--{name} does not go with --resume: the settings of {options.resume} hold")
 
 
 def _with_settings(options: Options, recipe: Recipe) -> Options:

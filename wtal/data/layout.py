@@ -14,6 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
+from wtal.data import fields
 from wtal.data.annotations import AnnotatedVideo, Annotations, split_names
 from wtal.data.npy import load_npy
 from wtal.data.timebase import Timebase
@@ -22,6 +23,8 @@ from wtal.errors import WtalError
 
 Progress = Callable[[int, int], None]
 """Called with (videos done, videos in all)."""
+
+_LONGEST_ID = 240  # bytes; file systems allow 255 with the extension
 
 GRID = Timebase(fps=25, stride=16, window=16)
 """What W-TALC's and BaSNet's features were computed on, whatever rate the video has."""
@@ -109,9 +112,15 @@ def file_names(video_id: str, dataset: Dataset | None = None) -> tuple[str, ...]
 
 
 def check_id(video_id: str, source: Path) -> None:
-    """Refuse a video id that would name a file elsewhere."""
-    if not video_id or "/" in video_id or "\\" in video_id or ".." in video_id or "\0" in video_id:
+    """Refuse a video id that would name a file elsewhere, or one that no file can have."""
+    try:
+        fields.name(video_id, "id")
+    except ValueError as error:
+        raise WtalError(f"{source}: video {video_id!r}: {error}") from None
+    if "/" in video_id or "\\" in video_id or ".." in video_id:
         raise WtalError(f"{source}: video {video_id!r}: an id is part of file names, expected no '/' or '..' in it")
+    if len(video_id.encode()) > _LONGEST_ID:
+        raise WtalError(f"{source}: video {video_id[:40]!r}...: {len(video_id)} characters, expected a file name")
 
 
 def in_splits(annotations: Annotations) -> Iterator[tuple[AnnotatedVideo, str]]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import csv
 import difflib
 import hashlib
+import io
 import math
 import os
-import tomllib
 from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -66,6 +66,11 @@ class _Description:
             if key not in self.table:
                 raise WtalError(f"{path}: no {key!r}, expected {_KEYS[key]}")
         self.classes = self._names("classes")
+        for name in self.classes:
+            try:
+                fields.name(name, "a class")
+            except ValueError as error:
+                raise WtalError(f"{path}: {error}") from None
         if not self.classes or len(set(self.classes)) != len(self.classes):
             raise WtalError(f"{path}: classes is {fields.shown(self.table['classes'])}, expected different names")
 
@@ -185,7 +190,7 @@ class _Description:
             source, ids = self.path, list(self._names("test"))
         else:
             source = self._path("test")
-            ids = [line.strip() for line in _text(source).splitlines() if line.strip()]
+            ids = [line.strip() for line in _text(source).split("\n") if line.strip()]
         for video_id in ids:
             if video_id not in labels:
                 raise WtalError(f"{source}: test video {_meant(video_id, labels)} is not in {self.table['labels']}")
@@ -242,10 +247,7 @@ def held_out_fifth(ids: Collection[str]) -> frozenset[str]:
 
 
 def _load(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(_text(path))
-    except tomllib.TOMLDecodeError as error:
-        raise WtalError(f"{path}: not TOML: {error}") from None
+    return fields.parse_toml(_text(path), path)
 
 
 def _text(path: Path) -> str:
@@ -261,7 +263,7 @@ def _text(path: Path) -> str:
 
 def _csv_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, list[str]]]:
     """Line number and values, stripped; the first line names the columns."""
-    rows = csv.reader(_text(path).splitlines())
+    rows = csv.reader(io.StringIO(_text(path), newline=""))  # str.splitlines would also cut at U+2028 and its like
     try:
         header = [name.strip() for name in next(rows, [])]
         if header != list(columns):

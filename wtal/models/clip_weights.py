@@ -7,12 +7,13 @@ names needs it.
 from __future__ import annotations
 
 import difflib
+import io
 import pickle
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, BinaryIO
 
 import safetensors.torch
 import torch
@@ -128,6 +129,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
+                packed = [e for e in archive.infolist() if e.compress_type != zipfile.ZIP_STORED]
+                if any("/code/" not in entry.filename for entry in packed):  # programs may be: they are never read
+                    raise WtalError("it is compressed, which torch.save never does")  # what it unpacks to has no bound
                 scripted = [entry for entry in archive.namelist() if entry.endswith("/constants.pkl")]
                 state: Any = _read_torchscript(archive, scripted[0].split("/")[0]) if scripted else None
             if state is None:
@@ -156,10 +160,11 @@ class _Node:
     """Stands for any object of a TorchScript program: its attributes and nothing else."""
 
 
-class _ScriptUnpickler(pickle.Unpickler):
+# The unpickler in Python: the one in C takes memory for whatever index a damaged memo names.
+class _ScriptUnpickler(pickle._Unpickler):
     """Reads ``data.pkl`` of a TorchScript archive: tensors, containers, attributes; refuses all else."""
 
-    def __init__(self, file: IO[bytes], storage: Callable[[torch.dtype, str], Tensor]) -> None:
+    def __init__(self, file: BinaryIO, storage: Callable[[torch.dtype, str], Tensor]) -> None:
         super().__init__(file)
         self._storage = storage
 
@@ -201,16 +206,16 @@ def _read_torchscript(archive: zipfile.ZipFile, root: str) -> dict[str, Tensor]:
         data = bytearray(archive.read(f"{root}/data/{key}"))
         return torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
 
-    with archive.open(f"{root}/data.pkl") as file:
-        program = _ScriptUnpickler(file, storage).load()
+    program = _ScriptUnpickler(io.BytesIO(archive.read(f"{root}/data.pkl")), storage).load()
     state: dict[str, Tensor] = {}
-    _collect(program, "", state)
+    _collect(program, "", state, set())
     return state
 
 
-def _collect(node: _Node, prefix: str, state: dict[str, Tensor]) -> None:
+def _collect(node: _Node, prefix: str, state: dict[str, Tensor], seen: set[int]) -> None:
+    seen.add(id(node))
     for name, value in vars(node).items():
         if isinstance(value, Tensor):
             state[prefix + name] = value
-        elif isinstance(value, _Node):
-            _collect(value, f"{prefix}{name}.", state)
+        elif isinstance(value, _Node) and id(value) not in seen:
+            _collect(value, f"{prefix}{name}.", state, seen)
