@@ -11,6 +11,7 @@ import torch
 from rich.console import Console
 
 from wtal.ablation.check import check
+from wtal.ablation.figure import figure
 from wtal.ablation.markdown import page
 from wtal.ablation.results import collect, paired, read_results, verdict
 from wtal.ablation.statistics import spread
@@ -122,6 +123,8 @@ def test_every_group_makes_its_rows_and_a_page(world: World, tmp_path) -> None:
         assert f"| {title} | 1 |" in told
     assert "Generator version 1" in told
     assert "CBP after F minus CBP self-training" in told
+
+    assert figure(results, "small").startswith(b"\x89PNG")
 
     lines, agree = check(results, quick=True)
     assert agree
