@@ -105,7 +105,10 @@ def test_an_ablation_goes_on_where_it_was_cut_off(world: World, tmp_path, monkey
     with pytest.raises(KilledError):
         run_group(tmp_path / "cut", world, "core")
     monkeypatch.setattr(Trainer, "save", real)
+    monkeypatch.setattr("wtal.ablation.worlds.commit", lambda: "another")
     assert run_group(tmp_path / "cut", world, "core") == whole
+    assert "another" in collect(tmp_path / "cut", [world])["about"]["commits"]
+    assert len(collect(tmp_path / "cut", [world])["about"]["commits"]) == 2
 
 
 def test_every_group_makes_its_rows_and_a_page(world: World, tmp_path) -> None:

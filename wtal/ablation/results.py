@@ -39,7 +39,7 @@ def collect(root: Path, worlds: Iterable[World]) -> Results:
     return {
         "format": FORMAT,
         "about": {
-            "commits": sorted({str(versions.pop("commit", None)) for versions in made}),
+            "commits": sorted({one for versions in made for one in str(versions.pop("commit", None)).split(", ")}),
             "versions": {name: sorted({str(v[name]) for v in made}) for name in (made[0] if made else ())},
             "machine": machine(),
             "generator_version": GENERATOR_VERSION,

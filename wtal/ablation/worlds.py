@@ -17,6 +17,7 @@ from wtal.ablation.variants import RANDOM, group_stages
 from wtal.about import versions
 from wtal.device import choose_device
 from wtal.errors import WtalError
+from wtal.files import write_atomically
 from wtal.job import prepare
 from wtal.measure import Row
 from wtal.progress import Reporter
@@ -87,6 +88,7 @@ def run_group(root: Path, world: World, group: str, only: tuple[str, ...] | None
     folder = world.folder(root) / group
     if (folder / "config.toml").is_file():
         run = Run.open(folder)
+        _also_made_by(folder / "versions.json", commit())
     else:
         setup = Setup(
             shapes=world.benchmark,
@@ -122,6 +124,14 @@ def recorded(root: Path, world: World, group: str) -> tuple[list[Row], dict[str,
     if group != "core":
         rows = rows[len(group_stages("core", load_recipe(world.recipe).config.schedule)) :]
     return rows, json.loads((folder / "versions.json").read_text())
+
+
+def _also_made_by(path: Path, now: str | None) -> None:
+    """Add a commit to those that a run's record names, when another one goes on with it."""
+    made = json.loads(path.read_text())
+    before = str(made.get("commit")).split(", ")
+    if str(now) not in before:
+        write_atomically(path, json.dumps({**made, "commit": ", ".join((*before, str(now)))}, indent=1).encode())
 
 
 def commit() -> str | None:
