@@ -59,7 +59,10 @@ def _about(results: Results) -> str:
         (
             f"* Generator version {about['generator_version']}, recipe `{about['recipe']}`, "
             f"{about['threads']} CPU thread a world, seed {', '.join(map(str, seeds))}.",
-            *(f"* Worlds of {name}: {', '.join(map(str, numbers))}." for name, numbers in worlds.items()),
+            *(
+                f"* Worlds of {name}: {', '.join(map(str, numbers))}{_unfinished(len(numbers), about['asked'][name])}"
+                for name, numbers in worlds.items()
+            ),
             f"* Commit {', '.join(about['commits'])}. {versions}.",
             f"* Machine: {about['machine']}.",
             "* 100 training and 100 test videos a world. mAP in percent, mean over tIoU 0.1 to 0.7, protocol "
@@ -68,6 +71,14 @@ def _about(results: Results) -> str:
             "one half of its range in the video); FP: of all other snippets, the share that it fires on. Core, "
             "non-core (onset, offset) and context: the share fired on.",
         )
+    )
+
+
+def _unfinished(there: int, asked: int) -> str:
+    if there == asked:
+        return "."
+    return (
+        f". **{there} of the {asked} worlds asked for: the others have not been run yet, so this is no final result.**"
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,11 @@ from wtal.errors import WtalError
 FORMAT = 1
 
 Results = dict[str, Any]
-"""``format``; ``about``: commits, versions, machine, generator version, recipe; ``runs``: a list of ``benchmark``,
+"""``format``; ``about``: commits, versions, machine, generator version, recipe, how many worlds were asked for; ``runs``: a list of ``benchmark``,
 ``world``, ``seed`` and ``rows``, title -> ``mAP``, ``per_tiou``, ``snippets`` and perhaps ``pseudo_labels``."""
 
 
-def collect(root: Path, worlds: Iterable[World]) -> Results:
+def collect(root: Path, worlds: Sequence[World]) -> Results:
     """What the runs under ``root`` have so far."""
     from wtal.data.synthetic import GENERATOR_VERSION
 
@@ -45,9 +45,14 @@ def collect(root: Path, worlds: Iterable[World]) -> Results:
             "generator_version": GENERATOR_VERSION,
             "recipe": recipe,
             "threads": 1,
+            "asked": {name: len({w.number for w in worlds if w.benchmark == name}) for name in _names(worlds)},
         },
         "runs": runs,
     }
+
+
+def _names(worlds: Sequence[World]) -> list[str]:
+    return list(dict.fromkeys(world.benchmark for world in worlds))
 
 
 def read_results(path: Path) -> Results:
