@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
@@ -15,7 +16,7 @@ from wtal.checkpoint import Checkpoint, own_tensors
 from wtal.config import RunConfig
 from wtal.data.batches import Batch
 from wtal.data.features import read_clip, read_features
-from wtal.data.video import VideoSet
+from wtal.data.video import Video, VideoSet
 from wtal.errors import WtalError
 from wtal.models.cbp import CBP
 from wtal.models.clip_text import PromptedCLIPText
@@ -103,9 +104,16 @@ def build_branches(data: VideoSet, config: RunConfig, clip_model: str, clip_weig
         "i3d_dim": i3d_dim,
         "clip_dim": clip_dim,
         "text_encoder": encoder,
+        "grid": common_grid(data.videos),
     }
     modules = {"cbp": CBP(i3d_dim, len(data.classes), config.cbp), "vlp": VLP(text, clip_dim, config.vlp)}
     return Branches(modules, facts)
+
+
+def common_grid(videos: Sequence[Video]) -> dict[str, float | None]:
+    """What all videos share of ``fps``, ``stride``, ``window`` and ``clip_fps``; None where they differ or lack it."""
+    grids = [{**asdict(video.timebase), "clip_fps": video.clip_fps} for video in videos]
+    return {key: grids[0][key] if len({grid[key] for grid in grids}) == 1 else None for key in grids[0]}
 
 
 def restore_branches(checkpoint: Checkpoint) -> tuple[Branches, RunConfig]:

@@ -119,13 +119,14 @@ def prepare(run: Run, device: Device, reporter: Reporter, stages: Sequence[Stage
         raise WtalError(f"data set {data.name}: no training videos")
     reporter.say(
         f"{data.name} ({data.layout} layout): {len(data.classes)} classes, {len(train)} training and {len(test)} test "
-        f"videos" + (f", {len(data.missing)} left out for missing features" if data.missing else "")
+        f"videos"
+        + (f", {len(data.missing)} left out for missing features" if data.missing else "")
+        + (f", {len(data.unlabelled)} training videos left out without a label" if data.unlabelled else "")
     )
-    if without := [video.id for video in train if video.clip is None]:
-        raise WtalError(
-            f"{len(without)} training videos have no CLIP features (first: {without[0]}): "
-            f"training needs clip/<video>.npy beside the I3D features"
-        )
+    labels = {label for video in train for label in video.labels}
+    untrained = [name for name in data.classes if name not in labels]
+    for note in (*data.notes, *([f"no training video has {', '.join(untrained)}"] if untrained else [])):
+        reporter.say(f"note: {note}")
     torch.manual_seed(setup.seed)
     branches = build_branches(data, run.config, setup.clip_model, _path(setup.clip_weights))
     branches.to(device.name)
@@ -159,6 +160,7 @@ def open_with_progress(setup: Setup, reporter: Reporter) -> VideoSet:
             world=setup.world,
             allow_missing=setup.allow_missing,
             progress=progress,
+            need_clip=True,
         )
 
 

@@ -154,6 +154,20 @@ def test_a_run_that_could_not_start_frees_its_name(trained, tmp_path) -> None:
     assert not out.exists()
 
 
+def test_predictions_lie_on_the_grid_of_training_unless_said_otherwise(trained, tmp_path) -> None:
+    run, environment = trained
+    np.save(tmp_path / "a.npy", np.random.default_rng(0).standard_normal((40, 256), dtype=np.float32))
+    ends = {}
+    for name, options in {"as trained": (), "half the stride": ("--stride", 8, "--window", 8)}.items():
+        out = tmp_path / "p.json"
+        assert wtal("predict", run, tmp_path / "a.npy", "--out", out, *options, **environment).returncode == 0
+        (found,) = json.loads(out.read_text())["results"].values()
+        ends[name] = max(detection["segment"][1] for detection in found)
+    assert ends["half the stride"] == pytest.approx(ends["as trained"] / 2)
+    told = the_error(wtal("predict", run, tmp_path / "a.npy", "--fps", -1, "--out", tmp_path / "p.json", **environment))
+    assert "fps must be a positive number, got -1.0" in told
+
+
 def test_predictions_of_files_evaluate(trained, tmp_path) -> None:
     run, environment = trained
     random = np.random.default_rng(0)

@@ -95,4 +95,4 @@ def test_one_too_many_stops_the_run(skip: int, steps: list[int], told: str, tiny
 def test_a_negative_number_is_refused(tiny, wtal, tmp_path) -> None:
     done = wtal("train", *tiny.arguments(tmp_path / "run", skip_bad_batches=-1))
     assert done.code == 2
-    assert "--skip-bad-batches -1: expected 0 or more" in done.text
+    assert "--skip-bad-batches -1: expected a whole number from 0 on" in done.text

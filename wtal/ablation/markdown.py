@@ -77,9 +77,7 @@ def _about(results: Results) -> str:
 def _unfinished(there: int, asked: int) -> str:
     if there == asked:
         return "."
-    return (
-        f". **{there} of the {asked} worlds asked for: the others have not been run yet, so this is no final result.**"
-    )
+    return f". **{there} of the {asked} worlds asked for: the others have not been run yet; this is no final result.**"
 
 
 def _counted(results: Results, benchmark: str) -> str:

@@ -17,8 +17,9 @@ from wtal.errors import WtalError
 FORMAT = 1
 
 Results = dict[str, Any]
-"""``format``; ``about``: commits, versions, machine, generator version, recipe, how many worlds were asked for; ``runs``: a list of ``benchmark``,
-``world``, ``seed`` and ``rows``, title -> ``mAP``, ``per_tiou``, ``snippets`` and perhaps ``pseudo_labels``."""
+"""``format``; ``about``: commits, versions, machine, generator version, recipe, how many worlds were asked for;
+``runs``: a list of ``benchmark``, ``world``, ``seed`` and ``rows``, title -> ``mAP``, ``per_tiou``, ``snippets`` and
+perhaps ``pseudo_labels``."""
 
 
 def collect(root: Path, worlds: Sequence[World]) -> Results:

@@ -140,6 +140,7 @@ def assemble(
     clip_fps: float | None = None,
     dataset: Dataset | None = None,
     allow_missing: bool = False,
+    need_clip: bool = False,
 ) -> VideoSet:
     """The videos whose features are there, with ``annotations.classes`` as the classes.
 
@@ -148,10 +149,11 @@ def assemble(
         layout: of its files.
         annotations: for the classes, and to name in messages.
         candidates: the videos.
-        clip: folder of CLIP features; a video need not have any.
+        clip: folder of CLIP features, None where there are none.
         clip_fps: their rate, where it is known.
         dataset: how its files are named.
-        allow_missing: leave out videos without I3D features, and training videos without a label.
+        allow_missing: leave out videos without features, and training videos without a label.
+        need_clip: a video without CLIP features counts as one without features.
 
     Raises:
         WtalError: such videos without ``allow_missing``, or no video is left.
@@ -162,13 +164,14 @@ def assemble(
     for candidate in candidates:
         annotated = candidate.annotated
         check_id(annotated.id, annotations.path)
-        if absent := [path for path in candidate.i3d if path not in files]:
+        row = files.pick(clip, file_names(annotated.id, dataset)) if clip else None
+        wanted = [*candidate.i3d, *([row] if row and need_clip else [])]
+        if absent := [path for path in wanted if path not in files]:
             missing.append(annotated.id)
             looked_for.append(absent[0])
         elif candidate.subset == "train" and not annotated.labels:
             unlabelled.append(annotated.id)
         else:
-            row = files.pick(clip, file_names(annotated.id, dataset)) if clip else None
             videos.append(
                 Video(
                     id=annotated.id,
@@ -195,7 +198,9 @@ def assemble(
         )
     if not videos:
         raise WtalError(f"{annotations.path}: no training or test videos, expected some")
-    return VideoSet(name, layout, annotations.classes, tuple(videos), missing=(*missing, *unlabelled))
+    return VideoSet(
+        name, layout, annotations.classes, tuple(videos), missing=tuple(missing), unlabelled=tuple(unlabelled)
+    )
 
 
 def _few(ids: list[str]) -> str:

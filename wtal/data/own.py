@@ -8,7 +8,8 @@ import hashlib
 import io
 import math
 import os
-from collections.abc import Collection, Iterator
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -37,20 +38,21 @@ _KEYS = {
 _NEEDED = ("name", "classes", "i3d", "labels", "fps")
 
 
-def open_own(path: str | os.PathLike[str], allow_missing: bool = False) -> VideoSet:
+def open_own(path: str | os.PathLike[str], allow_missing: bool = False, need_clip: bool = False) -> VideoSet:
     """Open the data set that a ``dataset.toml`` describes.
 
-    Without ``segments`` no video has instances; without ``test`` a fifth of the videos, chosen by a hash of the
-    video's id, is held out as test videos.
+    Without ``segments`` no video has instances; without ``test`` :func:`held_out_fifth` says which videos are for
+    testing.
 
     Args:
         path: the TOML file; other paths in it are seen from its folder.
         allow_missing: leave out videos without features, and training videos without a label.
+        need_clip: a video without CLIP features counts as one without features.
 
     Raises:
         WtalError: an unknown or missing key, an unknown class or video, a missing or malformed file.
     """
-    return _Description(Path(path)).open(allow_missing)
+    return _Description(Path(path)).open(allow_missing, need_clip)
 
 
 class _Description:
@@ -74,11 +76,13 @@ class _Description:
         if not self.classes or len(set(self.classes)) != len(self.classes):
             raise WtalError(f"{path}: classes is {fields.shown(self.table['classes'])}, expected different names")
 
-    def open(self, allow_missing: bool) -> VideoSet:
+    def open(self, allow_missing: bool, need_clip: bool) -> VideoSet:
         if not isinstance(self.table["name"], str) or not self.table["name"]:
             self._wrong("name")
         if "clip_fps" in self.table and "clip" not in self.table:
             raise WtalError(f"{self.path}: clip_fps without clip, expected both or neither")
+        if "clip" not in self.table and need_clip:
+            raise WtalError(f"{self.path}: no 'clip', expected {_KEYS['clip']}: training needs them")
         annotations = Annotations(self.path, "own", self._videos(), self.classes)
         opened = assemble(
             self.table["name"],
@@ -88,6 +92,7 @@ class _Description:
             self._folder("clip", self.table["clip"]) if "clip" in self.table else None,
             self._number("clip_fps") if "clip_fps" in self.table else None,
             allow_missing=allow_missing,
+            need_clip=need_clip,
         )
         if "text_features" not in self.table:
             return opened
@@ -183,7 +188,7 @@ class _Description:
             raise WtalError(f"{path}: {where}: segment starts at {start:g}, expected seconds from 0")
         return Instance(start, end, self._class(label, path, where))
 
-    def _test(self, labels: Collection[str]) -> frozenset[str]:
+    def _test(self, labels: Mapping[str, Collection[str]]) -> frozenset[str]:
         if "test" not in self.table:
             return held_out_fifth(labels)
         if isinstance(self.table["test"], list):
@@ -234,16 +239,25 @@ class _Description:
         raise WtalError(f"{self.path}: {key} is {fields.shown(self.table[key])}, expected {kind}{_KEYS[key]}")
 
 
-def held_out_fifth(ids: Collection[str]) -> frozenset[str]:
-    """Every fifth video or so, by a hash of its id alone: a video added later moves no other.
+def held_out_fifth(labels: Mapping[str, Collection[str]]) -> frozenset[str]:
+    """A fifth of the videos, in the order of a hash of their ids; what it leaves for training has every class.
 
-    At least one of several videos is held out, and at least one is not.
+    A video is passed over where it is the last one left for training of a class of its own. Of several videos at least
+    one is held out, and at least one is not.
+
+    Args:
+        labels: classes of each video, by id.
     """
-    value = {video: int.from_bytes(hashlib.sha256(video.encode()).digest()[:8], "big") for video in ids}
-    held_out = {video for video in ids if value[video] % 5 == 0}
-    if len(value) > 1 and len(held_out) in (0, len(value)):
-        held_out ^= {min(value, key=lambda video: value[video])}
-    return frozenset(held_out)
+    order = sorted(labels, key=lambda video: (hashlib.sha256(video.encode()).digest(), video))
+    left = Counter(label for video in labels for label in set(labels[video]))
+    wanted = min(max(1, round(len(labels) / 5)), len(labels) - 1)
+    held_out: list[str] = []
+    for video in order:
+        own = set(labels[video])
+        if len(held_out) < wanted and all(left[label] > 1 for label in own):
+            held_out.append(video)
+            left.subtract(own)
+    return frozenset(held_out or order[:wanted])
 
 
 def _load(path: Path) -> dict[str, Any]:
