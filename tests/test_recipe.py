@@ -91,7 +91,7 @@ def test_command_line_values_are_marked() -> None:
         ("[localize]\nscore = 'best'", r"expected one of max, mean, oic"),
         ("[localize]\ntheta_loc = []", r"theta_loc = \[\]: expected a list of numbers"),
         ("schedule = 3", r"\[schedule\] must be a table"),
-        ("[schedule", r"not valid TOML"),
+        ("[schedule", r"not TOML"),
         ("extends = 'nothing'", r"no recipe 'nothing'"),
         ("extends = 3", r"extends = 3: expected another recipe"),
         ("source = 3", r"\[source\] must hold one table a section"),

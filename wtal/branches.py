@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -26,7 +27,7 @@ from wtal.recipe import from_table
 
 
 class Branches(nn.ModuleDict):
-    """``cbp`` and ``vlp``, and ``control`` where a run trains one.
+    """``cbp`` and ``vlp``, and whatever else a schedule trains, by name.
 
     Attributes:
         facts: what a checkpoint must say so that :func:`restore_branches` can build the same.
@@ -36,9 +37,18 @@ class Branches(nn.ModuleDict):
         super().__init__(modules)
         self.facts = facts
 
+    def reads_clip(self, name: str) -> bool:
+        """Whether a branch reads CLIP features, and not I3D's."""
+        return isinstance(self[name], VLP)
+
+    def copy(self, source: str, name: str) -> None:
+        """Make branch ``name`` as ``source`` is now; what is frozen stays one for both."""
+        frozen = {id(p): p for p in self[source].parameters() if not p.requires_grad}
+        self[name] = copy.deepcopy(self[source], frozen)
+
     def logits(self, name: str, batch: Batch) -> Tensor:
         """Frame logits ``[B, T, C]`` of one branch, zeros beyond each video's length."""
-        features = batch.clip if name == "vlp" else batch.i3d
+        features = batch.clip if self.reads_clip(name) else batch.i3d
         if features is None:
             raise ValueError(f"the batch lacks the features that branch {name!r} reads")
         logits: Tensor = self[name](features, batch.lengths)
@@ -46,7 +56,7 @@ class Branches(nn.ModuleDict):
 
     def reading(self, name: str) -> CBP | VLP:
         """One branch as what it is, for its ``reach`` and ``stride``."""
-        return self.vision_language if name == "vlp" else cast(CBP, self[name])
+        return cast("CBP | VLP", self[name])
 
     def tensors(self) -> dict[str, Tensor]:
         """What a checkpoint stores: learned tensors, and text features so that prediction needs no CLIP."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +20,7 @@ from wtal.device import Device
 from wtal.errors import WtalError
 from wtal.localize import detect, scale_scores, to_seconds
 from wtal.models.blocks import video_logits
+from wtal.models.vlp import VLP
 
 _BATCH = 16  # whole videos at once; sorted by length, so that little of it is padding
 _SNIPPETS = 16_384  # ... and at most this many snippets; a longer video goes through a windowed branch in parts
@@ -35,11 +36,13 @@ class Found:
     detections: list[Detection]
     video_scores: Tensor
     """Video-level probabilities ``[C]`` on the CPU."""
+    frame_scores: Tensor
+    """``[T, C]`` on the CPU, scaled to [0, 1] per class: what the thresholds of localisation are held against."""
 
 
 def members(branch: str) -> tuple[str, ...]:
-    """The branches whose scores ``branch`` combines."""
-    return ("cbp", "vlp") if branch == "ensemble" else (branch,)
+    """The branches whose scores ``branch`` combines: ``ensemble`` is ``cbp+vlp``, and any ``a+b`` is another."""
+    return tuple(("cbp+vlp" if branch == "ensemble" else branch).split("+"))
 
 
 def frame_logits(
@@ -66,7 +69,7 @@ def find(
 
     Args:
         branches: in eval mode.
-        branch: ``cbp``, ``vlp``, ``control`` or ``ensemble``. The ensemble is the mean of both branches' frame
+        branch: a branch, or an ensemble of several (:func:`members`), which is the mean of both branches' frame
             probabilities, each scaled to [0, 1] per video and class, and of their video-level probabilities.
         data: for class names.
         videos: which of its videos.
@@ -81,11 +84,13 @@ def find(
             pooled = torch.stack(
                 [torch.sigmoid(video_logits(scored.logits[name], lengths, config.loss.topk_divisor)) for name in names]
             ).mean(0)
-            detections = detect(torch.stack(scores).mean(0), pooled, lengths, config.localize)
+            together = torch.stack(scores).mean(0)
+            detections = detect(together, pooled, lengths, config.localize)
+            scaled = scale_scores(together, lengths).cpu()
         shown = [videos[index] for index in scored.index]
         seconds = to_seconds(detections, [video.timebase for video in shown], data.classes)
         for row, video in enumerate(shown):
-            yield Found(video, seconds[row], pooled[row].cpu())
+            yield Found(video, seconds[row], pooled[row].cpu(), scaled[row, : int(lengths[row])])
 
 
 @dataclass(frozen=True)
@@ -103,7 +108,11 @@ def _scored(
     """Every video once: whole where it fits, in parts where it does not, memory bounded either way."""
     if not videos:
         return
-    with branches.vision_language.hold_text() if "vlp" in names else nullcontext():
+    with ExitStack() as held:
+        for name in names:
+            branch = branches.reading(name)
+            if isinstance(branch, VLP):
+                held.enter_context(branch.hold_text())
         yield from _scored_each(branches, names, data, videos, device)
 
 
@@ -113,7 +122,8 @@ def _scored_each(
     lengths = feature_lengths(videos)
     part = {name: _part(branches, name, videos, lengths) for name in names}
     alone = {index for index, length in enumerate(lengths) if any(0 < size < length for size in part.values())}
-    kinds = {"with_i3d": any(name != "vlp" for name in names), "with_clip": "vlp" in names}
+    clip = [branches.reads_clip(name) for name in names]
+    kinds = {"with_i3d": not all(clip), "with_clip": any(clip)}
     for index in alone:
         length = int(lengths[index])
         logits = {name: _in_parts(branches, name, data, videos[index], length, part[name], device) for name in names}
@@ -137,7 +147,7 @@ def _part(branches: Branches, name: str, videos: Sequence[Video], lengths: np.nd
         return -(-_SNIPPETS // branch.stride) * branch.stride
     if len(lengths) and lengths.max() > LONGEST:
         longest = videos[int(lengths.argmax())]
-        section = "vlp" if name == "vlp" else "cbp"
+        section = "vlp" if branches.reads_clip(name) else "cbp"
         raise WtalError(
             f"video {longest.id}: {lengths.max()} snippets, but a branch whose attention reaches the whole video takes "
             f"at most {LONGEST}; train with --{section}.window N (any length goes then), or cut the video into parts"
@@ -152,8 +162,9 @@ def _in_parts(
     branch = branches.reading(name)
     size = size or length
     overlap = -(-(branch.reach or 0) // branch.stride) * branch.stride  # so that each part is pooled as the whole is
+    clip = branches.reads_clip(name)
     parts = []
-    for batch, first, last in in_parts(data, video, length, size, overlap, name != "vlp", name == "vlp"):
+    for batch, first, last in in_parts(data, video, length, size, overlap, not clip, clip):
         start = int(batch.start)
         with torch.inference_mode(), device.autocast():
             logits = branches.logits(name, batch.to(device.name)).float()

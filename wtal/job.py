@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from wtal.measure import table
 from wtal.progress import Reporter
 from wtal.recipe import Sources
 from wtal.run import Run, default_folder
+from wtal.schedule import Stage
 from wtal.setup import CHANGEABLE, Setup
 from wtal.train import Trainer
 
@@ -114,8 +116,8 @@ def begin(run: Run, device: Device, reporter: Reporter) -> Trainer:
         raise
 
 
-def prepare(run: Run, device: Device, reporter: Reporter) -> Trainer:
-    """Data and branches of a run, fresh or as its checkpoint has them."""
+def prepare(run: Run, device: Device, reporter: Reporter, stages: Sequence[Stage] | None = None) -> Trainer:
+    """Data and branches of a run, fresh or as its checkpoint has them; ``stages`` in place of its own schedule."""
     setup = run.setup
     data = open_with_progress(setup, reporter)
     train, test = data.subset("train"), data.subset("test")
@@ -134,7 +136,7 @@ def prepare(run: Run, device: Device, reporter: Reporter) -> Trainer:
     torch.manual_seed(setup.seed)
     branches = build_branches(data, run.config, setup.clip_model, _path(setup.clip_weights))
     branches.to(device.name)
-    trainer = Trainer(branches, data, run, device, reporter)
+    trainer = Trainer(branches, data, run, device, reporter, stages)
     if found := run.checkpoints.load(reporter.say):
         trainer.resume(*found)
     else:

@@ -114,6 +114,10 @@ class Run:
         for part in (self.folder, self.checkpoints.folder, self.folder / "predictions"):
             remove_temporaries(part)
 
+    def release(self) -> None:
+        """Let other processes train this run again."""
+        self._lock.close()
+
     @property
     def metrics(self) -> Path:
         """The table as JSON."""

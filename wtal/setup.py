@@ -23,7 +23,7 @@ class Setup:
         root: where its files lie; None looks in the usual places.
         features: ``"disk"`` reads features, ``"synthetic"`` generates them for real annotations.
         layout: layout in which generated data are written.
-        shapes: ``small`` or ``true``, for the embedded benchmark.
+        shapes: which embedded benchmark, a key of :data:`wtal.data.open.BENCHMARKS`.
         world: seed of generated data.
         seed: seed of initial weights, order, crops and dropout.
         recipe: name of the recipe that the settings started from.

@@ -111,7 +111,7 @@ def default_recipe(dataset: str) -> str:
     """The recipe that belongs to a data set."""
     if dataset.endswith(".toml"):
         return "own"
-    known = [name for name in shipped() if name != "own"]
+    known = [name for name in shipped() if name not in ("own", "paper")]
     if dataset not in known:
         raise WtalError(f"--dataset {dataset}: expected one of {', '.join(known)}, or the path of a dataset.toml")
     return dataset

@@ -77,24 +77,35 @@ class TrainingBatches:
 
     def __len__(self) -> int:
         """Batches an epoch; the last may be partial."""
-        return -(-len(self._lengths) // self._batch.size)
+        return -(-self.videos // self._batch.size)
+
+    @property
+    def videos(self) -> int:
+        """Videos an epoch, one that comes twice counted twice."""
+        return self._batch.steps_per_epoch * self._batch.size or len(self._lengths)
 
     def epoch(self, number: int, first: int = 0) -> Iterator[Batch]:
-        """The batches of one epoch from batch ``first`` on; every video is in one of them.
+        """The batches of one epoch from batch ``first`` on.
+
+        Every video is in one of them, or in as many as any other (give or take one) where steps are asked for.
 
         Raises:
             WtalError: a video's features are missing or malformed.
         """
-        order = np.random.default_rng([self._seed, number]).permutation(len(self._lengths))
-        crops = [self._crop(int(index), number) for index in order]
+        random = np.random.default_rng([self._seed, number])
+        crops: list[_Crop] = []
+        for again in range(-(-self.videos // len(self._lengths))):
+            crops += [self._crop(int(index), number, again) for index in random.permutation(len(self._lengths))]
+        crops = crops[: self.videos]
         size = self._batch.size
         return _ahead(self._reader.batch(crops[at : at + size]) for at in range(first * size, len(crops), size))
 
-    def _crop(self, index: int, number: int) -> _Crop:
+    def _crop(self, index: int, number: int, again: int) -> _Crop:
         total = int(self._lengths[index])
         length = min(total, self._batch.snippets)
         video = int.from_bytes(hashlib.sha256(self._reader.videos[index].id.encode()).digest()[:8], "big")
-        start = int(np.random.default_rng([self._seed, number, video]).integers(total - length + 1))
+        stream = [self._seed, number, video, *([again] if again else [])]
+        start = int(np.random.default_rng(stream).integers(total - length + 1))
         return _Crop(index, start, length, total)
 
 

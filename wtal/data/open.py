@@ -19,14 +19,24 @@ from wtal.data.synthetic import (
     synthetic_features,
 )
 from wtal.data.synthetic.layouts import Layout
+from wtal.data.synthetic.parameters import ControlParameters
 from wtal.data.video import VideoSet
 from wtal.errors import WtalError
 
 Progress = Callable[[int, int], None]
 """Called with (videos done, videos in all)."""
 
-BENCHMARKS = {"small": DEFAULT, "true": replace(DEFAULT, size=TRUE_SHAPES)}
-"""The embedded benchmark by ``--shapes``: small features for two minutes on a CPU, or as wide and long as real ones."""
+BENCHMARKS = {
+    "small": DEFAULT,
+    "true": replace(DEFAULT, size=TRUE_SHAPES),
+    "easy": replace(DEFAULT, control=ControlParameters(difficulty=0.75)),
+    "hard": replace(DEFAULT, control=ControlParameters(difficulty=1.25)),
+    "clip-without-action": replace(DEFAULT, control=ControlParameters(clip_without_action=True)),
+    "i3d-with-scene": replace(DEFAULT, control=ControlParameters(i3d_with_scene=True)),
+    "no-core-gap": replace(DEFAULT, control=ControlParameters(no_core_gap=True)),
+}
+"""The embedded benchmark by ``--shapes``: small features for two minutes on a CPU, or as wide and long as real ones.
+The others are small as well, for ``wtal-ablate``: two more difficulties, and the three negative controls."""
 
 
 def open_data(

@@ -61,6 +61,7 @@ class VideoSet:
         missing: ids left out because their features were not found (``--allow-missing``).
         unlabelled: ids of training videos left out because they have no label (``--allow-missing``).
         notes: what a person should know of the data, a sentence each.
+        kinds: folder of ``<id>.npy``, what each snippet shows (``SnippetKind``), of generated videos. For measuring.
     """
 
     name: str
@@ -71,6 +72,7 @@ class VideoSet:
     missing: tuple[str, ...] = ()
     unlabelled: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    kinds: Path | None = None
 
     def subset(self, name: str) -> tuple[Video, ...]:
         """The videos of one subset, in the data set's order."""
