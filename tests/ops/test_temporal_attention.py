@@ -286,10 +286,10 @@ def test_one_thread_and_two_give_the_same_bits() -> None:
 
 @pytest.mark.parametrize("device", CUDA_DEVICES)
 def test_cuda_gives_the_same_bits_again_and_clamps_lengths(device: str) -> None:
-    case = make_case(3, 2, 200, 40, [200, 130, 0], 90, device=device)
+    case = make_case(3, 2, 80, 40, [80, 53, 0], 36, device=device)
     first = case.outputs()
     assert_same_bits(case.outputs(), first)
-    wild = dataclasses.replace(case, lengths=torch.tensor([10**9, 130, -4], device=device))
+    wild = dataclasses.replace(case, lengths=torch.tensor([10**9, 53, -4], device=device))
     assert_same_bits(wild.outputs(), first)
 
 
