@@ -173,9 +173,9 @@ def average_precisions(
     """
     from wtal.ops.matching import match_detections  # loads torch, which nothing else here needs
 
-    hits = match_detections(
-        segments, scores, videos, classes, truth_segments, truth_videos, truth_classes, tiou
-    ) >= 0  # [K, D]
+    hits = (
+        match_detections(segments, scores, videos, classes, truth_segments, truth_videos, truth_classes, tiou) >= 0
+    )  # [K, D]
     order = np.argsort(-np.asarray(scores), kind="stable")
     order = order[np.argsort(np.asarray(classes)[order], kind="stable")]  # by class, then by falling score
     ends = np.cumsum(np.bincount(classes, minlength=class_count))
