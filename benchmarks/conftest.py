@@ -44,13 +44,16 @@ def measure(benchmark: Any) -> Any:
         before = torch.get_num_threads()
         torch.set_num_threads(threads)
         try:
-            function()
             start = time.perf_counter()
             result = function()
             once = time.perf_counter() - start
+            if once < _seconds:  # warm now
+                start = time.perf_counter()
+                function()
+                once = time.perf_counter() - start
             benchmark.group = group
             benchmark.extra_info.update(side=side, threads=threads, at_least=at_least)
-            if once > _seconds:  # slow peers: this and two more
+            if once > _seconds:  # slow peers
                 benchmark.pedantic(function, rounds=2, iterations=1)
             else:
                 benchmark.pedantic(function, rounds=max(5, min(500, int(_seconds / once))), iterations=1)

@@ -1,7 +1,8 @@
-// The loop that this field's post-processing runs on the CPU, with a C interface: the algorithm of ActionFormer's
-// libs/utils/csrc/nms_cpu.cpp (softnms), itself Bodla et al.'s. Selection by swapping, O(N^2).
+// The loop that this field's post-processing runs on the CPU, with a C interface: the algorithm of
+// ActionFormer's libs/utils/csrc/nms_cpu.cpp (softnms), itself Bodla et al.'s. Selection by swapping, O(N^2).
 //   tuned: what its users could add in two lines: stop at the limit, skip segments that do not overlap.
-//   exact: wtal's exp and lowest index first among equal scores in place of libm's and of the order that swaps leave,
+//   exact: wtal's exp and lowest index first among equal scores in place of libm's and of the order that
+//   swaps leave,
 //          so that results can be compared to the bit. For checking, not for timing.
 #include <algorithm>
 #include <cmath>
@@ -13,8 +14,8 @@
 namespace {
 
 template <bool kTuned, bool kExact>
-int64_t soft_nms(const float* segments, const float* scores, int64_t size, float sigma, float min_score, int64_t limit,
-                 int64_t* keep, float* kept_scores) {
+int64_t soft_nms(const float* segments, const float* scores, int64_t size, float sigma, float min_score,
+                 int64_t limit, int64_t* keep, float* kept_scores) {
   std::vector<float> x1, x2, area, score;
   std::vector<int64_t> index;
   for (int64_t i = 0; i < size; ++i) {
@@ -66,9 +67,9 @@ int64_t soft_nms(const float* segments, const float* scores, int64_t size, float
 }  // namespace
 
 // offsets [groups + 1]; keep and kept_scores [N], each group's from its offset on; counts [groups].
-extern "C" void plain_soft_nms(const float* segments, const float* scores, const int64_t* offsets, int64_t groups,
-                               float sigma, float min_score, int64_t limit, int tuned, int exact, int64_t* keep,
-                               float* kept_scores, int64_t* counts) {
+extern "C" void plain_soft_nms(const float* segments, const float* scores, const int64_t* offsets,
+                               int64_t groups, float sigma, float min_score, int64_t limit, int tuned,
+                               int exact, int64_t* keep, float* kept_scores, int64_t* counts) {
   const auto loop = exact ? (tuned ? soft_nms<true, true> : soft_nms<false, true>)
                           : (tuned ? soft_nms<true, false> : soft_nms<false, false>);
   for (int64_t g = 0; g < groups; ++g) {

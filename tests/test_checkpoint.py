@@ -5,6 +5,8 @@ import os
 import pytest
 import safetensors.torch
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from wtal.checkpoint import (
     load_checkpoint,
@@ -13,6 +15,7 @@ from wtal.checkpoint import (
     restore_optimizer,
     save_checkpoint,
 )
+from wtal.checkpoints import Checkpoints
 from wtal.errors import WtalError
 
 
@@ -26,6 +29,58 @@ def test_round_trip(tmp_path) -> None:
     for name, tensor in tensors.items():
         assert torch.equal(read.tensors[name], tensor)
     assert os.listdir(tmp_path) == ["a.safetensors"]
+
+
+FLIPPED = {"w": torch.randn(3, 5), "n": torch.tensor([1, 2, 3]), "b": torch.tensor([True, False])}
+
+
+@given(place=st.floats(0, 1, exclude_max=True), value=st.integers(1, 255))
+def test_any_changed_byte_is_noticed_or_changes_nothing(place: float, value: int, tmp_path_factory) -> None:
+    path = tmp_path_factory.mktemp("flip") / "a.safetensors"
+    save_checkpoint(path, FLIPPED, {"stage": 1, "classes": ["跳", "a"]})
+    whole = load_checkpoint(path)
+    data = bytearray(path.read_bytes())
+    data[int(place * len(data))] ^= value
+    path.write_bytes(bytes(data))
+    try:
+        read = load_checkpoint(path)
+    except WtalError:
+        return
+    assert read.facts == whole.facts
+    assert read.tensors.keys() == whole.tensors.keys()
+    assert all(torch.equal(read.tensors[name], tensor) for name, tensor in whole.tensors.items())
+
+
+def test_the_last_few_are_kept(tmp_path) -> None:
+    checkpoints = Checkpoints(tmp_path / "none-yet", keep=2)
+    assert checkpoints.newest() is None
+    assert checkpoints.load(pytest.fail) is None
+    for number in range(1, 5):
+        checkpoints.save({"w": torch.tensor(number)}, {}, number)
+    assert [path.name for path in checkpoints.paths()] == [
+        "checkpoint-000003.safetensors",
+        "checkpoint-000004.safetensors",
+    ]
+    found, number = checkpoints.load(pytest.fail)
+    assert number == found.tensors["w"] == 4
+    with pytest.raises(WtalError, match="at least 1"):
+        Checkpoints(tmp_path, keep=0)
+
+
+def test_a_damaged_newest_one_is_passed_over_and_overwritten(tmp_path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=3)
+    for number in range(1, 4):
+        checkpoints.save({"w": torch.tensor(number)}, {}, number)
+    for path in checkpoints.paths()[1:]:
+        path.write_bytes(path.read_bytes()[:-1])
+    told: list[str] = []
+    found, number = checkpoints.load(told.append)
+    assert number == found.tensors["w"] == 1
+    assert [f"checkpoint-00000{n}" in line for n, line in zip((3, 2), told, strict=True)] == [True, True]
+    checkpoints.save({"w": torch.tensor(20)}, {}, 2)  # a damaged newer one does not push it out
+    assert len(checkpoints.paths()) == 3
+    found, number = checkpoints.load(told.append)
+    assert (number, int(found.tensors["w"])) == (2, 20)
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch) -> None:

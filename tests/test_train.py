@@ -20,8 +20,10 @@ from wtal.job import prepare
 from wtal.measure import table, video_level_map
 from wtal.progress import Reporter
 from wtal.recipe import load_recipe
-from wtal.run import Run, Setup
-from wtal.train import Trainer, schedule
+from wtal.run import Run
+from wtal.schedule import schedule
+from wtal.setup import Setup
+from wtal.train import Trainer
 
 CPU = Device(torch.device("cpu"))
 
@@ -58,21 +60,23 @@ def prepared(run: Run) -> Trainer:
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return load_checkpoint(folder / "checkpoints" / "last.safetensors").tensors
+    return load_checkpoint(Run.open(folder).checkpoints.newest()).tensors
 
 
 def test_schedule() -> None:
     config = dataclasses.replace(RunConfig().schedule, rounds=2, control=True, f_epochs=3)
     stages = schedule(config)
     assert [(s.name, s.student, s.teacher) for s in stages] == [
+        ("zero-shot", "vlp", None),
         ("warmup", "cbp", None),
         ("control", "control", None),
         ("B1", "vlp", "cbp"),
         ("F1", "cbp", "vlp"),
         ("B2", "vlp", "cbp"),
         ("F2", "cbp", "vlp"),
+        ("ensemble", "ensemble", None),
     ]
-    assert stages[1].epochs == 6
+    assert stages[2].epochs == 6
 
 
 @pytest.mark.usefixtures("small_world")
@@ -120,12 +124,13 @@ def test_a_run_cut_off_anywhere_resumes_to_the_same_bits(tmp_path, config, monke
     trainer = new_trainer(tmp_path / "cut", config)
     real, count = Trainer.save, 0
 
-    def save(self: Trainer, optimizer: torch.optim.Optimizer | None) -> None:
+    def save(self: Trainer, optimizer: torch.optim.Optimizer | None) -> Path:
         nonlocal count
-        real(self, optimizer)
+        path = real(self, optimizer)
         count += 1
         if count == saves:
             raise KilledError
+        return path
 
     monkeypatch.setattr(Trainer, "save", save)
     with pytest.raises(KilledError):
@@ -139,12 +144,81 @@ def test_a_run_cut_off_anywhere_resumes_to_the_same_bits(tmp_path, config, monke
     assert (tmp_path / "whole" / "metrics.json").read_text() == (tmp_path / "cut" / "metrics.json").read_text()
 
 
+def with_settings(config: RunConfig, **sections: dict[str, object]) -> RunConfig:
+    changed = {name: dataclasses.replace(getattr(config, name), **values) for name, values in sections.items()}
+    return dataclasses.replace(config, **changed)
+
+
+@pytest.mark.usefixtures("small_world")
+def test_a_moving_average_is_its_definition_and_resumes(tmp_path, config, monkeypatch) -> None:
+    config = with_settings(
+        config, optimizer={"ema": 0.7}, schedule={"rounds": 1, "control": False}, distill={"confidence": True}
+    )
+    trainer = new_trainer(tmp_path / "whole", config)
+    mean = {name: value.detach().clone() for name, value in trainer.branches["cbp"].named_parameters()}
+    real, steps = Trainer.step, 0
+
+    def step(self: Trainer, *arguments: object) -> dict[str, float]:
+        nonlocal steps
+        terms = real(self, *arguments)
+        if self.stages[self.stage].name == "warmup":
+            steps += 1
+            for name, value in self.branches["cbp"].named_parameters():
+                mean[name] = 0.7 * mean[name] + 0.3 * value.detach()
+        return terms
+
+    class WarmedUpError(Exception):
+        pass
+
+    measured = Trainer.measure
+
+    def warmed_up(self: Trainer, stage: object, lesson: object) -> None:
+        if stage.name == "warmup":
+            raise WarmedUpError
+        measured(self, stage, lesson)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "step", step)
+        patch.setattr(Trainer, "measure", warmed_up)
+        with pytest.raises(WarmedUpError):
+            trainer.fit()
+    assert steps == 6
+    for name, value in trainer.branches["cbp"].named_parameters():
+        torch.testing.assert_close(value, mean[name])
+    # cut off after the last epoch and before the row, it goes on to the same bits
+    resumed = prepared(Run.open(tmp_path / "whole"))
+    rows = resumed.fit()
+    assert rows == new_trainer(tmp_path / "other", config).fit()
+
+
+@pytest.mark.usefixtures("small_world")
+def test_a_checkpoint_of_another_schedule_is_refused(tmp_path, config) -> None:
+    trainer = new_trainer(tmp_path / "run", config)
+    trainer.stages = trainer.stages[:2]
+    trainer.fit()
+    again = new_trainer(tmp_path / "again", config)
+    checkpoint, number = trainer.run.checkpoints.load(pytest.fail)
+    again.resume(checkpoint, number)
+    checkpoint.facts["rows"][1]["name"] = "something else"
+    with pytest.raises(WtalError, match="another schedule"):
+        again.resume(checkpoint, number)
+
+
+@pytest.mark.usefixtures("small_world")
+def test_a_last_step_taught_by_the_ensemble(tmp_path, config) -> None:
+    config = with_settings(config, schedule={"rounds": 1, "control": False, "ensemble_epochs": 1})
+    rows = new_trainer(tmp_path / "run", config).fit()
+    assert [row["name"] for row in rows][-2:] == ["CBP taught by the ensemble", "ensemble"]
+    assert set(rows[-2]["pseudo_labels"]) >= {"foreground precision", "background recall"}
+
+
 @pytest.mark.usefixtures("small_world")
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, config) -> None:
     trainer = new_trainer(tmp_path / "run", config)
     with torch.no_grad():
         next(trainer.branches["cbp"].parameters()).fill_(torch.inf)
-    with pytest.raises(WtalError, match=r"the loss became (nan|inf) in warmup, epoch 1 \(videos "):
+    told = r"the loss became (nan|inf) in warmup, epoch 1, step 1 \(videos s.*; the last good checkpoint is .*0001"
+    with pytest.raises(WtalError, match=told):
         trainer.fit()
 
 

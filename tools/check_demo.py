@@ -14,7 +14,10 @@ GAINS = (("VLP zero-shot", "VLP after B"), ("CBP after warm-up", "CBP after F"))
 
 def main() -> int:
     """Compare, print, and return the exit code."""
-    run = max(Path("runs").glob("synthetic-*/metrics.json"), key=lambda path: path.stat().st_mtime)
+    runs = sorted(Path("runs").glob("synthetic-*/metrics.json"), key=lambda path: path.stat().st_mtime)
+    if not runs:
+        raise SystemExit(f"error: no synthetic-*/metrics.json under {Path('runs').resolve()}: run wtal-train first")
+    run = runs[-1]
     mean = {row["name"]: row["mean"] for row in json.loads(run.read_text())["rows"]}
     for before, after in GAINS:
         print(f"{before} {mean[before]:.1f} -> {after} {mean[after]:.1f}")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import re
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
@@ -14,7 +16,7 @@ from wtal.checkpoint import Checkpoint, own_tensors
 from wtal.config import RunConfig
 from wtal.data.batches import Batch
 from wtal.data.features import read_clip, read_features
-from wtal.data.video import VideoSet
+from wtal.data.video import Video, VideoSet
 from wtal.errors import WtalError
 from wtal.models.cbp import CBP
 from wtal.models.clip_text import PromptedCLIPText
@@ -25,7 +27,7 @@ from wtal.recipe import from_table
 
 
 class Branches(nn.ModuleDict):
-    """``cbp`` and ``vlp``, and ``control`` where a run trains one.
+    """``cbp`` and ``vlp``, and whatever else a schedule trains, by name.
 
     Attributes:
         facts: what a checkpoint must say so that :func:`restore_branches` can build the same.
@@ -35,13 +37,26 @@ class Branches(nn.ModuleDict):
         super().__init__(modules)
         self.facts = facts
 
+    def reads_clip(self, name: str) -> bool:
+        """Whether a branch reads CLIP features, and not I3D's."""
+        return isinstance(self[name], VLP)
+
+    def copy(self, source: str, name: str) -> None:
+        """Make branch ``name`` as ``source`` is now; what is frozen stays one for both."""
+        frozen = {id(p): p for p in self[source].parameters() if not p.requires_grad}
+        self[name] = copy.deepcopy(self[source], frozen)
+
     def logits(self, name: str, batch: Batch) -> Tensor:
         """Frame logits ``[B, T, C]`` of one branch, zeros beyond each video's length."""
-        features = batch.clip if name == "vlp" else batch.i3d
+        features = batch.clip if self.reads_clip(name) else batch.i3d
         if features is None:
             raise ValueError(f"the batch lacks the features that branch {name!r} reads")
         logits: Tensor = self[name](features, batch.lengths)
         return logits
+
+    def reading(self, name: str) -> CBP | VLP:
+        """One branch as what it is, for its ``reach`` and ``stride``."""
+        return cast("CBP | VLP", self[name])
 
     def tensors(self) -> dict[str, Tensor]:
         """What a checkpoint stores: learned tensors, and text features so that prediction needs no CLIP."""
@@ -93,21 +108,45 @@ def build_branches(data: VideoSet, config: RunConfig, clip_model: str, clip_weig
         "i3d_dim": i3d_dim,
         "clip_dim": clip_dim,
         "text_encoder": encoder,
+        "grid": common_grid(data.videos),
     }
     modules = {"cbp": CBP(i3d_dim, len(data.classes), config.cbp), "vlp": VLP(text, clip_dim, config.vlp)}
     return Branches(modules, facts)
 
 
+def common_grid(videos: Sequence[Video]) -> dict[str, float | None]:
+    """What all videos share of ``fps``, ``stride``, ``window`` and ``clip_fps``; None where they differ or lack it."""
+    grids = [{**asdict(video.timebase), "clip_fps": video.clip_fps} for video in videos]
+    return {key: grids[0][key] if len({grid[key] for grid in grids}) == 1 else None for key in grids[0]}
+
+
 def restore_branches(checkpoint: Checkpoint) -> tuple[Branches, RunConfig]:
-    """Branches as a checkpoint left them, for prediction: text features are stored, CLIP is not needed."""
+    """Branches as a checkpoint left them, for prediction: text features are stored, CLIP is not needed.
+
+    Raises:
+        WtalError: the checkpoint lacks something, or its tensors are not of the shapes that it says.
+    """
     facts = checkpoint.facts
-    config = from_table(facts["config"], RunConfig(), "checkpoint")
-    text = FixedText(checkpoint.tensors["text_features"])
-    cbp = CBP(facts["i3d_dim"], len(facts["classes"]), config.cbp)
-    vlp = VLP(text, facts["clip_dim"], config.vlp)
-    cbp.load_state_dict(checkpoint.part("cbp"))
-    stored = {key: tensor for key, tensor in checkpoint.part("vlp").items() if not key.startswith("text.")}
-    vlp.load_state_dict({**stored, **{f"text.{key}": tensor for key, tensor in text.state_dict().items()}})
+    try:
+        config = from_table(facts["config"], RunConfig(), str(checkpoint.path))
+        if max(config.cbp.levels, config.vlp.blocks) > len(checkpoint.tensors):
+            raise WtalError("more layers than tensors")
+        text = FixedText(checkpoint.tensors["text_features"])
+        with torch.device("meta"):  # takes no memory: the stored tensors are the only ones, whatever the facts say
+            cbp = CBP(facts["i3d_dim"], len(facts["classes"]), config.cbp)
+            vlp = VLP(text, facts["clip_dim"], config.vlp)
+        stored = {key: tensor for key, tensor in checkpoint.part("vlp").items() if not key.startswith("text.")}
+        stored |= {f"text.{key}": tensor for key, tensor in text.state_dict().items()}
+        for branch, tensors in ((cbp, checkpoint.part("cbp")), (vlp, stored)):
+            if wrong := [key for key, tensor in tensors.items() if tensor.dtype != torch.float32]:
+                raise WtalError(f"{wrong[0]} is {tensors[wrong[0]].dtype}")
+            branch.load_state_dict(tensors, assign=True)
+        if text.num_classes != cbp.num_classes or not all(isinstance(name, str) for name in facts["classes"]):
+            raise WtalError(f"{text.num_classes} text features for classes {facts['classes']!r}")
+    # Whatever is wrong or missing surfaces where it is used: KeyError, a size that torch refuses, ...
+    except Exception as error:
+        reason = " ".join(str(error).split())[:160].encode("utf-8", "backslashreplace").decode()
+        raise WtalError(f"{checkpoint.path}: not a whole model ({type(error).__name__}: {reason})") from error
     return Branches({"cbp": cbp.eval(), "vlp": vlp.eval()}, facts), config
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,8 +17,8 @@ from torch import Tensor, nn
 from wtal.errors import WtalError
 from wtal.files import write_atomically
 
-FORMAT = 1
-"""Version of what :func:`save_checkpoint` writes."""
+FORMAT = 2
+"""Version of what :func:`save_checkpoint` writes. 2: a checksum, and pseudo-labels."""
 
 
 @dataclass(frozen=True)
@@ -27,10 +28,12 @@ class Checkpoint:
     Attributes:
         tensors: ``<module>.<parameter>`` -> tensor on the CPU.
         facts: JSON-able: configuration, classes, feature widths, position in the schedule.
+        path: the file.
     """
 
     tensors: dict[str, Tensor]
     facts: dict[str, Any]
+    path: Path
 
     def part(self, prefix: str) -> dict[str, Tensor]:
         """The tensors of one module, its prefix removed."""
@@ -40,12 +43,13 @@ class Checkpoint:
 def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
     """Write a checkpoint so that the file at ``path`` is at any moment either the old or the new one, whole."""
     copied = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    data = safetensors.torch.save(copied, metadata={"wtal": json.dumps({"format": FORMAT, **facts})})
+    told = json.dumps({"format": FORMAT, **facts})
+    data = safetensors.torch.save(copied, metadata={"wtal": told, "sha256": _checksum(told, copied)})
     write_atomically(path, data)
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint; nothing in it is executed.
+    """Read a checkpoint; nothing in it is executed, and no more memory is taken than the file is long.
 
     Raises:
         WtalError: missing or damaged file, or one that wtal did not write.
@@ -56,14 +60,34 @@ def load_checkpoint(path: Path) -> Checkpoint:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
-    except (safetensors.SafetensorError, OSError) as error:
-        raise WtalError(f"{path}: not a readable checkpoint: {error}") from error
-    if "wtal" not in metadata:
+    # A damaged header also surfaces as a view that torch refuses (RuntimeError) or a dtype that it does not know.
+    except (safetensors.SafetensorError, OSError, RuntimeError, ValueError, TypeError, AttributeError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise WtalError(f"{path}: not a readable checkpoint: {reason[:160]}") from error
+    told = metadata.get("wtal")
+    if told is None:
         raise WtalError(f"{path}: a safetensors file, but not a checkpoint of wtal")
-    facts = json.loads(metadata["wtal"])
+    try:
+        facts = json.loads(told)
+    except (ValueError, RecursionError):
+        facts = None
+    if not isinstance(facts, dict):
+        raise WtalError(f"{path}: damaged: what it says of itself is not a JSON object")
     if facts.get("format") != FORMAT:
         raise WtalError(f"{path}: checkpoint format {facts.get('format')!r}, but this wtal reads format {FORMAT}")
-    return Checkpoint(tensors, facts)
+    if metadata.get("sha256") != _checksum(told, tensors):
+        raise WtalError(f"{path}: damaged: its content does not match its checksum")
+    return Checkpoint(tensors, facts, path)
+
+
+def _checksum(told: str, tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over the facts as written and every tensor's name, dtype, shape and bytes, tensors by name."""
+    digest = hashlib.sha256(told.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"\0{name}\0{tensor.dtype}\0{list(tensor.shape)}\0".encode())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

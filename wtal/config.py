@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from wtal.limits import check_settings
+
 
 @dataclass(frozen=True)
 class ScheduleConfig:
@@ -22,6 +24,8 @@ class ScheduleConfig:
     """Epochs of each F step (VLP's confident foreground trains CBP)."""
     rounds: int = 1
     """How many times B and F alternate."""
+    ensemble_epochs: int = 0
+    """Epochs of a last step in which both branches' ensemble teaches CBP; 0 leaves it out."""
     control: bool = False
     """Also train a CBP as long as the F steps do but without a teacher, for the table."""
 
@@ -38,6 +42,9 @@ class OptimizerConfig:
     """Weight decay."""
     clip_norm: float = 0.0
     """Largest norm of the gradient; 0 does not clip."""
+    ema: float = 0.0
+    """Each step ends with the moving average of its weights, which keeps this share of itself a step; 0 averages
+    nothing."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,8 @@ class BatchConfig:
 
     size: int = 64
     """Videos a batch; an epoch keeps its last, partial batch."""
+    steps_per_epoch: int = 0
+    """Batches an epoch, all of them full, from as many passes over the videos as that takes; 0 is one pass."""
     snippets: int = 1000
     """At most this many consecutive snippets of a video, at a random place."""
     standardize: bool = True
@@ -126,6 +135,13 @@ class DistillConfig:
     """F step: snippets that rank above this under VLP are foreground."""
     f_background: float = 0.60
     """F step: snippets that rank below this under VLP are background."""
+    adaptive: bool = False
+    """Scale the two shares, above foreground and above background, by how much of each video the teacher fires on."""
+    confidence: bool = False
+    """Weight each pseudo-label by how far the teacher's scaled score is from one half."""
+    ensemble: Literal["probability", "logit", "rank"] = "probability"
+    """What is averaged where an ensemble teaches: each branch's probabilities or logits, scaled to [0, 1] per video and
+    class, or its temporal ranks."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +180,11 @@ class EvaluateConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Everything that a recipe sets."""
+    """Everything that a recipe sets.
+
+    Raises:
+        WtalError: a number is out of range (:mod:`wtal.limits`).
+    """
 
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -175,3 +195,6 @@ class RunConfig:
     distill: DistillConfig = field(default_factory=DistillConfig)
     localize: LocalizeConfig = field(default_factory=LocalizeConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+
+    def __post_init__(self) -> None:
+        check_settings(self)

@@ -21,7 +21,9 @@ IGNORE = -1
 
 
 @torch.no_grad()
-def pseudo_labels(logits: Tensor, lengths: Tensor, labels: Tensor, foreground: float, background: float) -> Tensor:
+def pseudo_labels(
+    logits: Tensor, lengths: Tensor, labels: Tensor, foreground: float | Tensor, background: float | Tensor
+) -> Tensor:
     """Pseudo-labels from a teacher's logits, by temporal rank within each video and labelled class (ours).
 
     Of n snippets the one that r others rank below has the quantile (r + 1/2) / n. Ranks and not
@@ -31,8 +33,8 @@ def pseudo_labels(logits: Tensor, lengths: Tensor, labels: Tensor, foreground: f
         logits: ``[B, T, C]`` of the teacher; anything beyond each length.
         lengths: ``[B]`` int64.
         labels: ``[B, C]`` zeros and ones, the video-level labels.
-        foreground: quantiles above this are foreground.
-        background: quantiles below this are background.
+        foreground: quantiles above this are foreground; one for all or ``[B, C]``.
+        background: quantiles below this are background; likewise.
 
     Returns:
         ``[B, T, C]`` int8: 1 foreground, 0 background, -1 ignored. Classes that a video does not have are 0;
@@ -41,24 +43,36 @@ def pseudo_labels(logits: Tensor, lengths: Tensor, labels: Tensor, foreground: f
     Raises:
         ValueError: the thresholds are not in order within [0, 1], or a shape does not fit.
     """
-    if not 0.0 <= background <= foreground <= 1.0:
+    above, below = (
+        torch.as_tensor(bound, dtype=torch.float64, device=logits.device) for bound in (foreground, background)
+    )
+    if not ((below >= 0) & (below <= above) & (above <= 1)).all():
         raise ValueError(
             f"background is {background} and foreground {foreground}; expected 0 <= background <= foreground <= 1"
         )
     _check_labels(logits, labels)
-    size = longest(logits, lengths)
-    valid = valid_mask(lengths, size)[..., None]  # [B, T, 1]
-    order = logits[:, :size].masked_fill(~valid, torch.inf).argsort(dim=1, stable=True)
-    places = torch.arange(size, device=logits.device)[:, None]
-    rank = torch.empty_like(order).scatter_(1, order, places.expand_as(order))
-    quantile = (rank + 0.5).double() / lengths.clamp(min=1)[:, None, None]
+    quantile = temporal_quantiles(logits, lengths)
     target = torch.full(logits.shape, IGNORE, dtype=torch.int8, device=logits.device)
-    inside = target[:, :size]
-    inside[quantile > foreground] = 1
-    inside[quantile < background] = 0
+    inside = target[:, : quantile.shape[1]]
+    valid = valid_mask(lengths, quantile.shape[1])[..., None]  # [B, T, 1]
+    inside[quantile > above.expand(labels.shape)[:, None]] = 1
+    inside[quantile < below.expand(labels.shape)[:, None]] = 0
     inside.masked_fill_((labels == 0)[:, None], 0)
     inside.masked_fill_(~valid, IGNORE)
     return target
+
+
+def temporal_quantiles(scores: Tensor, lengths: Tensor) -> Tensor:
+    """Where each snippet ranks among its video's, per class: float64 ``[B, T', C]`` in (0, 1), T' the longest video.
+
+    Anything beyond each length. Equal scores rank in the order of time.
+    """
+    size = longest(scores, lengths)
+    valid = valid_mask(lengths, size)[..., None]
+    order = scores[:, :size].masked_fill(~valid, torch.inf).argsort(dim=1, stable=True)
+    places = torch.arange(size, device=scores.device)[:, None]
+    rank = torch.empty_like(order).scatter_(1, order, places.expand_as(order))
+    return (rank + 0.5).double() / lengths.clamp(min=1)[:, None, None]
 
 
 def video_loss(logits: Tensor, lengths: Tensor, labels: Tensor, divisor: int) -> Tensor:
@@ -99,7 +113,9 @@ class DistillLoss:
     absent: Tensor
 
 
-def distill_loss(logits: Tensor, target: Tensor, lengths: Tensor, labels: Tensor) -> DistillLoss:
+def distill_loss(
+    logits: Tensor, target: Tensor, lengths: Tensor, labels: Tensor, weights: Tensor | None = None
+) -> DistillLoss:
     """The student's loss against pseudo-labels.
 
     Args:
@@ -107,6 +123,7 @@ def distill_loss(logits: Tensor, target: Tensor, lengths: Tensor, labels: Tensor
         target: ``[B, T, C]`` int8 of :func:`pseudo_labels`.
         lengths: ``[B]`` int64.
         labels: ``[B, C]`` zeros and ones.
+        weights: ``[B, T, C]`` not negative, of the pseudo-labels; None weights all alike.
     """
     _check_labels(logits, labels)
     if target.shape != logits.shape:
@@ -117,15 +134,27 @@ def distill_loss(logits: Tensor, target: Tensor, lengths: Tensor, labels: Tensor
     present = (labels > 0)[:, None]  # [B, 1, C]
     loss = F.binary_cross_entropy_with_logits(x, (target == 1).to(x.dtype), reduction="none")
 
-    def mean(mask: Tensor) -> Tensor:
+    def mean(mask: Tensor, weights: Tensor | None = None) -> Tensor:
         mask = mask & valid
-        return (loss * mask).sum((1, 2)) / mask.sum((1, 2)).clamp(min=1)
+        if weights is None:
+            return (loss * mask).sum((1, 2)) / mask.sum((1, 2)).clamp(min=1)
+        share = torch.where(mask, weights[:, : x.shape[1]], 0.0)
+        return (loss * share).sum((1, 2)) / share.sum((1, 2)).clamp(min=torch.finfo(share.dtype).tiny)
 
-    return DistillLoss(mean((target == 1) & present), mean((target == 0) & present), mean((target == 0) & ~present))
+    return DistillLoss(
+        mean((target == 1) & present, weights),
+        mean((target == 0) & present, weights),
+        mean((target == 0) & ~present),
+    )
 
 
 def step_loss(
-    logits: Tensor, lengths: Tensor, labels: Tensor, config: LossConfig, target: Tensor | None = None
+    logits: Tensor,
+    lengths: Tensor,
+    labels: Tensor,
+    config: LossConfig,
+    target: Tensor | None = None,
+    weights: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """All terms of one training step and their weighted sum.
 
@@ -135,6 +164,7 @@ def step_loss(
         labels: ``[B, C]`` zeros and ones.
         config: the weights.
         target: pseudo-labels ``[B, T, C]`` int8; None trains with video labels only (warm-up).
+        weights: of the pseudo-labels, see :func:`distill_loss`.
 
     Returns:
         ``[B]`` each: ``total``, ``video`` and, with a target, ``foreground``, ``background``, ``absent``
@@ -143,7 +173,7 @@ def step_loss(
     terms = {"video": video_loss(logits, lengths, labels, config.topk_divisor)}
     total = config.video * terms["video"]
     if target is not None:
-        distill = distill_loss(logits, target, lengths, labels)
+        distill = distill_loss(logits, target, lengths, labels, weights)
         terms |= vars(distill)
         total = total + config.distill * (distill.foreground + distill.background) + config.absent * distill.absent
     return {"total": total, **terms}
@@ -188,6 +218,11 @@ class PseudoLabelQuality:
     def background_recall(self) -> float | None:
         """Of what is no action, the share labelled background."""
         return self.background_right / self.rest if self.rest else None
+
+    def rates(self) -> dict[str, float | None]:
+        """Precision and recall of both kinds by name."""
+        kinds = ("foreground", "background")
+        return {f"{kind} {what}": getattr(self, f"{kind}_{what}") for kind in kinds for what in ("precision", "recall")}
 
     def __add__(self, other: PseudoLabelQuality) -> PseudoLabelQuality:
         return PseudoLabelQuality(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))

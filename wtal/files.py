@@ -9,6 +9,10 @@ from pathlib import Path
 from wtal.errors import WtalError
 
 
+class WriteError(WtalError):
+    """A file could not be written: a full disk, a folder that is gone, no permission."""
+
+
 def check_writable(path: str | os.PathLike[str]) -> None:
     """Find out before a long job whether its result can be written; makes the folder, leaves no file.
 
@@ -23,7 +27,7 @@ def check_writable(path: str | os.PathLike[str]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.touch()
     except OSError as error:
-        raise WtalError(f"{path}: cannot be written ({error.strerror})") from None
+        raise WriteError(f"{path}: cannot be written ({error.strerror})") from None
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -33,7 +37,7 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
     """Replace the file at ``path`` by ``data``: temporary file beside it, fsync, rename. Makes the folder.
 
     Raises:
-        WtalError: it cannot be written; what was there before is still there then.
+        WriteError: it cannot be written; what was there before is still there then.
     """
     path = Path(path)
     temporary = _temporary(path)
@@ -44,11 +48,29 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+        _sync_folder(path.parent)
     except OSError as error:
-        raise WtalError(f"{path}: cannot be written ({error.strerror})") from None
+        raise WriteError(f"{path}: cannot be written ({error.strerror})") from None
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Remove what :func:`write_atomically` left in a folder when its process was killed in the middle."""
+    for temporary in folder.glob(".*.tmp"):
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename last through a power cut; file systems that cannot sync a folder need no help."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _temporary(path: Path) -> Path:

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
+from rich.markup import escape
 
 from wtal.about import versions
 from wtal.branches import Branches, build_branches
-from wtal.checkpoint import load_checkpoint
 from wtal.config import RunConfig
 from wtal.data.batches import statistics, whole_videos
 from wtal.data.open import open_data
 from wtal.data.video import VideoSet
 from wtal.device import Device, choose_device, describe
 from wtal.errors import WtalError
+from wtal.files import WriteError
 from wtal.measure import table
 from wtal.progress import Reporter
 from wtal.recipe import Sources
-from wtal.run import Run, Setup, default_folder
+from wtal.run import Run, default_folder
+from wtal.schedule import Stage
+from wtal.setup import CHANGEABLE, Setup
 from wtal.train import Trainer
 
 PROGRAM = "wtal-train"
@@ -32,51 +39,85 @@ def start(
     *,
     out: Path | None = None,
     resume: Path | None = None,
-    device: str = "auto",
-    precision: str = "auto",
-    threads: int | None = None,
     quiet: bool = False,
+    as_json: bool = False,
 ) -> int:
     """Train and print the table; returns the exit code.
 
     Args:
-        setup: what to train on, and seeds.
+        setup: what to train on, seeds, and where to compute.
         config: the settings.
         source: where each of them comes from, for the run's record.
         out: a new run folder, None for ``runs/<data set>-<date>-<time>``.
-        resume: folder of a run to go on with; its own setup and settings hold then.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        precision: ``auto``, ``float32`` or ``bf16``.
-        threads: CPU threads, None for torch's choice.
+        resume: folder of a run to go on with; its own setup and settings hold then, but for what ``setup`` changes of
+            :data:`wtal.setup.CHANGEABLE`.
         quiet: print the table only.
+        as_json: print the run folder and its rows as JSON, and nothing else.
     """
-    if threads is not None:
-        if threads < 1:
-            raise WtalError(f"--threads {threads}: expected at least 1")
-        torch.set_num_threads(threads)
-    where = choose_device(device, precision)
-    if resume is not None:
-        run = Run.open(resume)
-    else:
+    run = Run.open(resume) if resume is not None else None
+    setup = resumed_setup(run.setup, setup) if run is not None else setup
+    if setup.threads is not None:
+        torch.set_num_threads(setup.threads)
+    where = choose_device(setup.device, setup.precision)
+    changed = ""
+    if run is None:
+        setup = replace(setup, **facts_of(where))
         run = Run.create(out or default_folder(setup.dataset), setup, config, source, versions())
+    else:
+        before = {name: getattr(run.setup, name) for name in facts_of(where)}
+        if before != facts_of(where):
+            changed = f" instead of {', '.join(f'{k} {v}' for k, v in before.items())}: from here on, other bits"
+        run = Run(run.folder, setup, run.config)
     console = Console()
-    reporter = Reporter(console, quiet, run.log)
+    reporter = Reporter(console, quiet or as_json, run.log)
+    again = f"{PROGRAM} --resume {run.folder}"
     try:
-        trainer = prepare(run, where, reporter)
+        run.hold()
+        trainer = begin(run, where, reporter)
         told = "resumed" if resume is not None else f"{setup.recipe} recipe, seed {setup.seed}"
-        reporter.say(f"{told}, {describe(where)}; every setting is in {run.folder}/config.toml")
+        reporter.say(f"{told}, {describe(where)}{changed}; every setting is in {run.folder}/config.toml")
         rows = trainer.fit()
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(
-            f"interrupted; every finished epoch is saved, go on with: {PROGRAM} --resume {run.folder}"
-        ) from None
-    console.print(table(rows, caption(trainer.data, rows)))
-    console.print(f"run folder: {run.folder}", highlight=False, soft_wrap=True)
+    except KeyboardInterrupt as interrupt:
+        raise KeyboardInterrupt(f"{str(interrupt) or 'interrupted'}; go on with: {again}") from None
+    except (WriteError, OSError) as error:
+        told = str(error) if isinstance(error, WriteError) else f"{run.folder}: {error.strerror or error}"
+        raise WtalError(f"{told}; earlier checkpoints are intact; when there is room, go on with: {again}") from None
+    if as_json:
+        print(json.dumps({"run": str(run.folder), "rows": rows}, indent=1))
+        return 0
+    console.print(table(rows, escape(caption(trainer.data, rows))))
+    console.print(f"run folder: {run.folder}", markup=False, highlight=False, soft_wrap=True)
     return 0
 
 
-def prepare(run: Run, device: Device, reporter: Reporter) -> Trainer:
-    """Data and branches of a run, fresh or as its checkpoint has them."""
+def resumed_setup(before: Setup, asked: Setup) -> Setup:
+    """The setup that a run goes on with: its own, but for what may change and was asked for."""
+    default = Setup()
+    said = {name: getattr(asked, name) for name in CHANGEABLE if getattr(asked, name) != getattr(default, name)}
+    return replace(before, **said)
+
+
+def facts_of(device: Device) -> dict[str, Any]:
+    """What a run's bits depend on beside its settings, as :class:`wtal.setup.Setup` has it."""
+    return {
+        "device": str(device.name),
+        "precision": "bf16" if device.bf16 else "float32",
+        "threads": torch.get_num_threads(),
+    }
+
+
+def begin(run: Run, device: Device, reporter: Reporter) -> Trainer:
+    """:func:`prepare`; a run that fails at this, with nothing trained yet, leaves no folder behind."""
+    try:
+        return prepare(run, device, reporter)
+    except WtalError:
+        if run.checkpoints.newest() is None:
+            run.discard()
+        raise
+
+
+def prepare(run: Run, device: Device, reporter: Reporter, stages: Sequence[Stage] | None = None) -> Trainer:
+    """Data and branches of a run, fresh or as its checkpoint has them; ``stages`` in place of its own schedule."""
     setup = run.setup
     data = open_with_progress(setup, reporter)
     train, test = data.subset("train"), data.subset("test")
@@ -84,19 +125,20 @@ def prepare(run: Run, device: Device, reporter: Reporter) -> Trainer:
         raise WtalError(f"data set {data.name}: no training videos")
     reporter.say(
         f"{data.name} ({data.layout} layout): {len(data.classes)} classes, {len(train)} training and {len(test)} test "
-        f"videos" + (f", {len(data.missing)} left out for missing features" if data.missing else "")
+        f"videos"
+        + (f", {len(data.missing)} left out for missing features" if data.missing else "")
+        + (f", {len(data.unlabelled)} training videos left out without a label" if data.unlabelled else "")
     )
-    if without := [video.id for video in train if video.clip is None]:
-        raise WtalError(
-            f"{len(without)} training videos have no CLIP features (first: {without[0]}): "
-            f"training needs clip/<video>.npy beside the I3D features"
-        )
+    labels = {label for video in train for label in video.labels}
+    untrained = [name for name in data.classes if name not in labels]
+    for note in (*data.notes, *([f"no training video has {', '.join(untrained)}"] if untrained else [])):
+        reporter.say(f"note: {note}")
     torch.manual_seed(setup.seed)
     branches = build_branches(data, run.config, setup.clip_model, _path(setup.clip_weights))
     branches.to(device.name)
-    trainer = Trainer(branches, data, run, device, reporter)
-    if run.checkpoint.is_file():
-        trainer.resume(load_checkpoint(run.checkpoint))
+    trainer = Trainer(branches, data, run, device, reporter, stages)
+    if found := run.checkpoints.load(reporter.say):
+        trainer.resume(*found)
     else:
         fit_inputs(branches, data, run.config, device)
     return trainer
@@ -124,6 +166,7 @@ def open_with_progress(setup: Setup, reporter: Reporter) -> VideoSet:
             world=setup.world,
             allow_missing=setup.allow_missing,
             progress=progress,
+            need_clip=True,
         )
 
 

@@ -13,11 +13,12 @@ from wtal.data.predictions import Detection
 from wtal.data.video import VideoSet
 from wtal.device import Device
 from wtal.evaluate import evaluate
+from wtal.faults import fault_rates
 from wtal.infer import find
 
 Row = dict[str, Any]
-"""``name``, ``branch``, ``kind``, ``videos``, ``protocol``, ``mean`` (percent), and either ``per_tiou`` (percent) or,
-without temporal ground truth, ``proposals_per_video``."""
+"""``name``, ``branch``, ``kind``, ``videos``, ``protocol``, ``mean`` (percent), and either ``per_tiou`` (percent) and
+``snippets`` (:func:`wtal.faults.fault_rates`) or, without temporal ground truth, ``proposals_per_video``."""
 
 
 def has_ground_truth(data: VideoSet) -> bool:
@@ -52,6 +53,7 @@ def measure(
             "protocol": result.protocol,
             "mean": result.mean,
             "per_tiou": {f"{tiou:g}": value for tiou, value in result.per_tiou.items()},
+            "snippets": fault_rates(data, found),
         }, detections
     scores = np.stack([item.video_scores.numpy() for item in found]) if found else np.zeros((0, len(data.classes)))
     labels = np.stack([data.multi_hot(item.video) for item in found]) if found else scores

@@ -82,7 +82,7 @@ class Work:
     def __enter__(self) -> Work:
         if self.reporter.console.is_terminal and not self.reporter.quiet:
             self._bar = Progress(
-                TextColumn("{task.description:<24}"),
+                TextColumn("{task.description:<24}", markup=False),
                 BarColumn(bar_width=24),
                 MofNCompleteColumn(),
                 TextColumn("{task.fields[facts]}"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import tomllib
 import types
 import typing
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from wtal.config import RunConfig
+from wtal.data.fields import parse_toml
 from wtal.errors import WtalError
 
 Sources = dict[str, dict[str, str]]
@@ -43,10 +43,7 @@ def load_recipe(name_or_path: str | Path, _children: tuple[str, ...] = ()) -> Re
         WtalError: no such recipe, unreadable TOML, an unknown section or key, a value of the wrong type.
     """
     text, origin, name = _read(name_or_path)
-    try:
-        table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise WtalError(f"{origin}: not valid TOML: {error}") from error
+    table = parse_toml(text, origin)
     base = table.pop("extends", None)
     if base is not None and (not isinstance(base, str) or base in (*_children, str(name_or_path))):
         raise WtalError(f"{origin}: extends = {base!r}: expected another recipe's name or path")
@@ -81,7 +78,10 @@ def from_table(table: Mapping[str, Any], base: RunConfig, origin: str) -> RunCon
                 raise WtalError(f"{origin}: unknown key {section}.{key}{_meant(key, types)}")
             values = {**values, key: _typed(value, types[key], f"{origin}: {section}.{key}")}
         changed[section] = dataclasses.replace(current, **values)
-    return dataclasses.replace(base, **changed)
+    try:
+        return dataclasses.replace(base, **changed)
+    except WtalError as error:
+        raise WtalError(f"{origin}: {error}") from None
 
 
 def to_toml(config: RunConfig, source: Sources | None = None) -> str:

@@ -7,7 +7,7 @@
       versions.json           versions of all that the numbers depend on
       log.txt                 one line an epoch, one line a result
       metrics.json            the table, row by row
-      checkpoints/last.safetensors
+      checkpoints/            checkpoint-<number>.safetensors, the last few
       predictions/<row>.json  detections behind each row, official ActivityNet format
       tensorboard/            loss curves
 """
@@ -16,50 +16,23 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
+import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from wtal.checkpoints import Checkpoints
 from wtal.config import RunConfig
-from wtal.data.synthetic.layouts import Layout
+from wtal.data.fields import load_json, parse_toml, shown
 from wtal.errors import WtalError
-from wtal.files import write_atomically
+from wtal.files import WriteError, remove_temporaries, write_atomically
 from wtal.recipe import Sources, from_table, to_toml
+from wtal.setup import Setup
 
 CONFIG = "config.toml"
-
-
-@dataclass(frozen=True)
-class Setup:
-    """What a run is about: the command line's part of the configuration, kept for ``--resume``.
-
-    Attributes:
-        dataset: name of a data set, or path of a ``dataset.toml``.
-        root: where its files lie; None looks in the usual places.
-        features: ``"disk"`` reads features, ``"synthetic"`` generates them for real annotations.
-        layout: layout in which generated data are written.
-        shapes: ``small`` or ``true``, for the embedded benchmark.
-        world: seed of generated data.
-        seed: seed of initial weights, order, crops and dropout.
-        recipe: name of the recipe that the settings started from.
-        clip_model: open_clip architecture.
-        clip_weights: file with CLIP's weights; None lets open_clip fetch OpenAI's.
-        allow_missing: train without videos whose features are not there.
-    """
-
-    dataset: str = "synthetic"
-    root: str | None = None
-    features: str = "disk"
-    layout: Layout = "basnet"
-    shapes: str = "small"
-    world: int = 0
-    seed: int = 0
-    recipe: str = "synthetic"
-    clip_model: str = "ViT-B-16-quickgelu"
-    clip_weights: str | None = None
-    allow_missing: bool = False
 
 
 class Run:
@@ -69,11 +42,12 @@ class Run:
         self.folder = folder
         self.setup = setup
         self.config = config
+        self.checkpoints = Checkpoints(folder / "checkpoints", setup.keep_checkpoints)
         self.log = logging.getLogger(f"wtal.run.{folder.resolve()}")
         self.log.setLevel(logging.INFO)
         self.log.propagate = False
         if not self.log.handlers:
-            handler = logging.FileHandler(folder / "log.txt", encoding="utf-8")
+            handler = _LogFile(folder / "log.txt", encoding="utf-8", errors="backslashreplace", delay=True)
             handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
             self.log.addHandler(handler)
 
@@ -103,25 +77,46 @@ class Run:
         Raises:
             WtalError: not a run folder, or a damaged configuration.
         """
-        import tomllib
-
         path = folder / CONFIG
         if not path.is_file():
             raise WtalError(f"{folder}: not a run folder of wtal-train: it has no {CONFIG}")
         try:
-            table = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise WtalError(f"{path}: not valid TOML: {error}") from error
-        said = table.pop("run", {})
-        known = {field.name for field in fields(Setup)}
-        if unknown := set(said) - known:
-            raise WtalError(f"{path}: unknown key run.{min(unknown)}; known are {', '.join(sorted(known))}")
-        return cls(folder, Setup(**said), from_table(table, RunConfig(), str(path)))
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise WtalError(f"{path}: cannot be read: {error}") from None
+        table = parse_toml(text, path)
+        return cls(folder, _setup(table.pop("run", {}), path), from_table(table, RunConfig(), str(path)))
 
-    @property
-    def checkpoint(self) -> Path:
-        """The newest checkpoint."""
-        return self.folder / "checkpoints" / "last.safetensors"
+    def discard(self) -> None:
+        """Remove the folder of a run that could not even start, so that the next attempt may have its name."""
+        for handler in self.log.handlers[:]:
+            handler.close()
+            self.log.removeHandler(handler)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def hold(self) -> None:
+        """Keep other processes from training this run until this one ends, however it ends.
+
+        Also removes what a killed process left half written.
+
+        Raises:
+            WtalError: another process is at it.
+        """
+        import fcntl
+
+        self._lock = (self.folder / ".lock").open("a")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise WtalError(f"{self.folder}: another process is training this run") from None
+        except OSError:
+            return  # a file system without locks
+        for part in (self.folder, self.checkpoints.folder, self.folder / "predictions"):
+            remove_temporaries(part)
+
+    def release(self) -> None:
+        """Let other processes train this run again."""
+        self._lock.close()
 
     @property
     def metrics(self) -> Path:
@@ -129,8 +124,18 @@ class Run:
         return self.folder / "metrics.json"
 
     def rows(self) -> list[dict[str, Any]]:
-        """The rows written so far."""
-        return json.loads(self.metrics.read_text())["rows"] if self.metrics.is_file() else []
+        """The rows written so far.
+
+        Raises:
+            WtalError: the table is damaged.
+        """
+        if not self.metrics.is_file():
+            return []
+        content = load_json(self.metrics, "the table that wtal-train wrote")
+        rows = content.get("rows") if isinstance(content, dict) else None
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            raise WtalError(f"{self.metrics}: unknown structure, expected the table that wtal-train wrote")
+        return rows
 
     def write_rows(self, rows: list[dict[str, Any]]) -> None:
         """Replace the table."""
@@ -145,3 +150,29 @@ def default_folder(dataset: str) -> Path:
         number += 1
         folder = Path("runs") / f"{stem}-{number}"
     return folder
+
+
+class _LogFile(logging.FileHandler):
+    """Where logging would print a traceback and go on (a full disk), the run ends with one error."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if isinstance(error, OSError):
+            raise WriteError(f"{self.baseFilename}: cannot be written ({error.strerror})") from None
+        super().handleError(record)
+
+
+def _setup(said: object, path: Path) -> Setup:
+    """The ``[run]`` table of a run's configuration, every key and type checked."""
+    if not isinstance(said, dict):
+        raise WtalError(f"{path}: run = {shown(said)}, expected a table [run]")
+    known = get_type_hints(Setup)
+    for key, value in said.items():
+        if key not in known:
+            raise WtalError(f"{path}: unknown key run.{key}; known are {', '.join(sorted(known))}")
+        kinds = get_args(known[key]) or (known[key],)
+        literal = get_origin(known[key]) is Literal
+        if value not in kinds if literal else type(value) not in kinds:
+            names = ", ".join(map(str, kinds)) if literal else kinds[0].__name__
+            raise WtalError(f"{path}: run.{key} = {shown(value)}, expected {names}")
+    return Setup(**said)

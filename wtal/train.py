@@ -1,187 +1,195 @@
 """The trainer: CBP warm-up, then B and F steps in turn (paper, supplement: training).
 
-:func:`schedule` is the whole story; :class:`Trainer` carries it out, one :class:`Stage` after another.
+:func:`wtal.schedule.schedule` is the whole story; :class:`Trainer` carries it out, one :class:`Stage` after another.
 """
 
 from __future__ import annotations
 
-import copy
+import hashlib
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from wtal.branches import Branches
-from wtal.checkpoint import Checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
-from wtal.config import RunConfig, ScheduleConfig
+from wtal.checkpoint import Checkpoint, optimizer_tensors, restore_optimizer
+from wtal.config import RunConfig
 from wtal.data.batches import Batch, TrainingBatches
 from wtal.data.predictions import write_predictions
-from wtal.data.truth import snippet_truth
 from wtal.data.video import VideoSet
 from wtal.device import Device
-from wtal.distill import PseudoLabelQuality, pseudo_label_quality, pseudo_labels, step_loss
+from wtal.distill import step_loss
 from wtal.errors import WtalError
-from wtal.infer import frame_logits
+from wtal.interrupt import Interruptible
 from wtal.measure import Row, measure
 from wtal.progress import Reporter, Work
+from wtal.recipe import from_table
 from wtal.run import Run
+from wtal.schedule import Stage, schedule
+from wtal.teach import Lesson, teach
 
-
-@dataclass(frozen=True)
-class Stage:
-    """One step of the schedule: ``student`` trains for ``epochs``, on ``teacher``'s pseudo-labels if it has one."""
-
-    name: str
-    student: str
-    teacher: str | None
-    epochs: int
-    row: str
-
-
-def schedule(config: ScheduleConfig) -> tuple[Stage, ...]:
-    """Warm-up, the control if asked for, then B, F, B, F ..."""
-    stages = [Stage("warmup", "cbp", None, config.warmup_epochs, "CBP after warm-up")]
-    if config.control:
-        epochs = config.f_epochs * config.rounds
-        stages.append(Stage("control", "control", None, epochs, "CBP as long, no teacher"))
-    for number in range(1, config.rounds + 1):
-        round_ = f" {number}" if config.rounds > 1 else ""
-        stages.append(Stage(f"B{number}", "vlp", "cbp", config.b_epochs, f"VLP after B{round_}"))
-        stages.append(Stage(f"F{number}", "cbp", "vlp", config.f_epochs, f"CBP after F{round_}"))
-    return tuple(stages)
+EMA = "moving average"
+"""The branch that holds the moving average of the student's weights while a stage trains with one."""
 
 
 class Trainer:
     """Trains the branches of a run and writes down what each stage bought."""
 
-    def __init__(self, branches: Branches, data: VideoSet, run: Run, device: Device, reporter: Reporter) -> None:
+    def __init__(
+        self,
+        branches: Branches,
+        data: VideoSet,
+        run: Run,
+        device: Device,
+        reporter: Reporter,
+        stages: Sequence[Stage] | None = None,
+    ) -> None:
         self.branches = branches
         self.data = data
         self.videos = data.subset("train")
         self.run = run
-        self.config: RunConfig = run.config
+        self.config: RunConfig = run.config  # of the stage at hand
         self.seed = run.setup.seed
         self.device = device
         self.reporter = reporter
-        self.stages = schedule(self.config.schedule)
+        self.stages = tuple(schedule(run.config.schedule) if stages is None else stages)
         self.stage, self.epoch = 0, 0  # the next to train
+        self.losses: dict[str, float] = {}  # of the epoch so far
+        self.batch = 0  # batches of the epoch that are done
+        self.lesson: Lesson | None = None  # the stage's pseudo-labels
+        self.skipped = 0  # batches left out because their loss was not finite
         self.rows: list[Row] = []
+        self.saved = 0  # checkpoints written
         self._optimizer_tensors: dict[str, Tensor] = {}
+        self._random: dict[str, Tensor] = {}
 
     def fit(self) -> list[Row]:
         """Carry out the schedule from where it stands; returns the rows of the table."""
         from torch.utils.tensorboard import SummaryWriter
 
         with SummaryWriter(self.run.folder / "tensorboard") as self.curves:
-            if not self.rows:
-                self.measure("VLP zero-shot", "vlp")
             while self.stage < len(self.stages):
                 stage = self.stages[self.stage]
-                self.train_stage(stage)
+                self.config = from_table(stage.settings, self.run.config, f"stage {stage.name}")
+                if stage.epochs:
+                    self.train_stage(stage)
+                lesson, self.lesson = self.lesson, None
                 self.stage, self.epoch, self._optimizer_tensors = self.stage + 1, 0, {}
-                self.measure(stage.row, stage.student)
-            if not any(row["branch"] == "ensemble" for row in self.rows):
-                self.measure("ensemble", "ensemble")
+                self.measure(stage, lesson)
         return self.rows
+
+    @property
+    def number(self) -> int:
+        """What the stage's order, crops and dropout are drawn by: its name, so that no other stage can change them."""
+        return int.from_bytes(hashlib.sha256(self.stages[self.stage].name.encode()).digest()[:4], "big")
 
     def train_stage(self, stage: Stage) -> None:
         """All epochs of one stage; a checkpoint after each."""
-        if stage.student == "control" and "control" not in self.branches:
-            self.branches["control"] = copy.deepcopy(self.branches["cbp"])
-        targets = self.teach(stage) if stage.teacher else None
+        if stage.start and stage.student not in self.branches:
+            self.branches.copy(stage.start, stage.student)
+        if self.config.optimizer.ema and EMA not in self.branches:
+            self.branches.copy(stage.student, EMA)
         optimizer = self.new_optimizer(self.branches[stage.student])
         restore_optimizer(optimizer, self._optimizer_tensors)
+        if self.lesson is None and (stage.teacher or stage.labels == "truth"):
+            self.lesson = self.teach(stage)
+            self.save(optimizer)
         batches = TrainingBatches(
             self.data,
             self.videos,
             self.config.batch,
             self.seed,
-            with_i3d=stage.student != "vlp",
-            with_clip=stage.student == "vlp",
+            with_i3d=not self.branches.reads_clip(stage.student),
+            with_clip=self.branches.reads_clip(stage.student),
         )
-        with self.reporter.work(f"{stage.name}: {stage.student}", stage.epochs * len(self.videos), "videos") as work:
-            work.advance(self.epoch * len(self.videos))
+        with self.reporter.work(f"{stage.name}: {stage.student}", stage.epochs * batches.videos, "videos") as work:
+            work.advance(self.epoch * batches.videos)
             while self.epoch < stage.epochs:
-                self.train_epoch(stage, optimizer, batches, targets, work)
-                self.save(optimizer)
+                with Interruptible() as interrupt:
+                    self.train_epoch(stage, optimizer, batches, interrupt, work)
+                    path = self.save(optimizer)
+                if interrupt.requested:
+                    raise KeyboardInterrupt(f"interrupted; saved all that was trained in {path}")
+        if EMA in self.branches:
+            self.branches[stage.student].load_state_dict(self.branches[EMA].state_dict())
+            del self.branches[EMA]
+
+    def teach(self, stage: Stage) -> Lesson:
+        """The lesson of a stage, its quality in the log."""
+        self.branches.eval()
+        seed = self.seed + 1_000_003 * (self.number + 1)
+        lesson = teach(stage, self.branches, self.data, self.videos, self.config.distill, self.device, seed)
+        if lesson.quality.action:
+            told = "  ".join(f"{name} {_share(value)}" for name, value in lesson.quality.rates().items())
+            self.reporter.log_only(f"{stage.name}: {stage.labels} pseudo-labels of {stage.teacher}: {told}")
+        return lesson
 
     def train_epoch(
         self,
         stage: Stage,
         optimizer: torch.optim.Optimizer,
         batches: TrainingBatches,
-        targets: list[Tensor] | None,
+        interrupt: Interruptible,
         work: Work,
     ) -> None:
-        """One pass over the training videos."""
-        # Order, crops and dropout follow from (seed, stage, epoch) alone: nothing random needs saving.
-        torch.manual_seed(self.seed + 1_000_003 * (self.stage + 1) + 10_007 * self.epoch)
+        """One epoch, or what is left of it; returns early when an interrupt is requested."""
+        # Order, crops and dropout follow from (seed, stage, epoch); only within an epoch is there more to go on from.
+        torch.manual_seed(self.seed + 1_000_003 * (self.number + 1) + 10_007 * self.epoch)
+        self.restore_random()
         self.branches[stage.student].train()
-        losses: dict[str, float] = {}
-        for batch in batches.epoch(1_000 * self.stage + self.epoch):
-            terms = self.step(stage, optimizer, batch, targets)
+        for batch in batches.epoch(1_000 * self.number + self.epoch, self.batch):
+            terms = self.step(stage, optimizer, batch)
+            self.batch += 1
             for name, value in terms.items():
-                losses[name] = losses.get(name, 0.0) + value * len(batch.lengths) / len(self.videos)
-            work.advance(len(batch.lengths), {"loss": terms["loss"]})
+                self.losses[name] = self.losses.get(name, 0.0) + value * len(batch.lengths) / batches.videos
+            work.advance(len(batch.lengths), {"loss": terms["loss"]} if terms else {})
+            if interrupt.requested and self.batch < len(batches):
+                return
         self.epoch += 1
-        self.log_epoch(stage, losses)
+        self.log_epoch(stage, self.losses)
+        self.batch, self.losses = 0, {}
 
-    def teach(self, stage: Stage) -> list[Tensor]:
-        """The teacher's pseudo-labels for every training video, int8 ``[T, C]``, fixed for the stage."""
-        assert stage.teacher is not None
-        self.branches.eval()
-        logits = frame_logits(self.branches, stage.teacher, self.data, self.videos, self.device)
-        distill = self.config.distill
-        high, low = (
-            (distill.b_foreground, distill.b_background)
-            if stage.student == "vlp"
-            else (distill.f_foreground, distill.f_background)
-        )
-        targets, quality = [], PseudoLabelQuality()
-        for video, scores in zip(self.videos, logits, strict=True):
-            labels = torch.from_numpy(self.data.multi_hot(video))[None]
-            length = torch.tensor([len(scores)])
-            target = pseudo_labels(scores[None], length, labels, high, low)
-            targets.append(target[0])
-            if video.instances is not None:  # for the log; the student never sees it
-                truth = snippet_truth(self.data, video, len(scores))[None]
-                quality += pseudo_label_quality(target, truth, length, labels)
-        if quality.action:
-            told = "  ".join(
-                f"{kind} precision {_share(getattr(quality, f'{kind}_precision'))} "
-                f"recall {_share(getattr(quality, f'{kind}_recall'))}"
-                for kind in ("foreground", "background")
-            )
-            self.reporter.log_only(f"{stage.name}: pseudo-labels of {stage.teacher}: {told}")
-        return targets
-
-    def step(
-        self, stage: Stage, optimizer: torch.optim.Optimizer, batch: Batch, targets: list[Tensor] | None
-    ) -> dict[str, float]:
-        """One optimiser step; returns the loss and its terms, averaged over the batch's videos."""
+    def step(self, stage: Stage, optimizer: torch.optim.Optimizer, batch: Batch) -> dict[str, float]:
+        """One optimiser step; returns the loss and its terms, averaged over the batch's videos; nothing if skipped."""
         here = batch.to(self.device.name)
         with self.device.autocast():
             logits = self.branches.logits(stage.student, here)
         logits = logits.float()
-        target = None
-        if targets is not None:
-            target = crop_targets(targets, batch, logits.shape[1]).to(self.device.name)
-        terms = step_loss(logits, here.lengths, here.labels, self.config.loss, target)
+        target = weights = None
+        if self.lesson is not None:
+            cropped = self.lesson.crops(batch, logits.shape[1])
+            target, weights = (None if part is None else part.to(self.device.name) for part in cropped)
+        terms = step_loss(logits, here.lengths, here.labels, self.config.loss, target, weights)
         loss = terms.pop("total").mean()
         if not torch.isfinite(loss):
-            videos = ", ".join(self.videos[index].id for index in batch.index.tolist()[:4])
-            raise WtalError(
-                f"the loss became {loss.item()} in {stage.name}, epoch {self.epoch + 1} (videos {videos}, ...); "
-                f"the last good state is {self.run.checkpoint}"
-            )
+            self.bad_batch(stage, batch, loss.item())
+            return {}
         optimizer.zero_grad()
         loss.backward()
         if self.config.optimizer.clip_norm > 0:
             torch.nn.utils.clip_grad_norm_(self.branches[stage.student].parameters(), self.config.optimizer.clip_norm)
         optimizer.step()
+        if EMA in self.branches:
+            with torch.no_grad():
+                pairs = zip(self.branches[EMA].parameters(), self.branches[stage.student].parameters(), strict=True)
+                for mean, value in pairs:
+                    mean.lerp_(value, 1 - self.config.optimizer.ema)
         return {"loss": loss.item(), **{name: term.mean().item() for name, term in terms.items()}}
+
+    def bad_batch(self, stage: Stage, batch: Batch, loss: float) -> None:
+        """Count a batch whose loss is not finite; an error when there are more than the run may skip."""
+        self.skipped += 1
+        allowed = self.run.setup.skip_bad_batches
+        videos = ", ".join(self.videos[index].id for index in batch.index.tolist())
+        where = f"{stage.name}, epoch {self.epoch + 1}, step {self.batch + 1}"
+        told = f"the loss became {loss} in {where} (videos {videos})"
+        if self.skipped > allowed:
+            advice = f" after {allowed} skipped batches" if allowed else "; --skip-bad-batches N would leave it out"
+            raise WtalError(f"{told}{advice}; the last good checkpoint is {self.run.checkpoints.newest()}")
+        self.reporter.say(f"skipped batch {self.skipped} of at most {allowed}: {told}")
 
     def new_optimizer(self, student: torch.nn.Module) -> torch.optim.Optimizer:
         """A fresh optimiser over what the student learns."""
@@ -189,13 +197,15 @@ class Trainer:
         learned = [parameter for parameter in student.parameters() if parameter.requires_grad]
         return kind(learned, lr=self.config.optimizer.lr, weight_decay=self.config.optimizer.weight_decay)
 
-    def measure(self, name: str, branch: str) -> None:
-        """Add a row to the table, write it and the detections behind it, and save."""
-        row, detections = measure(name, branch, self.branches, self.data, self.config, self.device)
+    def measure(self, stage: Stage, lesson: Lesson | None) -> None:
+        """Add a stage's row to the table, write it and the detections behind it, and save."""
+        row, detections = measure(stage.row, stage.student, self.branches, self.data, self.config, self.device)
+        if lesson is not None and lesson.quality.action:
+            row["pseudo_labels"] = lesson.quality.rates()
         self.rows.append(row)
-        write_predictions(self.run.folder / "predictions" / f"{slug(name)}.json", detections)
+        write_predictions(self.run.folder / "predictions" / f"{slug(stage.row)}.json", detections)
         self.run.write_rows(self.rows)
-        self.reporter.say(f"{name}: {row['kind']} mAP {row['mean']:.1f}")
+        self.reporter.say(f"{stage.row}: {row['kind']} mAP {row['mean']:.1f}")
         self.save(None)
 
     def log_epoch(self, stage: Stage, losses: dict[str, float]) -> None:
@@ -205,39 +215,69 @@ class Trainer:
         for name, value in losses.items():
             self.curves.add_scalar(f"{stage.name}/{name}", value, self.epoch)
 
-    def save(self, optimizer: torch.optim.Optimizer | None) -> None:
-        """Write the checkpoint that :meth:`resume` goes on from."""
+    def save(self, optimizer: torch.optim.Optimizer | None) -> Path:
+        """Write the checkpoint that :meth:`resume` goes on from, and return where it is."""
         tensors = self.branches.tensors()
         if optimizer is not None:
             tensors |= {f"optimizer.{name}": tensor for name, tensor in optimizer_tensors(optimizer).items()}
+        if self.lesson is not None:
+            tensors |= {f"lesson.{name}": tensor for name, tensor in self.lesson.tensors().items()}
+        if self.batch:
+            tensors |= {f"random.{name}": tensor for name, tensor in self.random_state().items()}
         facts: dict[str, Any] = {
             **self.branches.facts,
             "stage": self.stage,
             "epoch": self.epoch,
+            "batch": self.batch,
+            "losses": self.losses,
+            "skipped": self.skipped,
+            "quality": None if self.lesson is None else vars(self.lesson.quality),
             "rows": self.rows,
         }
-        save_checkpoint(self.run.checkpoint, tensors, facts)
+        path = self.run.checkpoints.save(tensors, facts, self.saved + 1)
+        self.saved += 1
+        return path
 
-    def resume(self, checkpoint: Checkpoint) -> None:
-        """Put everything back as the checkpoint has it."""
+    def random_state(self) -> dict[str, Tensor]:
+        """The state of the generators that dropout draws from."""
+        state = {"cpu": torch.get_rng_state()}
+        if self.device.name.type == "cuda":
+            state["cuda"] = torch.cuda.get_rng_state(self.device.name)
+        return state
+
+    def restore_random(self) -> None:
+        """Go on with the generators where :meth:`resume` found them, once."""
+        if "cpu" in self._random:
+            torch.set_rng_state(self._random["cpu"])
+        if "cuda" in self._random and self.device.name.type == "cuda":
+            torch.cuda.set_rng_state(self._random["cuda"], self.device.name)
+        self._random = {}
+
+    def resume(self, checkpoint: Checkpoint, number: int) -> None:
+        """Put everything back as checkpoint ``number`` has it."""
         facts = checkpoint.facts
         if facts["classes"] != list(self.data.classes):
-            raise WtalError(f"{self.run.checkpoint}: was trained on other classes than the data set has now")
+            raise WtalError(f"{checkpoint.path}: was trained on other classes than the data set has now")
         self.stage, self.epoch, self.rows = facts["stage"], facts["epoch"], facts["rows"]
-        if checkpoint.part("control"):
-            self.branches["control"] = copy.deepcopy(self.branches["cbp"])
+        self.batch, self.losses, self.skipped, self.saved = facts["batch"], facts["losses"], facts["skipped"], number
+        if [row["name"] for row in self.rows] != [stage.row for stage in self.stages[: self.stage]]:
+            raise WtalError(f"{checkpoint.path}: was trained on another schedule; start a new run")
+        for stage in self.stages[: self.stage + 1]:
+            if stage.start and checkpoint.part(stage.student):
+                self.branches.copy(stage.start, stage.student)
+        if checkpoint.part(EMA):
+            self.branches.copy(self.stages[self.stage].student, EMA)
         for name, branch in self.branches.items():
             branch.load_state_dict({**branch.state_dict(), **checkpoint.part(name)})
         self._optimizer_tensors = checkpoint.part("optimizer")
-
-
-def crop_targets(targets: list[Tensor], batch: Batch, width: int) -> Tensor:
-    """Pseudo-labels of the batch's crops: int8 ``[B, width, C]``, -1 (ignored) beyond each crop."""
-    rows = zip(batch.index.tolist(), batch.start.tolist(), batch.lengths.tolist(), strict=True)
-    cropped = torch.full((len(batch.lengths), width, targets[0].shape[1]), -1, dtype=torch.int8)
-    for row, (index, start, length) in enumerate(rows):
-        cropped[row, :length] = targets[index][start : start + length]
-    return cropped
+        self._random = checkpoint.part("random")
+        if packed := checkpoint.part("lesson"):
+            self.lesson = Lesson.of_tensors(packed, facts["quality"])
+            if len(self.lesson.targets) != len(self.videos):
+                raise WtalError(
+                    f"{checkpoint.path}: has pseudo-labels of {len(self.lesson.targets)} videos, the data set has "
+                    f"{len(self.videos)} for training now"
+                )
 
 
 def slug(title: str) -> str:

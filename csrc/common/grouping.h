@@ -76,7 +76,8 @@ struct Grouping {
     int64_t length = lengths ? lengths[b] : snippets;
     length = length < 0 ? 0 : (length > snippets ? snippets : length);
     if (keep && !keep[b * classes + c]) length = 0;
-    Column<T> column{scores + b * stride_b + c * stride_c, stride_t, length};
+    // Of no snippets there may be no memory either, and a null pointer has no neighbours.
+    Column<T> column{snippets > 0 ? scores + b * stride_b + c * stride_c : scores, stride_t, length};
     if (low) {
       column.rescaled = true;
       column.low = low[b * classes + c];

@@ -78,7 +78,7 @@ class ColumnGrouper {
   }
 
   void group_one(int64_t i, ColumnProposals<T>& out) {
-    T* const scores = &gathered_[i * padded_];
+    T* const scores = gathered_.data() + i * padded_;
     const int64_t length = columns_[i].length, words = (length + 63) / 64;
     if (grouping_.rescale) rescale(scores, length);
     std::fill(scores + length, scores + words * 64, std::numeric_limits<T>::quiet_NaN());  // above nothing

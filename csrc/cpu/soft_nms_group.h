@@ -20,7 +20,7 @@ int64_t suppress_group(const Suppression<T>& rule, const T* segments, const T* s
     const Best<T> best = index.best();
     if (best.score == rule.kDropped) return selected;
     keep[selected] = first_row + best.index;
-    kept_scores[selected] = best.score;
+    kept_scores[selected] = index.score(best.index);
     index.take(rule, best.index);
   }
   return limit;

@@ -47,6 +47,9 @@ class IntervalIndex {
     return sweep_.best_of(block_score_.data(), block_row_.data(), static_cast<int64_t>(block_score_.size()));
   }
 
+  // A row's own score: best() may give 0 for -0.
+  T score(Row row) const { return score_[place_[row]]; }
+
   // Takes a row out and lowers what overlaps it.
   void take(const Suppression<T>& rule, Row row) {
     const int64_t at = place_[row];

@@ -6,12 +6,13 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-COMMANDS = ("train", "eval", "predict")
+COMMANDS = ("train", "eval", "predict", "extract", "report")
 
 
 def wtal(command: str, *arguments: object, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess:
@@ -87,6 +88,10 @@ def test_a_misspelt_option_gets_a_proposal() -> None:
         (["--resume", "nowhere"], "nowhere: not a run folder"),
         (["--features", "guess"], "--features"),
         (["--cbp.heads", "7"], "7 attention heads"),
+        (["--batch.size", "0"], "batch.size is 0, expected a number from 1 on"),
+        (["--localize.theta-loc"], "localize.theta_loc is empty"),
+        (["--seed", "-1"], "--seed -1: expected a whole number from 0 on"),
+        (["--threads", "0"], "--threads 0"),
     ],
 )
 def test_wrong_training_options(tmp_path, arguments: list[str], told: str, trained) -> None:
@@ -94,7 +99,10 @@ def test_wrong_training_options(tmp_path, arguments: list[str], told: str, train
 
 
 def test_no_data_says_where_it_looked(tmp_path) -> None:
-    told = the_error(wtal("train", "--dataset", "thumos14", cwd=tmp_path, WTAL_DATA=str(tmp_path)))
+    done = wtal("train", "--dataset", "thumos14", cwd=tmp_path, WTAL_DATA=str(tmp_path))
+    told = done.stderr
+    assert done.returncode == 2
+    assert not (tmp_path / "runs").exists() or not any((tmp_path / "runs").iterdir())
     for word in (str(tmp_path / "thumos14"), "--root", "--features synthetic", "gt.json"):
         assert word in told
 
@@ -122,6 +130,54 @@ def test_resuming_a_finished_run_prints_its_table_again(trained) -> None:
     done = wtal("train", "--resume", run, **environment)
     assert done.returncode == 0, done.stderr
     assert "ensemble" in done.stdout
+
+
+def test_scripts_get_json_and_nothing_else(trained, tmp_path) -> None:
+    run, environment = trained
+    done = wtal("train", "--resume", run, "--json", **environment)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {"run": str(run), **json.loads((run / "metrics.json").read_text())}
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(60, 256)).astype(np.float32))
+    done = wtal("predict", run, tmp_path / "x.npy", "--out", tmp_path / "p.csv", "--json", **environment)
+    told = json.loads(done.stdout)
+    assert told["videos"] == 1
+    assert told["detections"] == len((tmp_path / "p.csv").read_text().splitlines()) - 1
+
+
+@pytest.mark.parametrize("option", [["--seed", "5"], ["--schedule.rounds", "2"], ["--dataset", "thumos14"]])
+def test_resuming_refuses_what_it_would_not_heed(trained, option: list[str]) -> None:
+    run, environment = trained
+    assert f"{option[0]} does not go with --resume" in the_error(wtal("train", "--resume", run, *option, **environment))
+
+
+def test_a_run_remembers_where_it_was_computed(trained) -> None:
+    run, environment = trained
+    said = tomllib.loads((run / "config.toml").read_text())["run"]
+    assert said["device"] in ("cpu", "cuda")
+    assert said["precision"] in ("float32", "bf16")
+    done = wtal("train", "--resume", run, "--threads", said["threads"] + 1, **environment)
+    assert f"threads {said['threads']}: from here on, other bits" in " ".join(done.stdout.split())
+
+
+def test_a_run_that_could_not_start_frees_its_name(trained, tmp_path) -> None:
+    _, environment = trained
+    out = tmp_path / "run"
+    the_error(wtal("train", "--cbp.heads", 7, "--out", out, **environment))
+    assert not out.exists()
+
+
+def test_predictions_lie_on_the_grid_of_training_unless_said_otherwise(trained, tmp_path) -> None:
+    run, environment = trained
+    np.save(tmp_path / "a.npy", np.random.default_rng(0).standard_normal((40, 256), dtype=np.float32))
+    ends = {}
+    for name, options in {"as trained": (), "half the stride": ("--stride", 8, "--window", 8)}.items():
+        out = tmp_path / "p.json"
+        assert wtal("predict", run, tmp_path / "a.npy", "--out", out, *options, **environment).returncode == 0
+        (found,) = json.loads(out.read_text())["results"].values()
+        ends[name] = max(detection["segment"][1] for detection in found)
+    assert ends["half the stride"] == pytest.approx(ends["as trained"] / 2)
+    told = the_error(wtal("predict", run, tmp_path / "a.npy", "--fps", -1, "--out", tmp_path / "p.json", **environment))
+    assert "fps must be a positive number, got -1.0" in told
 
 
 def test_predictions_of_files_evaluate(trained, tmp_path) -> None:

@@ -89,6 +89,18 @@ def test_an_epoch_holds_every_video_once(size: int, snippets: int, seed: int, ep
     assert all(same(left, right) for left, right in zip(found, again.epoch(epoch), strict=True))
 
 
+def test_steps_per_epoch_go_evenly_over_the_videos(kept: VideoSet) -> None:
+    videos = len(kept.videos)
+    for steps, size in ((1, 1), (4, videos), (5, 2), (7, 3)):
+        training = TrainingBatches(kept, kept.videos, BatchConfig(size=size, snippets=4, steps_per_epoch=steps), 3)
+        found = list(training.epoch(2))
+        assert len(training) == len(found) == steps
+        assert {len(batch.lengths) for batch in found} == {size}
+        times = np.bincount(torch.cat([batch.index for batch in found]).numpy(), minlength=videos)
+        assert times.max() - times.min() <= 1
+        assert training.videos == times.sum()
+
+
 def test_crops_depend_on_the_video_not_on_its_place(data: VideoSet) -> None:
     config = BatchConfig(size=2, snippets=4)
 

@@ -133,7 +133,7 @@ def test_a_training_video_needs_a_label_and_a_test_video_does_not(content, write
     root = write_layout("basnet", content)
     assert "1 training videos have no label (video_validation_0000002)" in message(open_dataset, "thumos14", root)
     opened = open_dataset("thumos14", root, allow_missing=True)
-    assert opened.missing == ("video_validation_0000002",)
+    assert (opened.missing, opened.unlabelled) == ((), ("video_validation_0000002",))
     assert opened.videos[-1].labels == ()
 
 

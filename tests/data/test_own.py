@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from wtal.data.catalog import open_dataset
 from wtal.data.features import read_aligned_clip, read_features
@@ -59,7 +61,7 @@ def test_the_page_as_it_stands(kitchen: Path) -> None:
     data = open_dataset(str(kitchen))
     assert (data.name, data.layout, data.classes) == ("kitchen", "own", ("Chop", "Pour", "Stir"))
     assert [video.id for video in data] == list(VIDEOS)
-    assert {video.id for video in data.subset("test")} == held_out_fifth(VIDEOS)
+    assert {video.id for video in data.subset("test")} == held_out_fifth({video.id: video.labels for video in data})
     assert len(data.subset("train")) + len(data.subset("test")) == 5
     tuesday = data.videos[1]
     assert tuesday.labels == ("Pour", "Stir")
@@ -183,12 +185,22 @@ def test_missing_features_and_files(kitchen: Path) -> None:
     assert "dataset.toml: no such file" in message(kitchen)
 
 
-def test_the_held_out_fifth_is_stable_and_about_a_fifth() -> None:
-    ids = [f"video{index}" for index in range(1000)]
-    held_out = held_out_fifth(ids)
-    assert 150 < len(held_out) < 250
-    assert held_out_fifth(ids[::-1]) == held_out
-    assert held_out_fifth([*ids, "another"]) - {"another"} == held_out
-    assert held_out_fifth(["only"]) == frozenset({"only"} & held_out_fifth(["only"]))
-    for size in range(2, 12):
-        assert 0 < len(held_out_fifth(ids[:size])) < size
+@given(st.dictionaries(st.text(min_size=1, max_size=4), st.sets(st.sampled_from("abcde")), max_size=40))
+def test_the_held_out_fifth_leaves_every_class_for_training(labels: dict[str, set[str]]) -> None:
+    held_out = held_out_fifth(labels)
+    assert held_out_fifth(dict(reversed(labels.items()))) == held_out
+    assert len(held_out) <= max(1, round(len(labels) / 5))
+    if len(labels) > 1:
+        assert 0 < len(held_out) < len(labels)
+    everywhere = set().union(*labels.values())
+    left = set().union(*(own for video, own in labels.items() if video not in held_out))
+    replaceable = any(all(sum(c in other for other in labels.values()) > 1 for c in own) for own in labels.values())
+    assert left == everywhere or not replaceable
+
+
+def test_the_held_out_fifth_is_a_fifth_and_hardly_moves() -> None:
+    labels = {f"video{index}": [f"class{index % 7}"] for index in range(1000)}
+    held_out = held_out_fifth(labels)
+    assert len(held_out) == 200
+    assert len(held_out_fifth({**labels, "another": ["class1"]}) ^ held_out) <= 2
+    assert held_out_fifth({"only": ["class1"]}) == frozenset()

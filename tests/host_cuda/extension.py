@@ -29,7 +29,7 @@ NAMESPACE = "wtal_on_host"
 
 FLAGS = [
     *("-std=c++20", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"),
-    *("-include", "host_cuda.h", f"-I{HERE / 'include'}", f"-I{ROOT / 'csrc'}", "-isystem", f"{TORCH / 'include'}"),
+    *("-include", "host_cuda.h", "-Itests/host_cuda/include", "-Icsrc", "-isystem", f"{TORCH / 'include'}"),
     "-DTORCH_TARGET_VERSION=0x020b000000000000",
 ]
 VARIANTS = {
@@ -63,26 +63,29 @@ def _fma_flag() -> list[str]:
 
 
 def digest(path: str | Path) -> str:
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    return hashlib.sha256((ROOT / path).read_bytes()).hexdigest()
 
 
 def compile_source(source: Path, folder: Path, flags: list[str]) -> Path:
-    """Object file of one source; kept while the command and every file of this tree it read are the same."""
-    target = folder / f"{source.stem}.o"
+    """Object file of one source; kept while the command and every file of this tree it read are the same.
+
+    All paths are relative to the tree, so a copy of it can begin with a copy of its objects.
+    """
+    source, target = source.relative_to(ROOT), folder.relative_to(ROOT) / f"{source.stem}.o"
     record, dependencies = target.with_suffix(".json"), target.with_suffix(".d")
     command = [*compiler(), *flags, "-MMD", "-MF", str(dependencies), "-x", "c++", "-c", str(source), "-o", str(target)]
     with contextlib.suppress(OSError, ValueError):
-        known = json.loads(record.read_text())
+        known = json.loads((ROOT / record).read_text())
         if known["command"] == [*command, torch.__version__] and all(
             digest(path) == seen for path, seen in known["files"].items()
         ):
             return target
-    record.unlink(missing_ok=True)
-    done = subprocess.run(command, capture_output=True, text=True)
+    (ROOT / record).unlink(missing_ok=True)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if done.returncode != 0:
         raise RuntimeError(f"{shlex.join(command)}\n{done.stderr}")
-    files = dependencies.read_text().replace("\\\n", " ").split(":", 1)[1].split()
-    record.write_text(
+    files = (ROOT / dependencies).read_text().replace("\\\n", " ").split(":", 1)[1].split()
+    (ROOT / record).write_text(
         json.dumps({"command": [*command, torch.__version__], "files": {path: digest(path) for path in files}})
     )
     return target
@@ -113,7 +116,7 @@ def _link(name: str, variant: str, sources: list[Path], options: list[str]) -> P
             old.unlink()
         partial = target.with_suffix(f".{os.getpid()}")
         command = [*compiler(), *VARIANTS[variant], *map(str, objects), *options, "-o", str(partial)]
-        subprocess.run(command, check=True)
+        subprocess.run(command, cwd=ROOT, check=True)
         partial.rename(target)
     return target
 

@@ -12,7 +12,7 @@ import pytest
 from host_cuda import extension
 
 # What tests values. What tests torch.compile, opcheck and error messages has nothing to add.
-TESTS = "cuda-on-host and (equals or example or strides or many or no_proposal or nothing or padding or plain_pytorch)"
+TESTS = "cuda-on-host and (equals or example or strides or many or no_proposal or nothing or padding)"
 
 
 def runtime(name: str) -> str:
@@ -25,9 +25,8 @@ def test_the_ops_tests_pass_under_the_sanitizers() -> None:
     if not all(Path(library).is_absolute() for library in libraries):
         pytest.skip(f"{extension.compiler()} has no sanitizer runtimes: {libraries}")
     extension.build("sanitized")
-    # sys.executable -m pytest would put the source tree first; the tests drop it, as they do for the outer run.
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-s", "-x", "-p", "no:cacheprovider", "-k", TESTS, "tests/ops"],
+        [sys.executable, "-P", "-m", "pytest", "-q", "-s", "-x", "-p", "no:cacheprovider", "-k", TESTS, "tests/ops"],
         cwd=extension.ROOT,
         env=os.environ
         | extension.SANITIZER_OPTIONS

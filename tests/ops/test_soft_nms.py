@@ -130,13 +130,15 @@ def problems(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         centre += 1e6
     segments = np.stack([centre - length / 2, centre + length / 2], 1).astype(dtype)
     scores = rng.random(total)
-    values = draw(st.sampled_from(["any", "tied", "few", "zero", "signed", "large"]))
+    values = draw(st.sampled_from(["any", "tied", "few", "zero", "signed zeros", "signed", "large"]))
     if values == "tied":
         scores = np.full(total, 0.75)
     elif values == "few":
         scores = np.floor(scores * 4) / 4
     elif values == "zero":
         scores = np.zeros(total)
+    elif values == "signed zeros":
+        scores = np.where(scores < 0.5, -0.0, 0.0)
     elif values == "signed":
         scores = scores - 0.5
     elif values == "large":

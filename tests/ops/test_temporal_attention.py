@@ -236,11 +236,22 @@ def test_outputs_are_contiguous_whatever_the_input(device: str) -> None:
 @at_most(25)
 @given(data=st.data())
 def test_padding_is_never_read(device: str, data: st.DataObject) -> None:
-    case = data.draw(cases(device=device))
+    assert_padding_is_never_read(data.draw(cases(device=device)))
+
+
+@pytest.mark.parametrize("device", CUDA_DEVICES)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@at_most(10)
+@given(data=st.data())
+def test_padding_is_never_read_in_half_precision(dtype: torch.dtype, device: str, data: st.DataObject) -> None:
+    assert_padding_is_never_read(data.draw(cases(max_dim=128, device=device)).to(dtype))
+
+
+def assert_padding_is_never_read(case: Case) -> None:
     if case.lengths is None:
-        case = dataclasses.replace(case, lengths=torch.zeros(len(case.q), dtype=torch.int64, device=device))
+        case = dataclasses.replace(case, lengths=torch.zeros(len(case.q), dtype=torch.int64, device=case.q.device))
     total = case.q.shape[2]
-    beyond = torch.arange(total, device=device) >= case.lengths[:, None]  # [B, T]
+    beyond = torch.arange(total, device=case.q.device) >= case.lengths[:, None]  # [B, T]
     spoilt = {name: getattr(case, name).clone() for name in ("q", "k", "v", "grad_out", "grad_lse")}
     for tensor in spoilt.values():
         tensor.transpose(1, 2)[beyond] = NAN

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import tyro
 
 from wtal.cli.parsing import parse, run
+from wtal.config import EvaluateConfig
 from wtal.errors import WtalError
 
 PROGRAM = "wtal-eval"
@@ -30,10 +31,11 @@ class Options:
     """Run folder, checkpoint (.safetensors), or predictions (.json, .csv)."""
     ground_truth: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="GROUND_TRUTH")] = None
     """Annotations, where predictions are given."""
-    protocol: Literal["seconds", "snippets"] = "seconds"
-    """seconds is the official rule; snippets rounds to the 25 fps, 16-frame grid first, as many peers do."""
-    tiou: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
-    """tIoU thresholds."""
+    protocol: Literal["seconds", "snippets"] | None = None
+    """seconds is the official rule; snippets rounds to the 25 fps, 16-frame grid first, as many peers do. Else as the
+    run was configured, and seconds for files."""
+    tiou: tuple[float, ...] | None = None
+    """tIoU thresholds; else as the run was configured, and .1 to .7 for files."""
     subset: str | None = None
     """Subset of the ground truth, as its file names it; else its test part."""
     branch: Literal["cbp", "vlp", "ensemble"] | None = None
@@ -62,7 +64,7 @@ def command(arguments: Sequence[str]) -> int:
     options = parse(Options, PROGRAM, arguments)
     if options.what is None:
         raise WtalError(f"expected a run folder, a checkpoint or a predictions file (all options: {PROGRAM} --help)")
-    if any(not 0 < tiou <= 1 for tiou in options.tiou):
+    if options.tiou is not None and (not options.tiou or any(not 0 < tiou <= 1 for tiou in options.tiou)):
         raise WtalError(f"--tiou {' '.join(map(str, options.tiou))}: expected thresholds above 0 and up to 1")
 
     import json
@@ -71,6 +73,7 @@ def command(arguments: Sequence[str]) -> int:
 
     predictions: object = options.what
     ground_truth: object = options.ground_truth
+    settings = EvaluateConfig()
     if options.what.is_dir() or options.what.suffix == ".safetensors":
         if options.ground_truth is not None:
             raise WtalError(
@@ -78,10 +81,11 @@ def command(arguments: Sequence[str]) -> int:
             )
         from wtal.apply import detect_test_videos
 
-        predictions, ground_truth = detect_test_videos(options.what, options.branch, options.device)
+        predictions, ground_truth, settings = detect_test_videos(options.what, options.branch, options.device)
     elif options.ground_truth is None:
         raise WtalError(f"{options.what}: predictions need ground truth: wtal-eval PREDICTIONS GROUND_TRUTH")
-    result = evaluate(predictions, ground_truth, options.protocol, options.tiou, options.subset)
+    protocol, tiou = options.protocol or settings.protocol, options.tiou or settings.tiou
+    result = evaluate(predictions, ground_truth, protocol, tiou, options.subset)
     if options.json:
         print(json.dumps(result.to_json(), indent=1))
     else:

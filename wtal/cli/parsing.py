@@ -38,15 +38,16 @@ def parse(options: type[Options], program: str, arguments: Sequence[str], defaul
 def run(command: Callable[[Sequence[str]], int | None], program: str) -> int:
     """Run a command with the process's arguments; returns the exit code.
 
-    A :class:`WtalError` is one line on stderr; Ctrl-C exits with 130, a closed pipe quietly.
+    A :class:`WtalError` goes to stderr as it is written, nearly always one line; Ctrl-C exits with 130, a closed pipe
+    quietly.
     """
     try:
         return command(sys.argv[1:]) or 0
     except WtalError as error:
-        print(f"{program}: error: {' '.join(str(error).splitlines())}", file=sys.stderr)
+        print(f"{program}: error: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt as interrupt:
-        print(f"{program}: {interrupt or 'interrupted'}", file=sys.stderr)
+        print(f"{program}: {str(interrupt) or 'interrupted'}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more to flush at exit

@@ -13,7 +13,7 @@ from wtal.cli.parsing import parse, run
 from wtal.config import RunConfig
 from wtal.errors import WtalError
 from wtal.recipe import Recipe, load_recipe, shipped, with_overrides
-from wtal.run import Setup
+from wtal.setup import CHANGEABLE, Precision, Setup
 
 PROGRAM = "wtal-train"
 
@@ -49,10 +49,10 @@ class Options(RunConfig):
     out: Path | None = None
     """Run folder; else runs/<dataset>-<date>-<time>."""
     resume: Path | None = None
-    """Go on with the run in this folder; its own settings hold."""
+    """Go on with the run in this folder; its own settings hold, device and threads too unless given."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
-    precision: Literal["auto", "float32", "bf16"] = "auto"
+    precision: Precision = "auto"
     """auto is bf16 autocast on CUDA and float32 on the CPU."""
     clip_model: str = "ViT-B-16-quickgelu"
     """open_clip architecture of the text encoder."""
@@ -60,10 +60,16 @@ class Options(RunConfig):
     """CLIP's weights: state dict or safetensors; else open_clip downloads OpenAI's."""
     allow_missing: bool = False
     """Train without the videos whose features are missing, and say how many."""
+    keep_checkpoints: int = 3
+    """How many checkpoints to keep; a damaged newest one is passed over for the one before."""
+    skip_bad_batches: int = 0
+    """Leave out up to this many batches whose loss is not finite, instead of stopping at the first."""
     threads: int | None = None
     """CPU threads; else torch's choice."""
     quiet: bool = False
     """Print the final table only."""
+    json: bool = False
+    """Print the run folder and its rows as JSON for scripts, and nothing else."""
     version: bool = False
     """Print versions and build facts, run each op once on each device, and exit."""
 
@@ -84,19 +90,20 @@ def command(arguments: Sequence[str]) -> int:
     recipe = load_recipe(first.recipe or default_recipe(first.dataset))
     options = parse(Options, PROGRAM, arguments, default=_with_settings(Options(), recipe))
     config = _settings(options)
+    setup = _setup(options, recipe.name)
+    if options.resume is not None:
+        _check_resume(options, _with_settings(Options(), recipe))
 
     from wtal.job import start  # torch loads here, after every mistake in the options has been told
 
     return start(
-        _setup(options, recipe.name),
+        setup,
         config,
         with_overrides(recipe.source, recipe.config, config),
         out=options.out,
         resume=options.resume,
-        device=options.device,
-        precision=options.precision,
-        threads=options.threads,
         quiet=options.quiet,
+        as_json=options.json,
     )
 
 
@@ -104,7 +111,7 @@ def default_recipe(dataset: str) -> str:
     """The recipe that belongs to a data set."""
     if dataset.endswith(".toml"):
         return "own"
-    known = [name for name in shipped() if name != "own"]
+    known = [name for name in shipped() if name not in ("own", "paper")]
     if dataset not in known:
         raise WtalError(f"--dataset {dataset}: expected one of {', '.join(known)}, or the path of a dataset.toml")
     return dataset
@@ -121,6 +128,19 @@ def _setup(options: Options, recipe: str) -> Setup:
     if options.dataset.endswith(".toml"):
         paths["dataset"] = str(Path(options.dataset).resolve())
     return Setup(**{**given, **paths}, recipe=recipe)
+
+
+def _check_resume(options: Options, default: Options) -> None:
+    """Refuse what a run that goes on would not heed; ``default`` has the recipe's settings."""
+    for field in dataclasses.fields(Options):
+        value, usual = getattr(options, field.name), getattr(default, field.name)
+        if field.name in ("resume", "quiet", "json", *CHANGEABLE) or value == usual:
+            continue
+        name = field.name.replace("_", "-")
+        if dataclasses.is_dataclass(value):
+            parts = (part.name for part in dataclasses.fields(value))
+            name += "." + next(p for p in parts if getattr(value, p) != getattr(usual, p)).replace("_", "-")
+        raise WtalError(f"--{name} does not go with --resume: the settings of {options.resume} hold")
 
 
 def _with_settings(options: Options, recipe: Recipe) -> Options:

@@ -134,6 +134,7 @@ def parse_annotations(
     assert isinstance(records, Mapping)
     for video_id, record in records.items():
         try:
+            fields.name(video_id, "its id")
             if kind == "bsn":
                 videos[video_id] = _bsn_video(video_id, record, (subsets or {}).get(video_id, ""))
             else:

@@ -66,6 +66,7 @@ def _split_file(path: Path) -> frozenset[str] | None:
     if not path.exists():
         return None
     try:
-        return frozenset(path.read_text(encoding="utf-8").split())
+        lines = path.read_text(encoding="utf-8").split("\n")
+        return frozenset(line.strip() for line in lines if line.strip())
     except (OSError, UnicodeDecodeError) as error:
         raise WtalError(f"{path}: cannot be read ({error}), expected one video id a line") from None

@@ -55,6 +55,7 @@ def open_dataset(
     root: str | os.PathLike[str] | None = None,
     allow_missing: bool = False,
     progress: Progress | None = None,
+    need_clip: bool = False,
 ) -> VideoSet:
     """Open a data set on disk.
 
@@ -62,8 +63,9 @@ def open_dataset(
         dataset: ``thumos14``, ``activitynet12``, ``activitynet13``, or the path of a ``dataset.toml``.
         root: its folder; None looks in ``$WTAL_DATA/<name>``, then ``./data/<name>``.
         allow_missing: leave out videos without features, and training videos without a label; they are listed in
-            :attr:`VideoSet.missing`.
+            :attr:`VideoSet.missing` and :attr:`VideoSet.unlabelled`.
         progress: told of the one-time conversion of W-TALC's features.
+        need_clip: a video without CLIP features counts as one without features.
 
     Raises:
         WtalError: nothing found there, or something missing or malformed.
@@ -71,11 +73,11 @@ def open_dataset(
     if dataset.endswith(".toml"):
         if root is not None:
             raise WtalError(f"--root goes with a named data set; {dataset} itself says where its files are")
-        return open_own(dataset, allow_missing)
+        return open_own(dataset, allow_missing, need_clip)
     known = named(dataset)
     for place in places(known, root):
         if any(item.layout.has_features(place, known) for item in look(place, known)):
-            return open_folder(place, dataset, allow_missing=allow_missing, progress=progress)
+            return open_folder(place, dataset, allow_missing=allow_missing, progress=progress, need_clip=need_clip)
     raise WtalError(_nothing_found(known, root))
 
 
@@ -86,6 +88,7 @@ def open_folder(
     classes: Sequence[str] | None = None,
     allow_missing: bool = False,
     progress: Progress | None = None,
+    need_clip: bool = False,
 ) -> VideoSet:
     """Open the one folder ``root``, whose files are named as those of the data set ``dataset``.
 
@@ -96,6 +99,7 @@ def open_folder(
         classes: all class names, where the annotations need not mention every one of them.
         allow_missing: as for :func:`open_dataset`.
         progress: as for :func:`open_dataset`.
+        need_clip: as for :func:`open_dataset`.
 
     Raises:
         WtalError: as :func:`open_dataset` does.
@@ -113,7 +117,14 @@ def open_folder(
     annotations = replace(annotations, classes=tuple(sorted({*annotations.classes, *(classes or ())})))
     candidates = layout.candidates(root, known, annotations, progress)
     opened = assemble(
-        name or known.name, layout.NAME, annotations, candidates, root / "clip", None, known, allow_missing
+        name or known.name,
+        layout.NAME,
+        annotations,
+        candidates,
+        root / "clip",
+        dataset=known,
+        allow_missing=allow_missing,
+        need_clip=need_clip,
     )
     text = root / "text_features.npy"
     return replace(opened, text_features=read_text_features(text, len(opened.classes))) if text.exists() else opened

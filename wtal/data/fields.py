@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import tomllib
 from collections.abc import Mapping
 from typing import Any
 
@@ -34,6 +35,18 @@ def load_json(path: str | os.PathLike[str], expected: str) -> Any:
         raise WtalError(f"{path}: {fault}, expected {expected}") from None
     except (UnicodeDecodeError, RecursionError):
         raise WtalError(f"{path}: not JSON text, expected {expected}") from None
+    except ValueError as error:  # a number of thousands of digits
+        raise WtalError(f"{path}: not JSON that can be read ({error}), expected {expected}") from None
+
+
+def parse_toml(text: str, origin: str | os.PathLike[str]) -> dict[str, Any]:
+    """The table in a TOML text; ``origin`` names its file in the error."""
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise WtalError(f"{origin}: not TOML: nested too deeply") from None
+    except ValueError as error:  # tomllib's own, and a number of thousands of digits
+        raise WtalError(f"{origin}: not TOML: {error}") from None
 
 
 def take(record: object, key: str, expected: str) -> Any:
@@ -77,9 +90,9 @@ def segment(value: object) -> tuple[float, float]:
 
 
 def name(value: object, what: str) -> str:
-    """A name: not empty, no control characters; bytes, as Python 2 wrote them, become text."""
+    """A name: not empty, no control characters, no half of a character; bytes, as Python 2 wrote them, become text."""
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")
-    if isinstance(value, str) and value and min(value) >= " ":
+    if isinstance(value, str) and value and min(value) >= " " and not any("\ud800" <= c <= "\udfff" for c in value):
         return str(value)
     raise ValueError(f"{what} is {shown(value)}, expected a name")

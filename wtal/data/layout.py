@@ -14,6 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
+from wtal.data import fields
 from wtal.data.annotations import AnnotatedVideo, Annotations, split_names
 from wtal.data.npy import load_npy
 from wtal.data.timebase import Timebase
@@ -22,6 +23,8 @@ from wtal.errors import WtalError
 
 Progress = Callable[[int, int], None]
 """Called with (videos done, videos in all)."""
+
+_LONGEST_ID = 240  # bytes; file systems allow 255 with the extension
 
 GRID = Timebase(fps=25, stride=16, window=16)
 """What W-TALC's and BaSNet's features were computed on, whatever rate the video has."""
@@ -109,9 +112,15 @@ def file_names(video_id: str, dataset: Dataset | None = None) -> tuple[str, ...]
 
 
 def check_id(video_id: str, source: Path) -> None:
-    """Refuse a video id that would name a file elsewhere."""
-    if not video_id or "/" in video_id or "\\" in video_id or ".." in video_id or "\0" in video_id:
+    """Refuse a video id that would name a file elsewhere, or one that no file can have."""
+    try:
+        fields.name(video_id, "id")
+    except ValueError as error:
+        raise WtalError(f"{source}: video {video_id!r}: {error}") from None
+    if "/" in video_id or "\\" in video_id or ".." in video_id:
         raise WtalError(f"{source}: video {video_id!r}: an id is part of file names, expected no '/' or '..' in it")
+    if len(video_id.encode()) > _LONGEST_ID:
+        raise WtalError(f"{source}: video {video_id[:40]!r}...: {len(video_id)} characters, expected a file name")
 
 
 def in_splits(annotations: Annotations) -> Iterator[tuple[AnnotatedVideo, str]]:
@@ -131,6 +140,7 @@ def assemble(
     clip_fps: float | None = None,
     dataset: Dataset | None = None,
     allow_missing: bool = False,
+    need_clip: bool = False,
 ) -> VideoSet:
     """The videos whose features are there, with ``annotations.classes`` as the classes.
 
@@ -139,10 +149,11 @@ def assemble(
         layout: of its files.
         annotations: for the classes, and to name in messages.
         candidates: the videos.
-        clip: folder of CLIP features; a video need not have any.
+        clip: folder of CLIP features, None where there are none.
         clip_fps: their rate, where it is known.
         dataset: how its files are named.
-        allow_missing: leave out videos without I3D features, and training videos without a label.
+        allow_missing: leave out videos without features, and training videos without a label.
+        need_clip: a video without CLIP features counts as one without features.
 
     Raises:
         WtalError: such videos without ``allow_missing``, or no video is left.
@@ -153,13 +164,14 @@ def assemble(
     for candidate in candidates:
         annotated = candidate.annotated
         check_id(annotated.id, annotations.path)
-        if absent := [path for path in candidate.i3d if path not in files]:
+        row = files.pick(clip, file_names(annotated.id, dataset)) if clip else None
+        wanted = [*candidate.i3d, *([row] if row and need_clip else [])]
+        if absent := [path for path in wanted if path not in files]:
             missing.append(annotated.id)
             looked_for.append(absent[0])
         elif candidate.subset == "train" and not annotated.labels:
             unlabelled.append(annotated.id)
         else:
-            row = files.pick(clip, file_names(annotated.id, dataset)) if clip else None
             videos.append(
                 Video(
                     id=annotated.id,
@@ -186,7 +198,9 @@ def assemble(
         )
     if not videos:
         raise WtalError(f"{annotations.path}: no training or test videos, expected some")
-    return VideoSet(name, layout, annotations.classes, tuple(videos), missing=(*missing, *unlabelled))
+    return VideoSet(
+        name, layout, annotations.classes, tuple(videos), missing=tuple(missing), unlabelled=tuple(unlabelled)
+    )
 
 
 def _few(ids: list[str]) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from wtal.data.cache import cache_root
 from wtal.data.catalog import find_annotations, open_dataset
+from wtal.data.span import check_spans
 from wtal.data.synthetic import (
     DEFAULT,
     GENERATOR_VERSION,
@@ -18,14 +19,24 @@ from wtal.data.synthetic import (
     synthetic_features,
 )
 from wtal.data.synthetic.layouts import Layout
+from wtal.data.synthetic.parameters import ControlParameters
 from wtal.data.video import VideoSet
 from wtal.errors import WtalError
 
 Progress = Callable[[int, int], None]
 """Called with (videos done, videos in all)."""
 
-BENCHMARKS = {"small": DEFAULT, "true": replace(DEFAULT, size=TRUE_SHAPES)}
-"""The embedded benchmark by ``--shapes``: small features for two minutes on a CPU, or as wide and long as real ones."""
+BENCHMARKS = {
+    "small": DEFAULT,
+    "true": replace(DEFAULT, size=TRUE_SHAPES),
+    "easy": replace(DEFAULT, control=ControlParameters(difficulty=0.75)),
+    "hard": replace(DEFAULT, control=ControlParameters(difficulty=1.25)),
+    "clip-without-action": replace(DEFAULT, control=ControlParameters(clip_without_action=True)),
+    "i3d-with-scene": replace(DEFAULT, control=ControlParameters(i3d_with_scene=True)),
+    "no-core-gap": replace(DEFAULT, control=ControlParameters(no_core_gap=True)),
+}
+"""The embedded benchmark by ``--shapes``: small features for two minutes on a CPU, or as wide and long as real ones.
+The others are small as well, for ``wtal-ablate``: two more difficulties, and the three negative controls."""
 
 
 def open_data(
@@ -37,6 +48,7 @@ def open_data(
     world: int = 0,
     allow_missing: bool = False,
     progress: Progress | None = None,
+    need_clip: bool = False,
 ) -> VideoSet:
     """Open a data set by name or by the path of a ``dataset.toml``, generating first what is to be generated.
 
@@ -51,15 +63,31 @@ def open_data(
         world: seed of generated data.
         allow_missing: leave out videos without features instead of raising.
         progress: told of long work.
+        need_clip: a video without CLIP features counts as one without features.
 
     Raises:
-        WtalError: nothing found, or something malformed.
+        WtalError: nothing found, something malformed, or features on another grid than they are said to be.
     """
+    opened = _opened(dataset, root, features, layout, shapes, world, allow_missing, progress, need_clip)
+    return replace(opened, notes=check_spans(opened))
+
+
+def _opened(
+    dataset: str,
+    root: Path | None,
+    features: str,
+    layout: Layout,
+    shapes: str,
+    world: int,
+    allow_missing: bool,
+    progress: Progress | None,
+    need_clip: bool,
+) -> VideoSet:
     if dataset == "synthetic":
         folder = cache_root() / f"synthetic-v{GENERATOR_VERSION}" / f"{shapes}-{layout}-world{world}"
         return open_synthetic(synthetic_dataset(world, folder, layout, BENCHMARKS[shapes], progress), progress)
     if features == "disk":
-        return open_dataset(dataset, root, allow_missing=allow_missing, progress=progress)
+        return open_dataset(dataset, root, allow_missing, progress, need_clip)
     if dataset.endswith(".toml"):
         raise WtalError(f"--features synthetic goes with a named data set, not with {dataset}")
     annotations = find_annotations(dataset, root)

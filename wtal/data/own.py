@@ -5,10 +5,11 @@ from __future__ import annotations
 import csv
 import difflib
 import hashlib
+import io
 import math
 import os
-import tomllib
-from collections.abc import Collection, Iterator
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -37,20 +38,21 @@ _KEYS = {
 _NEEDED = ("name", "classes", "i3d", "labels", "fps")
 
 
-def open_own(path: str | os.PathLike[str], allow_missing: bool = False) -> VideoSet:
+def open_own(path: str | os.PathLike[str], allow_missing: bool = False, need_clip: bool = False) -> VideoSet:
     """Open the data set that a ``dataset.toml`` describes.
 
-    Without ``segments`` no video has instances; without ``test`` a fifth of the videos, chosen by a hash of the
-    video's id, is held out as test videos.
+    Without ``segments`` no video has instances; without ``test`` :func:`held_out_fifth` says which videos are for
+    testing.
 
     Args:
         path: the TOML file; other paths in it are seen from its folder.
         allow_missing: leave out videos without features, and training videos without a label.
+        need_clip: a video without CLIP features counts as one without features.
 
     Raises:
         WtalError: an unknown or missing key, an unknown class or video, a missing or malformed file.
     """
-    return _Description(Path(path)).open(allow_missing)
+    return _Description(Path(path)).open(allow_missing, need_clip)
 
 
 class _Description:
@@ -66,14 +68,21 @@ class _Description:
             if key not in self.table:
                 raise WtalError(f"{path}: no {key!r}, expected {_KEYS[key]}")
         self.classes = self._names("classes")
+        for name in self.classes:
+            try:
+                fields.name(name, "a class")
+            except ValueError as error:
+                raise WtalError(f"{path}: {error}") from None
         if not self.classes or len(set(self.classes)) != len(self.classes):
             raise WtalError(f"{path}: classes is {fields.shown(self.table['classes'])}, expected different names")
 
-    def open(self, allow_missing: bool) -> VideoSet:
+    def open(self, allow_missing: bool, need_clip: bool) -> VideoSet:
         if not isinstance(self.table["name"], str) or not self.table["name"]:
             self._wrong("name")
         if "clip_fps" in self.table and "clip" not in self.table:
             raise WtalError(f"{self.path}: clip_fps without clip, expected both or neither")
+        if "clip" not in self.table and need_clip:
+            raise WtalError(f"{self.path}: no 'clip', expected {_KEYS['clip']}: training needs them")
         annotations = Annotations(self.path, "own", self._videos(), self.classes)
         opened = assemble(
             self.table["name"],
@@ -83,6 +92,7 @@ class _Description:
             self._folder("clip", self.table["clip"]) if "clip" in self.table else None,
             self._number("clip_fps") if "clip_fps" in self.table else None,
             allow_missing=allow_missing,
+            need_clip=need_clip,
         )
         if "text_features" not in self.table:
             return opened
@@ -119,22 +129,8 @@ class _Description:
     def _labels(self, path: Path) -> dict[str, tuple[str, ...]]:
         """Labels of each video, in class order, by id."""
         found: dict[str, set[str]] = {}
-        if path.suffix == ".json":
-            content = fields.load_json(path, 'JSON such as {"video": ["label", ...]}')
-            if not isinstance(content, dict):
-                raise WtalError(f'{path}: {fields.shown(content)}, expected {{"video": ["label", ...], ...}}')
-            for video_id, names in content.items():
-                if not isinstance(names, list):
-                    raise WtalError(f"{path}: video {video_id!r}: {fields.shown(names)}, expected a list of labels")
-                found[video_id] = {self._class(name, path, f"video {video_id!r}") for name in names}
-        else:
-            for line, (video_id, text) in _csv_rows(path, ("video", "label")):
-                labels = [label.strip() for label in text.split(";") if label.strip()]
-                found.setdefault(video_id, set()).update(self._class(label, path, f"line {line}") for label in labels)
-        if not found:
-            raise WtalError(f"{path}: no video, expected some")
-        for video_id in found:
-            check_id(video_id, path)
+        for where, video_id, names in read_labels(path):
+            found.setdefault(video_id, set()).update(self._class(name, path, where) for name in names)
         return {video_id: tuple(c for c in self.classes if c in names) for video_id, names in found.items()}
 
     def _segments(self, path: Path, labels: dict[str, tuple[str, ...]]) -> dict[str, tuple[Instance, ...]]:
@@ -178,14 +174,14 @@ class _Description:
             raise WtalError(f"{path}: {where}: segment starts at {start:g}, expected seconds from 0")
         return Instance(start, end, self._class(label, path, where))
 
-    def _test(self, labels: Collection[str]) -> frozenset[str]:
+    def _test(self, labels: Mapping[str, Collection[str]]) -> frozenset[str]:
         if "test" not in self.table:
             return held_out_fifth(labels)
         if isinstance(self.table["test"], list):
             source, ids = self.path, list(self._names("test"))
         else:
             source = self._path("test")
-            ids = [line.strip() for line in _text(source).splitlines() if line.strip()]
+            ids = [line.strip() for line in _text(source).split("\n") if line.strip()]
         for video_id in ids:
             if video_id not in labels:
                 raise WtalError(f"{source}: test video {_meant(video_id, labels)} is not in {self.table['labels']}")
@@ -229,23 +225,55 @@ class _Description:
         raise WtalError(f"{self.path}: {key} is {fields.shown(self.table[key])}, expected {kind}{_KEYS[key]}")
 
 
-def held_out_fifth(ids: Collection[str]) -> frozenset[str]:
-    """Every fifth video or so, by a hash of its id alone: a video added later moves no other.
+def read_labels(path: Path) -> list[tuple[str, str, list[Any]]]:
+    """A file of video-level labels: where an entry stands, the video's id, and its labels; an id may come twice.
 
-    At least one of several videos is held out, and at least one is not.
+    Raises:
+        WtalError: it is no CSV or JSON of labels, names no video, or an id would name a file elsewhere.
     """
-    value = {video: int.from_bytes(hashlib.sha256(video.encode()).digest()[:8], "big") for video in ids}
-    held_out = {video for video in ids if value[video] % 5 == 0}
-    if len(value) > 1 and len(held_out) in (0, len(value)):
-        held_out ^= {min(value, key=lambda video: value[video])}
-    return frozenset(held_out)
+    found: list[tuple[str, str, list[Any]]] = []
+    if path.suffix == ".json":
+        content = fields.load_json(path, 'JSON such as {"video": ["label", ...]}')
+        if not isinstance(content, dict):
+            raise WtalError(f'{path}: {fields.shown(content)}, expected {{"video": ["label", ...], ...}}')
+        for video_id, names in content.items():
+            if not isinstance(names, list):
+                raise WtalError(f"{path}: video {video_id!r}: {fields.shown(names)}, expected a list of labels")
+            found.append((f"video {video_id!r}", video_id, names))
+    else:
+        for line, (video_id, text) in _csv_rows(path, ("video", "label")):
+            labels = [label.strip() for label in text.split(";") if label.strip()]
+            found.append((f"line {line}", video_id, labels))
+    if not found:
+        raise WtalError(f"{path}: no video, expected some")
+    for _, video_id, _ in found:
+        check_id(video_id, path)
+    return found
+
+
+def held_out_fifth(labels: Mapping[str, Collection[str]]) -> frozenset[str]:
+    """A fifth of the videos, in the order of a hash of their ids; what it leaves for training has every class.
+
+    A video is passed over where it is the last one left for training of a class of its own. Of several videos at least
+    one is held out, and at least one is not.
+
+    Args:
+        labels: classes of each video, by id.
+    """
+    order = sorted(labels, key=lambda video: (hashlib.sha256(video.encode()).digest(), video))
+    left = Counter(label for video in labels for label in set(labels[video]))
+    wanted = min(max(1, round(len(labels) / 5)), len(labels) - 1)
+    held_out: list[str] = []
+    for video in order:
+        own = set(labels[video])
+        if len(held_out) < wanted and all(left[label] > 1 for label in own):
+            held_out.append(video)
+            left.subtract(own)
+    return frozenset(held_out or order[:wanted])
 
 
 def _load(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(_text(path))
-    except tomllib.TOMLDecodeError as error:
-        raise WtalError(f"{path}: not TOML: {error}") from None
+    return fields.parse_toml(_text(path), path)
 
 
 def _text(path: Path) -> str:
@@ -261,7 +289,7 @@ def _text(path: Path) -> str:
 
 def _csv_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, list[str]]]:
     """Line number and values, stripped; the first line names the columns."""
-    rows = csv.reader(_text(path).splitlines())
+    rows = csv.reader(io.StringIO(_text(path), newline=""))  # str.splitlines would also cut at U+2028 and its like
     try:
         header = [name.strip() for name in next(rows, [])]
         if header != list(columns):

@@ -59,6 +59,9 @@ class VideoSet:
         text_features: ``[C, D']`` float32, unit norm, in the space of the CLIP features, where the data set brings
             them in place of class names for CLIP to encode.
         missing: ids left out because their features were not found (``--allow-missing``).
+        unlabelled: ids of training videos left out because they have no label (``--allow-missing``).
+        notes: what a person should know of the data, a sentence each.
+        kinds: folder of ``<id>.npy``, what each snippet shows (``SnippetKind``), of generated videos. For measuring.
     """
 
     name: str
@@ -67,6 +70,9 @@ class VideoSet:
     videos: tuple[Video, ...]
     text_features: np.ndarray | None = None
     missing: tuple[str, ...] = ()
+    unlabelled: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    kinds: Path | None = None
 
     def subset(self, name: str) -> tuple[Video, ...]:
         """The videos of one subset, in the data set's order."""

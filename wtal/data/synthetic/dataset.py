@@ -183,7 +183,7 @@ def open_synthetic(directory: str | os.PathLike[str], progress: Callable[[int, i
             f"{root / TEXT_FEATURES}: {text.dtype} of shape {list(text.shape)}, expected float32 [{len(classes)}, D]"
         )
     data = open_folder(root, name="synthetic", progress=progress)
-    return replace(data, classes=classes, text_features=text)
+    return replace(data, classes=classes, text_features=text, kinds=root / "kinds")
 
 
 def _record(video_id: str, subset: str, video: SyntheticVideo, layout: Layout, classes: tuple[str, ...]) -> Record:

@@ -15,6 +15,7 @@ from typing import cast
 import numpy as np
 
 from wtal.data.annotations import AnnotatedVideo, Annotations, split_names
+from wtal.data.layout import check_id
 from wtal.data.synthetic.dataset import GENERATOR_VERSION
 from wtal.data.synthetic.events import Span, draw_events
 from wtal.data.synthetic.features import clip_features, i3d_features
@@ -25,6 +26,8 @@ from wtal.data.synthetic.randomness import Purpose, generator
 from wtal.data.synthetic.world import World, make_world
 from wtal.data.timebase import Timebase
 from wtal.errors import WtalError
+
+_MOST_SNIPPETS = 1_000_000  # a week at 25 fps; a duration in a file must not decide how much memory is taken
 
 FULL_SIZE = replace(DEFAULT, size=TRUE_SHAPES)
 """The benchmark's strengths at the shapes of real features; counts and lengths come from the annotations."""
@@ -71,6 +74,7 @@ def synthetic_features(
     layout = cast(Layout, annotations.kind)
     index = {name: position for position, name in enumerate(classes)}
     for video in annotations.videos.values():
+        check_id(video.id, annotations.path)
         for label in {*video.labels, *(instance.label for instance in video.instances or ())}:
             if label not in index:
                 raise WtalError(
@@ -137,7 +141,10 @@ def _length(video: AnnotatedVideo, time: Timebase, seed: int) -> int:
     if duration is None:
         duration = last + generator(seed, Purpose.INSTANCES, video.id).uniform(5.0, 30.0)
     windows = math.floor((duration * time.fps - time.window) / time.stride) + 1
-    return max(1, windows, math.ceil(time.position(last)))
+    length = max(1, windows, math.ceil(time.position(last)))
+    if length > _MOST_SNIPPETS:
+        raise WtalError(f"video {video.id!r} would have {length} snippets, expected at most {_MOST_SNIPPETS}")
+    return length
 
 
 def _span(time: Timebase, start: float, end: float, label: int, num_snippets: int) -> Span:

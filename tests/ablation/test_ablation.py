@@ -1,0 +1,179 @@
+"""Whole ablations of a tiny world, in this process."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from wtal.ablation.check import check
+from wtal.ablation.figure import figure
+from wtal.ablation.markdown import page
+from wtal.ablation.results import collect, paired, read_results, verdict
+from wtal.ablation.statistics import spread
+from wtal.ablation.variants import CLAIMS, FURTHER, GROUPS, Comparison, group_stages
+from wtal.ablation.worlds import World, run_group
+from wtal.config import ScheduleConfig
+from wtal.data.open import BENCHMARKS
+from wtal.data.synthetic.parameters import SizeParameters
+from wtal.device import Device
+from wtal.errors import WtalError
+from wtal.job import prepare
+from wtal.progress import Reporter
+from wtal.recipe import load_recipe
+from wtal.run import Run
+from wtal.setup import Setup
+from wtal.train import Trainer
+
+RECIPE = """extends = "synthetic"
+[schedule]
+warmup_epochs = 2
+b_epochs = 1
+f_epochs = 1
+[batch]
+size = 3
+[cbp]
+dim = 16
+heads = 2
+"""
+
+
+@pytest.fixture
+def world(monkeypatch, tmp_path) -> World:
+    size = SizeParameters(
+        classes=3, training_videos=7, test_videos=4, min_snippets=60, max_snippets=90, i3d_dim=32, clip_dim=16
+    )
+    monkeypatch.setitem(BENCHMARKS, "small", dataclasses.replace(BENCHMARKS["small"], size=size))
+    monkeypatch.setenv("WTAL_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "tiny.toml").write_text(RECIPE)
+    threads = torch.get_num_threads()
+    yield World("small", 0, 0, str(tmp_path / "tiny.toml"))
+    torch.set_num_threads(threads)
+
+
+def test_every_comparison_is_of_rows_that_are_made() -> None:
+    stages = [stage for group in GROUPS for stage in group_stages(group, ScheduleConfig())]
+    rows = [stage.row for stage in stages]
+    assert len(set(rows)) == len(rows)
+    assert {title for c in (*CLAIMS, *FURTHER) for title in (c.row, c.to)} <= set(rows)
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_what_a_stage_needs_is_trained_before(group: str) -> None:
+    there = {"random scores", "cbp", "vlp"}
+    core = group_stages("core", ScheduleConfig())
+    for stage in core if group == "core" else (*core, *group_stages(group, ScheduleConfig())):
+        needs = {*(stage.teacher or "").split("+"), stage.start, *([] if stage.epochs else stage.student.split("+"))}
+        assert needs - {"", None} <= there, stage.name
+        there.add(stage.student)
+
+
+def test_the_core_is_what_training_does(world: World, tmp_path) -> None:
+    rows = {row["name"]: row for row in run_group(tmp_path / "runs", world, "core")}
+    recipe = load_recipe(world.recipe)
+    run = Run.create(tmp_path / "train", Setup(recipe=world.recipe), recipe.config, {}, {})
+    trained = prepare(run, Device(torch.device("cpu")), Reporter(Console(quiet=True), True, run.log)).fit()
+    shared = {"ensemble": "ensemble after F"}
+    assert len(trained) == 6
+    for row in trained:
+        same = rows[shared.get(row["name"], row["name"])]
+        assert (row["per_tiou"], row["snippets"]) == (same["per_tiou"], same["snippets"])
+
+
+class KilledError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("saves", [3, 12])
+def test_an_ablation_goes_on_where_it_was_cut_off(world: World, tmp_path, monkeypatch, saves: int) -> None:
+    whole = run_group(tmp_path / "whole", world, "core")
+    real, count = Trainer.save, 0
+
+    def save(self: Trainer, optimizer: torch.optim.Optimizer | None) -> Path:
+        nonlocal count
+        path = real(self, optimizer)
+        count += 1
+        if count == saves:
+            raise KilledError
+        return path
+
+    monkeypatch.setattr(Trainer, "save", save)
+    with pytest.raises(KilledError):
+        run_group(tmp_path / "cut", world, "core")
+    monkeypatch.setattr(Trainer, "save", real)
+    monkeypatch.setattr("wtal.ablation.worlds.commit", lambda: "another")
+    assert run_group(tmp_path / "cut", world, "core") == whole
+    assert "another" in collect(tmp_path / "cut", [world])["about"]["commits"]
+    assert len(collect(tmp_path / "cut", [world])["about"]["commits"]) == 2
+
+
+def test_every_group_makes_its_rows_and_a_page(world: World, tmp_path) -> None:
+    root = tmp_path / "runs"
+    schedule = load_recipe(world.recipe).config.schedule
+    for group in GROUPS:
+        rows = run_group(root, world, group)
+        assert [row["name"] for row in rows] == [stage.row for stage in group_stages(group, schedule)]
+    results = collect(root, [world])
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(results))
+    assert read_results(path) == json.loads(path.read_text())
+    assert "asked for" not in page(results, None)
+    partial = {**results, "about": {**results["about"], "asked": {"small": 3}}}
+    assert "**1 of the 3 worlds asked for" in page(partial, None)
+    told = page(results, "results.png")
+    for title in results["runs"][0]["rows"]:
+        assert f"| {title} | 1 |" in told
+    assert "Generator version 1" in told
+    assert "CBP after F minus CBP self-training" in told
+
+    assert figure(results, "small").startswith(b"\x89PNG")
+
+    lines, agree = check(results, quick=True)
+    assert agree
+    assert len(lines) == 6
+    assert all("the same" in line for line in lines)
+    results["runs"][0]["rows"]["CBP after F"]["mAP"] += 50
+    assert not check(results, quick=True)[1]
+
+
+@pytest.mark.parametrize(
+    ("expect", "differences", "told"),
+    [
+        ("more", [2.0, 3.0, 2.5], "holds"),
+        ("more", [-1.0, 3.0, 2.5], "does not hold"),
+        ("more", [2.0], "too few worlds"),
+        ("less", [-2.0, -3.0, -2.5], "holds"),
+        ("less", [2.0, 3.0, 2.5], "does not hold"),
+        ("no gain", [-2.0, -3.0, -2.5], "holds"),
+        ("no gain", [-1.0, 2.0, 0.0], "holds"),
+        ("no gain", [2.0, 3.0, 2.5], "does not hold"),
+    ],
+)
+def test_verdicts(expect: str, differences: list[float], told: str) -> None:
+    assert verdict(Comparison("a", "b", expect=expect), spread(differences)) == told
+
+
+def test_differences_are_paired_by_world() -> None:
+    def run(world: int, **rows: float) -> dict:
+        return {
+            "benchmark": "small",
+            "world": world,
+            "seed": 0,
+            "rows": {title: {"mAP": value, "snippets": {}} for title, value in rows.items()},
+        }
+
+    results = {"runs": [run(0, a=5.0, b=1.0), run(1, b=7.0, a=6.0), run(2, a=9.0), run(3, b=0.0)]}
+    found, positive = paired(results, "small", Comparison("a", "b"))
+    assert (found.count, found.mean, positive) == (2, 1.5, 1)
+    assert paired(results, "small", Comparison("a", "c")) is None
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"format": 99}'])
+def test_other_files_are_no_results(tmp_path: Path, text: str) -> None:
+    (tmp_path / "results.json").write_text(text)
+    with pytest.raises(WtalError, match=r"results\.json: (not readable|format 99)"):
+        read_results(tmp_path / "results.json")

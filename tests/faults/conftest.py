@@ -1,0 +1,217 @@
+"""The drills: quick by default, long with ``-m faults``. All of them train the same tiny data set."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from wtal.run import Run
+
+WIDTHS = {"i3d": 24, "clip": 16}
+CLASSES = ("Hop", "Skip", "跳")
+SETTINGS = {
+    "threads": 1,
+    "cbp.dim": 16,
+    "cbp.heads": 2,
+    "cbp.levels": 2,
+    "vlp.heads": 2,
+    "vlp.blocks": 1,
+    "batch.size": 3,
+    "batch.snippets": 48,
+    "optimizer.lr": 1e-3,
+    "schedule.warmup-epochs": 3,
+    "schedule.b-epochs": 3,
+    "schedule.f-epochs": 3,
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.faults)
+
+
+@pytest.fixture(scope="session")
+def long_form(pytestconfig: pytest.Config) -> bool:
+    """Whether the drills were asked for by name (``-m faults``) and may take their time."""
+    return "faults" in pytestconfig.getoption("markexpr")
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A command that has ended: its exit code (minus the signal that killed it) and all that it printed."""
+
+    code: int
+    text: str
+
+
+class Commands:
+    """Runs commands of wtal, each in a process of its own that is forked after the imports (``process.py``)."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.count = 0
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200", "WTAL_CACHE": str(folder / "cache")}
+        self.server = subprocess.Popen(
+            [sys.executable, "-P", str(Path(__file__).with_name("process.py"))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=folder,
+            env=environment,
+        )
+
+    def __call__(self, command: str, *arguments: object, strike: tuple[int, str, int] | None = None) -> Ended:
+        """Run a command to its end."""
+        self.start(command, *arguments, strike=strike)
+        return self.end()
+
+    def start(self, command: str, *arguments: object, strike: tuple[int, str, int] | None = None) -> int:
+        """Begin a command; returns its process id. Call :meth:`end` before the next."""
+        self.count += 1
+        self.output = self.folder / f"output-{self.count}.txt"
+        words = [str(word) for word in arguments]
+        request = {"command": command, "arguments": words, "output": str(self.output), "strike": strike}
+        self.server.stdin.write(json.dumps(request) + "\n")
+        self.server.stdin.flush()
+        return int(self.server.stdout.readline())
+
+    def end(self) -> Ended:
+        """Wait for the command."""
+        return Ended(int(self.server.stdout.readline()), self.output.read_text(encoding="utf-8"))
+
+    def close(self) -> None:
+        """End the server."""
+        self.server.stdin.close()
+        self.server.wait(timeout=60)
+        self.server.stdout.close()
+
+
+@pytest.fixture(scope="session")
+def wtal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
+    """Runs commands."""
+    commands = Commands(tmp_path_factory.mktemp("commands"))
+    yield commands
+    commands.close()
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """A data set of eleven short videos, and what to say to train on it."""
+
+    toml: Path
+
+    def arguments(self, out: Path, **settings: object) -> list[str]:
+        """Arguments of ``wtal-train`` for a new run; ``batch__size=4`` is ``--batch.size 4``."""
+        given = {**SETTINGS, **{name.replace("__", ".").replace("_", "-"): value for name, value in settings.items()}}
+        options = [word for name, value in given.items() for word in (f"--{name}", str(value))]
+        return ["--dataset", str(self.toml), "--out", str(out), "--schedule.control", *options]
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    """The data set."""
+    return Tiny(write_tiny(tmp_path_factory.mktemp("tiny") / "data", videos=11))
+
+
+def write_tiny(folder: Path, videos: int) -> Path:
+    """A ``dataset.toml`` with segments and text features, the last four videos for testing."""
+    random = np.random.default_rng(7)
+    labels, segments, names = ["video,label"], ["video,start,end,label"], []
+    for kind in WIDTHS:
+        (folder / kind).mkdir(parents=True)
+    for number in range(videos):
+        name, label, length = f"v{number:03d}", CLASSES[number % len(CLASSES)], 40 + 5 * (number % 7)
+        names.append(name)
+        labels.append(f"{name},{label}")
+        segments.append(f"{name},{5 * 0.64:g},{15 * 0.64:g},{label}")
+        for kind, width in WIDTHS.items():
+            features = random.standard_normal((length, width), dtype=np.float32)
+            features[5:15, CLASSES.index(label)] += 3
+            np.save(folder / kind / f"{name}.npy", features)
+    np.save(folder / "text.npy", np.eye(len(CLASSES), WIDTHS["clip"], dtype=np.float32))
+    (folder / "labels.csv").write_text("\n".join(labels), encoding="utf-8")
+    (folder / "segments.csv").write_text("\n".join(segments), encoding="utf-8")
+    path = folder / "dataset.toml"
+    path.write_text(
+        f'name = "tiny"\nclasses = {json.dumps(CLASSES)}\ni3d = "i3d"\nclip = "clip"\nlabels = "labels.csv"\n'
+        f'segments = "segments.csv"\ntext_features = "text.npy"\nfps = 25\ntest = {json.dumps(names[-4:])}\n',
+        encoding="utf-8",
+    )
+    return path
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a finished run left behind, for comparing bit by bit."""
+
+    tensors: dict[str, torch.Tensor]
+    metrics: str
+    predictions: dict[str, bytes]
+
+    @classmethod
+    def of(cls, folder: Path) -> Outcome:
+        """Read it."""
+        found = Run.open(folder).checkpoints.load(pytest.fail)
+        assert found is not None
+        files = sorted((folder / "predictions").glob("*.json"))
+        return cls(found[0].tensors, (folder / "metrics.json").read_text(), {f.name: f.read_bytes() for f in files})
+
+    def differences(self, other: Outcome) -> list[str]:
+        """Names of what differs in any bit; empty if nothing does."""
+        names = self.tensors.keys() | other.tensors.keys()
+        found = [n for n in names if n not in self.tensors or n not in other.tensors]
+        found += [n for n in names if n not in found and not torch.equal(self.tensors[n], other.tensors[n])]
+        found += ["metrics.json"] * (self.metrics != other.metrics)
+        return found + ["predictions"] * (self.predictions != other.predictions)
+
+
+@pytest.fixture(scope="session")
+def outcome() -> type[Outcome]:
+    """The class, for tests (which cannot import a conftest)."""
+    return Outcome
+
+
+@pytest.fixture(scope="session")
+def whole(tiny: Tiny, wtal: Commands, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an undisturbed run."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    done = wtal("train", *tiny.arguments(folder))
+    assert done.code == 0, done.text
+    return folder
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
+BEGIN, END = "<!-- written by pytest -m faults -->", "<!-- end -->"
+_rows: list[tuple[str, str, str]] = []
+
+
+@pytest.fixture(scope="session")
+def record() -> Callable[[str, str, str], None]:
+    """``record(fault, where, outcome)`` adds a row to the table that the long form writes into docs/reliability.md."""
+
+    def add(fault: str, where: str, outcome: str) -> None:
+        _rows.append((fault, where, outcome))
+
+    return add
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """After a complete and green long form, write the table."""
+    if "faults" not in session.config.getoption("markexpr") or exitstatus or not _rows or not PAGE.is_file():
+        return
+    lines = ["| fault | where | outcome |", "| --- | --- | --- |"]
+    lines += [f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in _rows]
+    text = PAGE.read_text(encoding="utf-8")
+    head, rest = text.split(BEGIN)
+    table = "\n".join(lines)
+    PAGE.write_text(f"{head}{BEGIN}\n\n{table}\n\n{END}{rest.split(END)[1]}", encoding="utf-8")

@@ -1,0 +1,51 @@
+"""Ctrl-C saves in the middle of an epoch and says how to go on; so does SIGTERM."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from wtal.run import Run
+
+
+@pytest.mark.parametrize(
+    ("number", "point", "count"),
+    [
+        (signal.SIGINT, "before a step", 5),  # warm-up, in the middle of an epoch
+        (signal.SIGTERM, "before a step", 20),  # B
+        (signal.SIGINT, "before a step", 27),  # the last step of an epoch
+        (signal.SIGINT, "while a checkpoint is written", 6),
+        (signal.SIGINT, "before a result is saved", 3),
+    ],
+)
+def test_interrupted(number: int, point: str, count: int, tiny, wtal, whole, outcome, record, tmp_path) -> None:
+    folder = tmp_path / "run"
+    stopped = wtal("train", *tiny.arguments(folder), strike=(number, point, count))
+    assert stopped.code == (130 if number == signal.SIGINT or point == "before a step" else -number), stopped.text
+    assert stopped.text.strip().splitlines()[-1].endswith(f"go on with: wtal-train --resume {folder}")
+    if point == "before a step":
+        saved = Run.open(folder).checkpoints.load(pytest.fail)
+        assert f"saved all that was trained in {saved[0].path}" in stopped.text
+        per_epoch = 3
+        facts = saved[0].facts
+        steps = {0: 0, 1: 9, 2: 18, 3: 27}[facts["stage"]] + per_epoch * facts["epoch"] + facts["batch"]
+        assert steps == count
+    resumed = wtal("train", "--resume", folder, "--threads", 1)
+    assert resumed.code == 0, resumed.text
+    assert outcome.of(folder).differences(outcome.of(whole)) == []
+    epochs = [line.split(" ", 2)[2] for line in (folder / "log.txt").read_text().splitlines() if " epoch " in line]
+    assert set(epochs) == {
+        line.split(" ", 2)[2] for line in (whole / "log.txt").read_text().splitlines() if " epoch " in line
+    }
+    record(signal.Signals(number).name, f"{point}, time {count}", "saved; told how; resumed to the same bits")
+
+
+def test_two_processes_do_not_train_one_run(tiny, wtal, whole, tmp_path) -> None:
+    import fcntl
+
+    with (whole / ".lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = wtal("train", "--resume", whole, "--threads", 1)
+    assert done.code == 2
+    assert "another process is training this run" in done.text

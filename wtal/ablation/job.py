@@ -1,0 +1,82 @@
+"""From the options of ``wtal-ablate`` to finished results."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+
+from wtal.ablation.figure import figure
+from wtal.ablation.markdown import page
+from wtal.ablation.results import benchmarks, collect
+from wtal.ablation.variants import GROUPS
+from wtal.ablation.worlds import World, run_group
+from wtal.errors import WtalError
+from wtal.files import check_writable, write_atomically
+
+
+def ablate(
+    numbers: Sequence[int],
+    names: Sequence[str],
+    groups: Sequence[str],
+    seed: int,
+    recipe: str,
+    *,
+    runs: Path,
+    out: Path,
+    processes: int,
+) -> int:
+    """Train what is missing, then write the results; returns the exit code.
+
+    Args:
+        numbers: worlds.
+        names: benchmarks, keys of :data:`wtal.data.open.BENCHMARKS`; the first is the page's main one.
+        groups: of :data:`wtal.ablation.variants.GROUPS`.
+        seed: of training.
+        recipe: by name or path.
+        runs: folder of the runs.
+        out: name of the results without its ending.
+        processes: worlds at a time; 0 trains nothing.
+    """
+    for ending in (".json", ".md", ".png"):
+        check_writable(out.with_name(out.name + ending))
+    worlds = [World(name, number, seed, recipe) for name in names for number in numbers]
+    if processes:
+        try:
+            _train(worlds, [group for group in GROUPS if group in groups or group == "core"], runs, processes)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt("interrupted; call again with the same options to go on") from None
+    results = collect(runs, worlds)
+    if not results["runs"]:
+        raise WtalError(f"{runs}: no world has a row yet")
+    image = out.with_name(out.name + ".png")
+    write_atomically(image, figure(results, benchmarks(results)[0]))
+    write_atomically(out.with_name(out.name + ".json"), (json.dumps(results, indent=1) + "\n").encode())
+    write_atomically(out.with_name(out.name + ".md"), page(results, image.name).encode())
+    print(f"{out}.json, .md, .png: {len(results['runs'])} worlds")
+    return 0
+
+
+def _train(worlds: Sequence[World], groups: Sequence[str], runs: Path, processes: int) -> None:
+    """One process a world and group: all worlds' ``core``, then the next group."""
+    began, done, total = time.monotonic(), 0, len(worlds) * len(groups)
+    # spawn: a process that torch has run in does not fork well
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(processes, mp_context=context, max_tasks_per_child=1)
+    try:
+        for group in groups:
+            waiting = {pool.submit(run_group, runs, world, group): world for world in worlds}
+            for future in as_completed(waiting):
+                world, rows = waiting[future], future.result()
+                done += 1
+                told = ", ".join(f"{row['name']} {row['mean']:.1f}" for row in rows)
+                print(
+                    f"[{done}/{total}, {time.monotonic() - began:.0f} s] {world.benchmark} world {world.number}, "
+                    f"{group}: {told}",
+                    flush=True,
+                )
+    finally:
+        pool.shutdown(cancel_futures=True)  # after an error or Ctrl-C no further world begins

@@ -1,0 +1,162 @@
+"""The result of an ablation as a page of Markdown; not a word of it is written by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from wtal.ablation.results import Results, benchmarks, paired, row_spread, titles, values, verdict
+from wtal.ablation.statistics import Spread
+from wtal.ablation.variants import CLAIMS, FURTHER, Comparison
+
+RATES = {"false_negative": "FN", "false_positive": "FP", "core": "core", "non_core": "non-core", "context": "context"}
+LABELS = ("foreground precision", "foreground recall", "background precision", "background recall")
+TOLD = {"mAP": "mAP", "false_negative": "FN rate", "false_positive": "FP rate"}
+
+
+def page(results: Results, figure: str | None) -> str:
+    """The whole page; ``figure`` is the image's file name beside it."""
+    told = benchmarks(results)
+    main = told[0]
+    parts = [
+        "# What each step buys",
+        "This page, its figure and the JSON beside it were written by `wtal-ablate`. The worlds are generated: **this "
+        "is not THUMOS14, and the numbers say nothing about it.** What counts is the difference between rows.",
+        _about(results),
+        f"## Benchmark {main}: does it hold?",
+        _counted(results, main),
+        _comparisons(results, main, CLAIMS),
+    ]
+    if figure:
+        parts.append(f"![mAP of each row, a dot a world; and the faults of each branch]({figure})")
+    parts += [f"## Benchmark {main}: all rows", _rows(results, main)]
+    if labels := _pseudo_labels(results, main):
+        parts += ["### Pseudo-labels", labels]
+    if further := _comparisons(results, main, FURTHER):
+        parts += ["### Further differences", further]
+    if len(told) > 1:
+        parts += ["## Difficulties and negative controls", CONTROLS, _matrix(results, told)]
+        for benchmark in told[1:]:
+            parts += [f"### {benchmark}", _comparisons(results, benchmark, CLAIMS)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+CONTROLS = (
+    "mAP. `easy` and `hard` have 0.75 and 1.25 times the noise, offset and drift. In the last three the premise is "
+    "false: CLIP sees the scene but no action; I3D sees the scene as CLIP does; onset and offset look like the core, "
+    "so that CBP has nothing to learn."
+)
+
+
+def _about(results: Results) -> str:
+    about = results["about"]
+    versions = "; ".join(f"{name} {', '.join(found)}" for name, found in about["versions"].items())
+    worlds = {
+        name: sorted({run["world"] for run in results["runs"] if run["benchmark"] == name})
+        for name in benchmarks(results)
+    }
+    seeds = sorted({run["seed"] for run in results["runs"]})
+    return "\n".join(
+        (
+            f"* Generator version {about['generator_version']}, recipe `{about['recipe']}`, "
+            f"{about['threads']} CPU thread a world, seed {', '.join(map(str, seeds))}.",
+            *(
+                f"* Worlds of {name}: {', '.join(map(str, numbers))}{_unfinished(len(numbers), about['asked'][name])}"
+                for name, numbers in worlds.items()
+            ),
+            f"* Commit {', '.join(about['commits'])}. {versions}.",
+            f"* Machine: {about['machine']}.",
+            "* 100 training and 100 test videos a world. mAP in percent, mean over tIoU 0.1 to 0.7, protocol "
+            "'seconds'. The last step's model counts; nothing was chosen on these worlds' ground truth.",
+            "* FN: of the action snippets of labelled classes, the share that a branch does not fire on (score below "
+            "one half of its range in the video); FP: of all other snippets, the share that it fires on. Core, "
+            "non-core (onset, offset) and context: the share fired on.",
+        )
+    )
+
+
+def _unfinished(there: int, asked: int) -> str:
+    if there == asked:
+        return "."
+    return f". **{there} of the {asked} worlds asked for: the others have not been run yet; this is no final result.**"
+
+
+def _counted(results: Results, benchmark: str) -> str:
+    """How many worlds the page is over, where rows differ."""
+    counts = sorted({len(values(results, benchmark, title)) for title in titles(results)} - {0})
+    if len(counts) == 1:
+        return f"All rows are over {counts[0]} worlds."
+    return f"Rows are over {counts[0]} to {counts[-1]} worlds, as their column n says."
+
+
+def _comparisons(results: Results, benchmark: str, comparisons: Sequence[Comparison]) -> str:
+    lines = []
+    for comparison in comparisons:
+        found = paired(results, benchmark, comparison)
+        if found is None:
+            continue
+        difference, positive = found
+        digits = 1 if comparison.of == "mAP" else 3
+        lines.append(
+            f"| {comparison.row} minus {comparison.to} | {TOLD[comparison.of]} | {_interval(difference, digits)} "
+            f"| {positive} of {difference.count} | {comparison.expect} | {verdict(comparison, difference)} |"
+        )
+    if not lines:
+        return ""
+    head = ("| paired difference | of | mean, 95 % interval | positive in | expected | |", "|" + " --- |" * 6)
+    return "\n".join((*head, *lines))
+
+
+def _rows(results: Results, benchmark: str) -> str:
+    lines = [
+        "| | n | mAP | at .3 | at .5 | at .7 | FN / FP | core / non-core / context |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for title in titles(results):
+        found = row_spread(results, benchmark, title)
+        if found is None:
+            continue
+        rates = {name: row_spread(results, benchmark, title, name) for name in RATES}
+        told = {name: "-" if rate is None else f"{rate.mean:.2f}" for name, rate in rates.items()}
+        rows = [run["rows"][title] for run in results["runs"] if run["benchmark"] == benchmark and title in run["rows"]]
+        at = " | ".join(
+            f"{sum(row['per_tiou'][tiou] for row in rows) / len(rows):.1f}" for tiou in ("0.3", "0.5", "0.7")
+        )
+        lines.append(
+            f"| {title} | {found.count} | {_plus_minus(found)} | {at} | {told['false_negative']} / "
+            f"{told['false_positive']} | {told['core']} / {told['non_core']} / {told['context']} |"
+        )
+    return "\n".join(lines)
+
+
+def _pseudo_labels(results: Results, benchmark: str) -> str:
+    lines = []
+    for title in titles(results):
+        rates = [row_spread(results, benchmark, title, name) for name in LABELS]
+        if any(rate is not None for rate in rates):
+            lines.append(
+                f"| {title} | " + " | ".join("-" if rate is None else f"{rate.mean:.2f}" for rate in rates) + " |"
+            )
+    if not lines:
+        return ""
+    return "\n".join((f"| the labels behind | {' | '.join(LABELS)} |", "| --- | --- | --- | --- | --- |", *lines))
+
+
+def _matrix(results: Results, told: Sequence[str]) -> str:
+    lines = [f"| | {' | '.join(told)} |", "| --- |" + " --- |" * len(told)]
+    for title in titles(results):
+        cells = [row_spread(results, benchmark, title) for benchmark in told]
+        if sum(cell is not None for cell in cells[1:]):
+            lines.append(f"| {title} | " + " | ".join("-" if c is None else _plus_minus(c) for c in cells) + " |")
+    return "\n".join(lines)
+
+
+def _plus_minus(found: Spread) -> str:
+    return f"{found.mean:.1f}" + ("" if found.deviation is None else f" ± {found.deviation:.1f}")
+
+
+def _interval(found: Spread, digits: int) -> str:
+    told = f"{found.mean:+.{digits}f}"
+    if found.half_width is None:
+        return told
+    low, high = found.mean - found.half_width, found.mean + found.half_width
+    return f"{told} [{low:+.{digits}f}, {high:+.{digits}f}]"

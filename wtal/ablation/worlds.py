@@ -1,0 +1,155 @@
+"""One world's part of an ablation: a run of :class:`wtal.train.Trainer` a group of variants, resumable."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+
+from wtal.ablation.variants import RANDOM, group_stages
+from wtal.about import versions
+from wtal.device import choose_device
+from wtal.errors import WtalError
+from wtal.files import write_atomically
+from wtal.job import prepare
+from wtal.measure import Row
+from wtal.progress import Reporter
+from wtal.recipe import load_recipe
+from wtal.run import Run
+from wtal.schedule import Stage
+from wtal.setup import Setup
+
+
+@dataclass(frozen=True)
+class World:
+    """One data set and one seed of everything random in training.
+
+    Attributes:
+        benchmark: a key of :data:`wtal.data.open.BENCHMARKS`.
+        number: seed of the data.
+        seed: seed of weights, order, crops and dropout.
+        recipe: by name or path.
+    """
+
+    benchmark: str
+    number: int
+    seed: int
+    recipe: str
+
+    def folder(self, root: Path) -> Path:
+        """Where its runs lie."""
+        return root / f"{self.benchmark}-{Path(self.recipe).stem}" / f"world{self.number}-seed{self.seed}"
+
+
+class RandomScores(nn.Module):
+    """A branch without a clue: standard normal logits, the same in every call."""
+
+    reach: int | None = None
+    stride = 1
+
+    def __init__(self, num_classes: int, seed: int) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.seed = seed
+
+    def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
+        """``[B, T, C]`` for features ``[B, T, D]``."""
+        random = torch.Generator().manual_seed(self.seed)
+        shape = (*features.shape[:2], self.num_classes)
+        return torch.randn(shape, generator=random).to(features.device)
+
+
+def run_group(root: Path, world: World, group: str, only: tuple[str, ...] | None = None) -> list[Row]:
+    """Train and measure one group of variants in one world, or go on where an earlier call was cut off.
+
+    Groups other than ``core`` begin with what ``core`` left, which must be complete. One CPU thread: several worlds
+    run side by side, and numbers depend on the number of threads.
+
+    Args:
+        root: folder of all runs.
+        world: which.
+        group: one of :data:`wtal.ablation.variants.GROUPS`.
+        only: titles of the rows to make, with the stages that they need before them; None makes all.
+
+    Returns:
+        the group's own rows.
+    """
+    torch.set_num_threads(1)
+    recipe = load_recipe(world.recipe)
+    core = group_stages("core", recipe.config.schedule)
+    before: tuple[Stage, ...] = () if group == "core" else core
+    own = core if group == "core" else group_stages(group, recipe.config.schedule)
+    if only is not None:
+        own = own[: 1 + max(place for place, stage in enumerate(own) if stage.row in only)]
+    folder = world.folder(root) / group
+    if (folder / "config.toml").is_file():
+        run = Run.open(folder)
+        _also_made_by(folder / "versions.json", commit())
+    else:
+        setup = Setup(
+            shapes=world.benchmark,
+            world=world.number,
+            seed=world.seed,
+            recipe=world.recipe,
+            device="cpu",
+            precision="float32",
+            threads=1,
+        )
+        shutil.rmtree(folder, ignore_errors=True)
+        run = Run.create(folder, setup, recipe.config, recipe.source, {**versions(), "commit": commit()})
+    run.hold()
+    try:
+        if before and run.checkpoints.newest() is None:
+            found = Run.open(world.folder(root) / "core").checkpoints.newest()
+            if found is None:
+                raise WtalError(f"{world.folder(root)}: nothing trained by group core to go on from")
+            shutil.copyfile(found, run.checkpoints.folder / found.name)
+        trainer = prepare(run, choose_device("cpu", "float32"), Reporter(Console(), True, run.log), (*before, *own))
+        trainer.branches[RANDOM] = RandomScores(len(trainer.data.classes), world.seed)
+        return trainer.fit()[len(before) :]
+    finally:
+        run.release()
+
+
+def recorded(root: Path, world: World, group: str) -> tuple[list[Row], dict[str, Any]] | None:
+    """The rows that a group has so far, and the versions that made them; None where it has not begun."""
+    folder = world.folder(root) / group
+    if not (folder / "metrics.json").is_file():
+        return None
+    rows = json.loads((folder / "metrics.json").read_text())["rows"]
+    if group != "core":
+        rows = rows[len(group_stages("core", load_recipe(world.recipe).config.schedule)) :]
+    return rows, json.loads((folder / "versions.json").read_text())
+
+
+def _also_made_by(path: Path, now: str | None) -> None:
+    """Add a commit to those that a run's record names, when another one goes on with it."""
+    made = json.loads(path.read_text())
+    before = str(made.get("commit")).split(", ")
+    if str(now) not in before:
+        write_atomically(path, json.dumps({**made, "commit": ", ".join((*before, str(now)))}, indent=1).encode())
+
+
+def commit() -> str | None:
+    """The source tree's commit, with a mark where it has changes; None for an installed package."""
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():
+        return None
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
+            cwd=root,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,53 @@
+"""What is trained in which order, as data: the paper's schedule; wtal.ablation has the one of its variants."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from wtal.config import ScheduleConfig
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step: ``student`` trains for ``epochs``, on ``teacher``'s pseudo-labels if it has one, and is measured.
+
+    Attributes:
+        name: for the log and for the eye.
+        student: a branch. Without epochs it may be an ensemble, ``a+b``: then it is measured and no more.
+        teacher: a branch or an ensemble, None for video labels alone.
+        epochs: passes over the training videos, 0 to only measure.
+        row: its title in the table.
+        start: the branch that the student begins as a copy of; None where it is there and goes on.
+        labels: ``ranked`` pseudo-labels are the method; ``shuffled`` ones in the time of each video and the ``truth``
+            are comparisons.
+        settings: section -> key -> value, where this stage departs from the run's settings.
+    """
+
+    name: str
+    student: str
+    teacher: str | None
+    epochs: int
+    row: str
+    start: str | None = None
+    labels: Literal["ranked", "shuffled", "truth"] = "ranked"
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+def schedule(config: ScheduleConfig) -> tuple[Stage, ...]:
+    """Warm-up, the control if asked for, then B, F, B, F ..., and a last step by the ensemble if asked for."""
+    stages = [
+        Stage("zero-shot", "vlp", None, 0, "VLP zero-shot"),
+        Stage("warmup", "cbp", None, config.warmup_epochs, "CBP after warm-up"),
+    ]
+    if config.control:
+        epochs = config.f_epochs * config.rounds
+        stages.append(Stage("control", "control", None, epochs, "CBP as long, no teacher", start="cbp"))
+    for number in range(1, config.rounds + 1):
+        round_ = f" {number}" if config.rounds > 1 else ""
+        stages.append(Stage(f"B{number}", "vlp", "cbp", config.b_epochs, f"VLP after B{round_}"))
+        stages.append(Stage(f"F{number}", "cbp", "vlp", config.f_epochs, f"CBP after F{round_}"))
+    if config.ensemble_epochs:
+        stages.append(Stage("E", "cbp", "ensemble", config.ensemble_epochs, "CBP taught by the ensemble"))
+    return (*stages, Stage("ensemble", "ensemble", None, 0, "ensemble"))

@@ -1,0 +1,70 @@
+"""What a run is about, beside its settings: the command line's part, kept in the run folder. No torch in here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from wtal.data.synthetic.layouts import Layout
+from wtal.errors import WtalError
+
+Precision = Literal["auto", "float32", "bf16"]
+
+CHANGEABLE = ("keep_checkpoints", "skip_bad_batches", "device", "precision", "threads")
+"""What of a :class:`Setup` may be chosen anew when a run goes on."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a run is about: the command line's part of the configuration, kept for ``--resume``.
+
+    Attributes:
+        dataset: name of a data set, or path of a ``dataset.toml``.
+        root: where its files lie; None looks in the usual places.
+        features: ``"disk"`` reads features, ``"synthetic"`` generates them for real annotations.
+        layout: layout in which generated data are written.
+        shapes: which embedded benchmark, a key of :data:`wtal.data.open.BENCHMARKS`.
+        world: seed of generated data.
+        seed: seed of initial weights, order, crops and dropout.
+        recipe: name of the recipe that the settings started from.
+        clip_model: open_clip architecture.
+        clip_weights: file with CLIP's weights; None lets open_clip fetch OpenAI's.
+        allow_missing: train without videos whose features are not there.
+        keep_checkpoints: how many checkpoints to keep.
+        skip_bad_batches: how many batches whose loss is not finite to leave out before giving up.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; a run folder has what ``auto`` came to.
+        precision: ``auto``, ``float32`` or ``bf16``; likewise.
+        threads: CPU threads, None for torch's choice; likewise.
+
+    Raises:
+        WtalError: a number is out of range.
+    """
+
+    dataset: str = "synthetic"
+    root: str | None = None
+    features: str = "disk"
+    layout: Layout = "basnet"
+    shapes: str = "small"
+    world: int = 0
+    seed: int = 0
+    recipe: str = "synthetic"
+    clip_model: str = "ViT-B-16-quickgelu"
+    clip_weights: str | None = None
+    allow_missing: bool = False
+    keep_checkpoints: int = 3
+    skip_bad_batches: int = 0
+    device: str = "auto"
+    precision: Precision = "auto"
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, least in (
+            ("world", 0),
+            ("seed", 0),
+            ("keep_checkpoints", 1),
+            ("skip_bad_batches", 0),
+            ("threads", 1),
+        ):
+            value = getattr(self, name)
+            if value is not None and not least <= value < 2**63:
+                raise WtalError(f"--{name.replace('_', '-')} {value}: expected a whole number from {least} on")

@@ -1,0 +1,37 @@
+"""Pseudo-labels as the tensors of a checkpoint: small, and the same bits when they come back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+
+def pack_targets(targets: Sequence[Tensor]) -> dict[str, Tensor]:
+    """Pseudo-labels of all training videos as three tensors; columns of zeros (absent classes) take no room.
+
+    Args:
+        targets: ``[T, C]`` for each of N videos, one dtype.
+
+    Returns:
+        ``lengths`` int64 ``[N]``, ``columns`` bool ``[N, C]``: which are not all zero, ``values``: those columns one
+        after another.
+    """
+    columns = [(target != 0).any(0) for target in targets]
+    kept = [target.T[column].flatten() for target, column in zip(targets, columns, strict=True)]
+    lengths = torch.tensor([len(target) for target in targets])
+    return {"lengths": lengths, "columns": torch.stack(columns), "values": torch.cat(kept)}
+
+
+def unpack_targets(packed: Mapping[str, Tensor]) -> list[Tensor]:
+    """What :func:`pack_targets` was given."""
+    lengths, columns, values = packed["lengths"].tolist(), packed["columns"], packed["values"]
+    counts = columns.sum(1).tolist()
+    parts = values.split([length * count for length, count in zip(lengths, counts, strict=True)])
+    targets = []
+    for part, column, count, length in zip(parts, columns, counts, lengths, strict=True):
+        target = values.new_zeros(length, columns.shape[1])
+        target[:, column] = part.view(count, length).T
+        targets.append(target)
+    return targets
