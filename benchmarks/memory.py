@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import re
 from collections.abc import Callable
@@ -13,8 +14,8 @@ import torch
 def peak_extra_bytes(function: Callable[[], object], device: str) -> int | None:
     """The highest amount in use during the call minus that before it; None where it cannot be known.
 
-    On the CPU it is the resident set's (Linux), so memory that the allocator kept from earlier calls is not counted:
-    call it with a function that has run at most once.
+    On the CPU it is the resident set's (Linux with glibc), for which large blocks go back to the system when they are
+    freed, as they otherwise do not.
     """
     function()
     gc.collect()
@@ -27,9 +28,19 @@ def peak_extra_bytes(function: Callable[[], object], device: str) -> int | None:
         Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
     except OSError:
         return None
+    libc = ctypes.CDLL(None)
+    libc.mallopt(_M_MMAP_THRESHOLD, 2**16)
+    function()  # what it frees goes back from here on
+    libc.malloc_trim(0)
     before = _status("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")
     function()
-    return _status("VmHWM") - before
+    peak = _status("VmHWM") - before
+    libc.mallopt(_M_MMAP_THRESHOLD, 2**25)  # where glibc's own rule ends up
+    return peak
+
+
+_M_MMAP_THRESHOLD = -3
 
 
 def _status(field: str) -> int:
