@@ -13,10 +13,19 @@ STABLE_TORCH_LIBRARY(wtal, m) {
       " Tensor lse, Tensor? lengths, int? window, float scale) -> (Tensor grad_q, Tensor grad_k, Tensor "
       "grad_v)");
 
+  // the same on a projection as it is: qkv [B, T, 3, H, D] -> out [B, T, H, D], log-sum-exp [B, H, T]
+  m.def(
+      "temporal_attention_packed(Tensor qkv, Tensor? lengths, int? window, float scale)"
+      " -> (Tensor out, Tensor lse)");
+  m.def(
+      "temporal_attention_packed_backward(Tensor grad_out, Tensor? grad_lse, Tensor qkv, Tensor out, Tensor "
+      "lse,"
+      " Tensor? lengths, int? window, float scale) -> Tensor grad_qkv");
+
   // scores [B, T, C], thresholds [K] -> segments [P, 2], owner [P, 3] = (video, class, threshold), score [P]
   m.def(
       "group_proposals(Tensor scores, Tensor thresholds, Tensor? lengths, Tensor? keep, int min_length,"
-      " str score, bool unique) -> (Tensor segments, Tensor owner, Tensor score)");
+      " str score, bool unique, bool rescale=False) -> (Tensor segments, Tensor owner, Tensor score)");
 
   // segments [N, 2], scores [N], offsets [G + 1] -> kept indices [M], decayed scores [M], offsets [G + 1]
   m.def(

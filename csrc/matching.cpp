@@ -1,14 +1,11 @@
 #include "matching.h"
 
-#include <algorithm>
 #include <cmath>
 #include <cstdio>
-#include <numeric>
 #include <stdexcept>
 #include <string>
-#include <tuple>
-#include <utility>
-#include <vector>
+
+#include "matching_rule.h"
 
 namespace py = pybind11;
 
@@ -57,74 +54,6 @@ void check_segments(const char* name, const Doubles& segments) {
 void check_length(const char* name, const py::array& array, py::ssize_t count, const char* of) {
   if (array.ndim() != 1 || array.shape(0) != count) {
     fail(shape_fault(name, array), "[" + std::to_string(count) + "], as many as " + of);
-  }
-}
-
-struct Segment {
-  double start, end;
-};
-
-// The official arithmetic. Where both have length zero it divides 0 by 0, and NaN then passes every
-// threshold; here they overlap fully if they are the same point, else not at all.
-double temporal_iou(const Segment& a, const Segment& b) {
-  const double inter = std::max(0.0, std::min(a.end, b.end) - std::max(a.start, b.start));
-  const double sum = (b.end - b.start) + (a.end - a.start) - inter;
-  if (sum > 0) return inter / sum;
-  return a.start == b.start && a.end == b.end ? 1.0 : 0.0;
-}
-
-void match(const Segment* segments, const double* scores, const int64_t* videos, const int64_t* classes,
-           int64_t num_detections, const Segment* truth, const int64_t* truth_videos,
-           const int64_t* truth_classes, int64_t num_truth, const double* tiou, int64_t num_tiou,
-           int64_t* matched) {
-  std::fill_n(matched, num_tiou * num_detections, int64_t{-1});
-  if (num_truth == 0 || num_tiou == 0) return;
-
-  // Ground truth by (class, video), inside a group by index.
-  const auto truth_key = [&](int64_t i) { return std::pair(truth_classes[i], truth_videos[i]); };
-  std::vector<int64_t> by_group(num_truth);
-  std::iota(by_group.begin(), by_group.end(), int64_t{0});
-  std::stable_sort(by_group.begin(), by_group.end(),
-                   [&](int64_t a, int64_t b) { return truth_key(a) < truth_key(b); });
-
-  // Detections by (class, video), inside a group by falling score, then by index: within a group this is the
-  // official order, and groups do not see each other.
-  const auto key = [&](int64_t i) { return std::pair(classes[i], videos[i]); };
-  std::vector<int64_t> order(num_detections);
-  std::iota(order.begin(), order.end(), int64_t{0});
-  std::sort(order.begin(), order.end(), [&](int64_t a, int64_t b) {
-    return std::tuple(classes[a], videos[a], -scores[a], a) <
-           std::tuple(classes[b], videos[b], -scores[b], b);
-  });
-
-  const double lowest = *std::min_element(tiou, tiou + num_tiou);
-  std::vector<char> taken(num_tiou * num_truth, 0);
-  std::vector<std::pair<double, int64_t>> near;  // (tIoU, ground truth)
-  auto first = by_group.begin(), last = first;   // the group that detections are at
-  for (int64_t detection : order) {
-    const auto group = key(detection);
-    if (first == last || truth_key(*first) != group) {
-      first = last;
-      while (first != by_group.end() && truth_key(*first) < group) ++first;
-      last = first;
-      while (last != by_group.end() && truth_key(*last) == group) ++last;
-    }
-    near.clear();
-    for (auto at = first; at != last; ++at) {
-      const double overlap = temporal_iou(segments[detection], truth[*at]);
-      if (overlap >= lowest) near.emplace_back(overlap, *at);
-    }
-    std::stable_sort(near.begin(), near.end(),
-                     [](const auto& a, const auto& b) { return a.first > b.first; });
-    for (int64_t k = 0; k < num_tiou; ++k) {
-      for (const auto& [overlap, index] : near) {
-        if (overlap < tiou[k]) break;
-        if (taken[k * num_truth + index]) continue;
-        taken[k * num_truth + index] = 1;
-        matched[k * num_detections + detection] = index;
-        break;
-      }
-    }
   }
 }
 

@@ -15,10 +15,15 @@ sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != Path(__fi
 # Fresh examples in every run, also where CI is set; a failure prints the line that brings its example back.
 settings.register_profile("default", deadline=None, derandomize=False, print_blob=True, database=None)
 settings.register_profile("quick", settings.get_profile("default"), max_examples=15)
+settings.register_profile("sanitized", settings.get_profile("default"), max_examples=8)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if "slow" not in config.getoption("markexpr"):
+        for item in items:
+            if item.get_closest_marker("slow"):
+                item.add_marker(pytest.mark.skip(reason="a long drill; pytest -m slow runs it"))
     needs_gpu = [item for item in items if item.get_closest_marker("gpu")]
     if not needs_gpu:
         return

@@ -54,6 +54,10 @@ class Branches(nn.ModuleDict):
         logits: Tensor = self[name](features, batch.lengths)
         return logits
 
+    def reading(self, name: str) -> CBP | VLP:
+        """One branch as what it is, for its ``reach`` and ``stride``."""
+        return cast(CBP | VLP, self[name])
+
     def tensors(self) -> dict[str, Tensor]:
         """What a checkpoint stores: learned tensors, and text features so that prediction needs no CLIP."""
         found = {

@@ -22,7 +22,7 @@ detection of it counts for the class that it names, and the other class's instan
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -127,9 +127,7 @@ def evaluate(
         if empty:
             notes.append(f"{empty} instances round to nothing and were widened to one snippet")
 
-    from wtal.ops.matching import match_detections  # loads torch, which nothing else here needs
-
-    matched = match_detections(
+    values = 100 * average_precisions(
         segments,
         pairs.scores,
         pairs.video_index,
@@ -138,13 +136,8 @@ def evaluate(
         pairs.truth_video_index,
         pairs.truth_class_index,
         thresholds,
+        len(pairs.classes),
     )
-    values = np.zeros((len(pairs.classes), len(thresholds)))  # [C, K]
-    for index in range(len(pairs.classes)):
-        own = np.flatnonzero(pairs.class_index == index)
-        own = own[np.argsort(-pairs.scores[own], kind="stable")]
-        count = int((pairs.truth_class_index == index).sum())
-        values[index] = 100 * average_precision(matched[:, own] >= 0, count)
     per_tiou = values.mean(axis=0)
     return Evaluation(
         mean=float(per_tiou.mean()),
@@ -160,6 +153,38 @@ def evaluate(
         detections=len(segments),
         notes=tuple(notes),
     )
+
+
+def average_precisions(
+    segments: np.ndarray,
+    scores: np.ndarray,
+    videos: np.ndarray,
+    classes: np.ndarray,
+    truth_segments: np.ndarray,
+    truth_videos: np.ndarray,
+    truth_classes: np.ndarray,
+    tiou: Sequence[float] | np.ndarray,
+    class_count: int,
+) -> np.ndarray:
+    """Average precision ``[C, K]`` in [0, 1] of each class at each of K tIoU thresholds, from arrays.
+
+    The arguments are those of :func:`wtal.ops.matching.match_detections`, with classes below ``class_count``. A class
+    without ground truth has 0.
+    """
+    from wtal.ops.matching import match_detections  # loads torch, which nothing else here needs
+
+    hits = (
+        match_detections(segments, scores, videos, classes, truth_segments, truth_videos, truth_classes, tiou) >= 0
+    )  # [K, D]
+    order = np.argsort(-np.asarray(scores), kind="stable")
+    order = order[np.argsort(np.asarray(classes)[order], kind="stable")]  # by class, then by falling score
+    ends = np.cumsum(np.bincount(classes, minlength=class_count))
+    counts = np.bincount(truth_classes, minlength=class_count)
+    values = np.zeros((class_count, len(tiou)))
+    for index in np.flatnonzero(counts[:class_count]):
+        own = order[ends[index - 1] if index else 0 : ends[index]]
+        values[index] = average_precision(hits[:, own], int(counts[index]))
+    return values
 
 
 def average_precision(hits: np.ndarray, count: int) -> np.ndarray:

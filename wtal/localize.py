@@ -75,7 +75,7 @@ def detect(scores: Tensor, video_scores: Tensor, lengths: Tensor, config: Locali
     keep &= (lengths > 0)[:, None]
     thresholds = torch.tensor(config.theta_loc, dtype=scores.dtype, device=scores.device)
     segments, owner, score = group_proposals(
-        scale_scores(scores, lengths), thresholds, lengths, keep, score=config.score, unique=True
+        scores, thresholds, lengths, keep, score=config.score, unique=True, rescale=True
     )
     # The outer-inner contrast may be negative: such a proposal is darker than its surroundings and scores nothing.
     score = score.clamp(min=0.0) * video_scores.to(score.dtype)[owner[:, 0], owner[:, 1]]

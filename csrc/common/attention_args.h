@@ -1,5 +1,6 @@
-// Argument checks of temporal_attention that its CPU and CUDA entries share.
+// What the CPU and CUDA entries of temporal_attention share: argument checks, results, the packed layout.
 #pragma once
+#include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/core/ScalarType.h>
 #include <torch/headeronly/util/Exception.h>
@@ -87,6 +88,45 @@ inline void check_attention_backward(const torch::stable::Tensor& grad_out,
   check_like("out", out, q);
   check_statistic("lse", lse, q);
   if (grad_lse) check_statistic("grad_lse", *grad_lse, q);
+}
+
+// ---- results
+// ------------------------------------------------------------------------------------------------
+inline torch::stable::Tensor new_like(const torch::stable::Tensor& tensor) {
+  return torch::stable::new_empty(tensor, tensor.sizes());
+}
+
+// [B, H, T] for q [B, H, T, D]
+inline torch::stable::Tensor new_statistic(const torch::stable::Tensor& q) {
+  using torch::headeronly::ScalarType;
+  const bool precise = q.scalar_type() == ScalarType::Double;
+  return torch::stable::new_empty(q, q.sizes().slice(0, 3), precise ? ScalarType::Double : ScalarType::Float);
+}
+
+// ---- the packed projection [B, T, 3, H, D]
+// ------------------------------------------------------------------
+struct Qkv {
+  torch::stable::Tensor q, k, v;  // [B, H, T, D]
+};
+
+// [B, T, H, D] -> [B, H, T, D], a view
+inline torch::stable::Tensor heads_first(const torch::stable::Tensor& rows) {
+  STD_TORCH_CHECK(rows.dim() == 4, "temporal_attention: out or grad_out has shape ", shape_of(rows),
+                  ", expected [B, T, H, D]");
+  return torch::stable::transpose(rows, 1, 2);
+}
+
+inline Qkv unpack(const torch::stable::Tensor& qkv) {
+  STD_TORCH_CHECK(qkv.dim() == 5 && qkv.size(2) == 3 && qkv.size(4) >= 1,
+                  "temporal_attention: qkv has shape ", shape_of(qkv),
+                  ", expected [B, T, 3, H, D] with D >= 1");
+  const auto part = [&](int64_t i) { return heads_first(torch::stable::select(qkv, 2, i)); };
+  return {part(0), part(1), part(2)};
+}
+
+// An empty [B, T, H, D] for qkv [B, T, 3, H, D].
+inline torch::stable::Tensor new_rows(const torch::stable::Tensor& qkv) {
+  return torch::stable::new_empty(qkv, {qkv.size(0), qkv.size(1), qkv.size(3), qkv.size(4)});
 }
 
 }  // namespace wtal

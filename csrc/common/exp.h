@@ -20,7 +20,7 @@ struct ExpConstants<float> {
   static constexpr int kMantissa = 23, kBias = 127;
   static constexpr float kLog2e = 0x1.715476p+0f;
   static constexpr float kLn2High = 0x1.62ep-1f, kLn2Low = 0x1.0bfbe8p-15f;
-  static constexpr float kLowest = -104.0f;  // below it, exp rounds to zero
+  static constexpr float kLowest = -104.0f;  // there and below, exp rounds to zero
 };
 
 template <>
@@ -43,32 +43,31 @@ WTAL_HOST_DEVICE inline T power_of_two(int power) {
   return value;
 }
 
-// exp(x) for x <= 0, within about one unit in the last place, at most 1; exp(-inf) = 0.
+WTAL_HOST_DEVICE constexpr double factorial(int n) { return n < 2 ? 1.0 : n * factorial(n - 1); }
+
+// 1/i! + r (1/(i+1)! + ... + r (1/n!)), each 1/i! rounded once.
+template <class T, int i>
+WTAL_HOST_DEVICE inline T exp_polynomial(T r) {
+  constexpr T kInverseFactorial = T(1) / static_cast<T>(factorial(i));
+  if constexpr (i == ExpConstants<T>::kDegree) {
+    return kInverseFactorial;
+  } else {
+    return exp_polynomial<T, i + 1>(r) * r + kInverseFactorial;
+  }
+}
+
+// exp(x) for x <= 0, within about one unit in the last place, at most 1; exp(-inf) = 0. No branch, so that
+// compilers vectorise it: at kLowest the last multiplication rounds to zero by itself.
 //   k = round(x / ln 2), halves away from zero;  r = (x - k * ln2_high) - k * ln2_low
-//   p = 1 + r (1/1! + r (1/2! + ... + r (1/n!))), each 1/i! rounded once
+//   p = 1 + r (1/1! + r (1/2! + ... + r (1/n!)))
 //   exp(x) = (p * 2^(k/2)) * 2^(k - k/2), k/2 truncated: subnormal results round once
 template <class T>
 WTAL_HOST_DEVICE inline T exp_nonpositive(T x) {
   using Constants = ExpConstants<T>;
-  if (x < Constants::kLowest) return T(0);
-  const int k = static_cast<int>(x * Constants::kLog2e - T(0.5));
-  const T r = (x - T(k) * Constants::kLn2High) - T(k) * Constants::kLn2Low;
-  constexpr T kInverseFactorial[] = {T(1),
-                                     T(1) / T(2),
-                                     T(1) / T(6),
-                                     T(1) / T(24),
-                                     T(1) / T(120),
-                                     T(1) / T(720),
-                                     T(1) / T(5040),
-                                     T(1) / T(40320),
-                                     T(1) / T(362880),
-                                     T(1) / T(3628800),
-                                     T(1) / T(39916800),
-                                     T(1) / T(479001600),
-                                     T(1) / T(6227020800)};
-  T p = kInverseFactorial[Constants::kDegree - 1];
-  for (int i = Constants::kDegree - 2; i >= 0; --i) p = p * r + kInverseFactorial[i];
-  p = p * r + T(1);
+  const T clipped = x < Constants::kLowest ? Constants::kLowest : x;
+  const int k = static_cast<int>(clipped * Constants::kLog2e - T(0.5));
+  const T r = (clipped - T(k) * Constants::kLn2High) - T(k) * Constants::kLn2Low;
+  const T p = exp_polynomial<T, 0>(r);
   return (p * power_of_two<T>(k / 2)) * power_of_two<T>(k - k / 2);
 }
 

@@ -1,6 +1,7 @@
 // The definition of group_proposals that CPU and CUDA share: what one (video, class, threshold) gives.
 #pragma once
 #include <cstdint>
+#include <limits>
 
 #include "common/host_device.h"
 
@@ -13,13 +14,36 @@ struct Run {
   int64_t start, end;
 };
 
+// Lowest and highest of some scores; NaN among them makes both NaN.
+template <class T>
+struct ScoreRange {
+  T low = std::numeric_limits<T>::infinity(), high = -std::numeric_limits<T>::infinity();
+
+  WTAL_HOST_DEVICE void add(T score) { add(score, score); }
+  WTAL_HOST_DEVICE void add(T lowest, T highest) {
+    low = low <= lowest ? low : (low == low ? lowest : low);
+    high = high >= highest ? high : (high == high ? highest : high);
+  }
+  // What (score - low) is divided by; a range of nothing leaves zeros.
+  WTAL_HOST_DEVICE T spread() const {
+    constexpr T kTiny = std::numeric_limits<T>::min();
+    const T spread = high - low;
+    return spread < kTiny ? kTiny : spread;
+  }
+};
+
 // Scores of one video and class over time.
 template <class T>
 struct Column {
   const T* first;
   int64_t stride, length;
+  bool rescaled = false;
+  T low = 0, spread = 1;
 
-  WTAL_HOST_DEVICE T operator[](int64_t t) const { return first[t * stride]; }
+  WTAL_HOST_DEVICE T operator[](int64_t t) const {
+    const T score = first[t * stride];
+    return rescaled ? (score - low) / spread : score;
+  }
   // NaN is above nothing, and so is what lies outside the video.
   WTAL_HOST_DEVICE bool above(int64_t t, T threshold) const {
     return t >= 0 && t < length && (*this)[t] > threshold;
@@ -42,6 +66,8 @@ struct Grouping {
   int64_t min_length;
   ProposalScore score;
   bool unique;
+  bool rescale;  // every column to [0, 1] over its own length, before anything else
+  const T *low = nullptr, *spread = nullptr;  // [B, C], what that takes; CUDA's
 
   // A cell is one (b, c, k), numbered in this order.
   WTAL_HOST_DEVICE int64_t cells() const { return batch * classes * levels; }
@@ -50,7 +76,14 @@ struct Grouping {
     int64_t length = lengths ? lengths[b] : snippets;
     length = length < 0 ? 0 : (length > snippets ? snippets : length);
     if (keep && !keep[b * classes + c]) length = 0;
-    return {scores + b * stride_b + c * stride_c, stride_t, length};
+    // Of no snippets there may be no memory either, and a null pointer has no neighbours.
+    Column<T> column{snippets > 0 ? scores + b * stride_b + c * stride_c : scores, stride_t, length};
+    if (low) {
+      column.rescaled = true;
+      column.low = low[b * classes + c];
+      column.spread = spread[b * classes + c];
+    }
+    return column;
   }
 };
 
@@ -68,20 +101,12 @@ WTAL_HOST_DEVICE inline bool given_before(const Grouping<T>& grouping, const Col
   return false;
 }
 
-// Moves on to the next proposal after `run` (start with {0, 0}); false when there is none.
+// Whether a maximal run is a proposal.
 template <class T>
-WTAL_HOST_DEVICE inline bool next_proposal(const Grouping<T>& grouping, const Column<T>& column, int64_t k,
-                                           Run& run) {
-  const T threshold = grouping.thresholds[k];
-  for (;;) {
-    run.start = run.end;
-    while (run.start < column.length && !(column[run.start] > threshold)) ++run.start;
-    if (run.start >= column.length) return false;
-    run.end = run.start + 1;
-    while (run.end < column.length && column[run.end] > threshold) ++run.end;
-    if (run.end - run.start < grouping.min_length) continue;
-    if (!grouping.unique || !given_before(grouping, column, k, run)) return true;
-  }
+WTAL_HOST_DEVICE inline bool is_proposal(const Grouping<T>& grouping, const Column<T>& column, int64_t k,
+                                         Run run) {
+  return run.end - run.start >= grouping.min_length &&
+         !(grouping.unique && given_before(grouping, column, k, run));
 }
 
 template <class T>
@@ -106,32 +131,6 @@ WTAL_HOST_DEVICE inline T proposal_score(ProposalScore kind, const Column<T>& co
   if (outer == 0) return static_cast<T>(inside);
   const double left = column.sum(0.0, low, run.start);
   return static_cast<T>(inside - column.sum(left, run.end, high + 1) / static_cast<double>(outer));
-}
-
-template <class T>
-WTAL_HOST_DEVICE inline int64_t count_cell(const Grouping<T>& grouping, int64_t cell) {
-  const int64_t k = cell % grouping.levels, c = cell / grouping.levels % grouping.classes;
-  const Column<T> column = grouping.column(cell / grouping.levels / grouping.classes, c);
-  int64_t count = 0;
-  for (Run run{0, 0}; next_proposal(grouping, column, k, run);) ++count;
-  return count;
-}
-
-// Writes the proposals of a cell from row `row` on. segments [P, 2], owner [P, 3], score [P].
-template <class T>
-WTAL_HOST_DEVICE inline void fill_cell(const Grouping<T>& grouping, int64_t cell, int64_t row,
-                                       int64_t* segments, int64_t* owner, T* score) {
-  const int64_t k = cell % grouping.levels, c = cell / grouping.levels % grouping.classes;
-  const int64_t b = cell / grouping.levels / grouping.classes;
-  const Column<T> column = grouping.column(b, c);
-  for (Run run{0, 0}; next_proposal(grouping, column, k, run); ++row) {
-    segments[2 * row] = run.start;
-    segments[2 * row + 1] = run.end;
-    owner[3 * row] = b;
-    owner[3 * row + 1] = c;
-    owner[3 * row + 2] = k;
-    score[row] = proposal_score(grouping.score, column, run);
-  }
 }
 
 }  // namespace wtal

@@ -24,7 +24,7 @@ WTAL_HOST_DEVICE inline bool offset_is_fine(const int64_t* offsets, int64_t grou
 // A segment whose length overflows would have no tIoU.
 template <class T>
 WTAL_HOST_DEVICE inline bool segment_is_fine(T start, T end) {
-  return is_finite(start) && is_finite(end) && start <= end && is_finite(end - start);
+  return is_finite(start) & is_finite(end) & (start <= end) & is_finite(end - start);
 }
 
 }  // namespace wtal

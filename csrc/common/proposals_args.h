@@ -23,11 +23,12 @@ struct ProposalsArgs {
   std::optional<Tensor> lengths, keep;
   int64_t min_length;
   ProposalScore score = ProposalScore::kMax;
-  bool unique;
+  bool unique, rescale;
 
   ProposalsArgs(const Tensor& scores, const Tensor& thresholds, const std::optional<Tensor>& lengths,
-                const std::optional<Tensor>& keep, int64_t min_length, std::string_view score, bool unique)
-      : scores(scores), thresholds(thresholds), min_length(min_length), unique(unique) {
+                const std::optional<Tensor>& keep, int64_t min_length, std::string_view score, bool unique,
+                bool rescale)
+      : scores(scores), thresholds(thresholds), min_length(min_length), unique(unique), rescale(rescale) {
     STD_TORCH_CHECK(scores.dim() == 3, "group_proposals: scores has shape ", shape_of(scores),
                     ", expected [B, T, C]");
     const ScalarType dtype = scores.scalar_type();
@@ -78,7 +79,8 @@ struct ProposalsArgs {
             keep ? keep->const_data_ptr<bool>() : nullptr,
             min_length,
             score,
-            unique};
+            unique,
+            rescale};
   }
 
  private:

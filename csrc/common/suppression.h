@@ -1,5 +1,7 @@
 // How soft_nms changes one score; the same on CPU and CUDA. Arithmetic of ActionFormer's 1-D soft-NMS.
 #pragma once
+#include <limits>
+
 #include "common/exp.h"
 #include "common/host_device.h"
 #include "common/interval.h"
@@ -14,10 +16,16 @@ struct Suppression {
   SuppressionMethod method;
   T sigma, iou_threshold, min_score;
 
-  // A score that is out of the running. Scores in it are >= min_score >= 0.
-  static constexpr T kDropped = T(-1);
+  // A score that is out of the running, and stays so under every decay (-inf times 0 is NaN, which admit
+  // drops). Scores in the running are >= min_score >= 0.
+  static constexpr T kDropped = -std::numeric_limits<T>::infinity();
 
-  WTAL_HOST_DEVICE T admit(T score) const { return score < min_score ? kDropped : score; }
+  WTAL_HOST_DEVICE T admit(T score) const { return score >= min_score ? score : kDropped; }
+
+  // Without an overlap a score stays as it is, to the bit, but where even tIoU 0 reaches a hard threshold.
+  WTAL_HOST_DEVICE bool drops_all() const {
+    return method == SuppressionMethod::kHard && iou_threshold <= T(0);
+  }
 
   // What a segment that overlaps a selected one by `overlap` (tIoU) is left with.
   WTAL_HOST_DEVICE T decay(T score, T overlap) const {
@@ -28,6 +36,12 @@ struct Suppression {
       score = score * (T(1) - overlap);
     }
     return admit(score);
+  }
+
+  // What a segment is left with once `taken` is selected. Most do not overlap: that asks for no arithmetic.
+  WTAL_HOST_DEVICE T after(T score, const Interval<T>& taken, const Interval<T>& own) const {
+    const bool apart = taken.end <= own.start || own.end <= taken.start;
+    return apart && !drops_all() ? score : decay(score, tiou(taken, own));
   }
 };
 

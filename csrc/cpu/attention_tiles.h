@@ -1,23 +1,18 @@
-// The arithmetic of temporal_attention on one CPU core, a tile of 64 queries by 64 keys at a time.
+// temporal_attention of one video and head on one CPU core, a tile of queries by keys at a time.
 //
-// In every routine one side of the tile lies across the SIMD lanes (queries, or keys for their gradients), so
-// that the softmax needs no reduction across lanes, and every product of the algorithm is the one `product`
-// below:
-//   C[r, lane] (+)= sum_n A[r, n] * B[n, lane].
-// Rows of A are packed copies, zero-padded to a multiple of 4, so no loop has a remainder. Tail lanes hold
-// zeros and are never written out. Everything is templated on the vector width in bytes;
-// temporal_attention.cpp picks it.
+// Scores lie with the queries across the SIMD lanes, s[key, query], so that the softmax needs no reduction
+// across lanes; everything else, s[key, query] on one side, has the head's dimension across the lanes and
+// reads q, k, v and grad_out where they are. What the window hides from a whole block of rows is not
+// computed.
+//
+// Scores are in units of log 2, q times scale / ln 2: exp2 is cheaper than exp.
 #pragma once
-#include <array>
-#include <cmath>
-#include <cstdint>
-#include <limits>
-
-#define WTAL_INLINE inline __attribute__((always_inline))
+#include "cpu/attention_simd.h"
 
 namespace wtal::attention {
 
-constexpr int kTile = 64;  // queries or keys in a tile
+constexpr int64_t kTile = 64;               // queries in a tile at most
+constexpr int64_t kScores = kTile * kTile;  // scores in a tile: narrow tiles are long
 
 template <class T>
 struct Slice {  // [T, D] of one video and head, any strides
@@ -26,277 +21,332 @@ struct Slice {  // [T, D] of one video and head, any strides
 };
 
 template <class T>
+struct Output {  // the same, written to; the columns are contiguous
+  T* data;
+  int64_t row;
+};
+
+template <class T>
 struct Head {  // one video and head
-  Slice<T> q, k, v;
-  int64_t length, window, dim;
+  int64_t length, total, window, dim;
   T scale;
-  // For the gradients only; lse and delta = rowsum(grad_out * out) - grad_lse are [T].
-  Slice<T> grad_out;
-  Slice<T> lse;
-  const T* delta;
-};
-
-inline int64_t padded(int64_t n) { return (n + 3) / 4 * 4; }
-inline int64_t scratch_size(int64_t dim) { return 6 * padded(dim) * kTile + 2 * kTile * kTile + 2 * kTile; }
-
-template <class T, int kBytes>
-struct Simd {
-  static constexpr int kLanes = kBytes / sizeof(T);
-  typedef T vec __attribute__((vector_size(kBytes)));
-};
-
-template <class T, int kBytes>
-WTAL_INLINE typename Simd<T, kBytes>::vec& lanes(T* row) {
-  return *reinterpret_cast<typename Simd<T, kBytes>::vec*>(row);
-}
-
-template <class T>
-struct ExpConstants;
-template <>
-struct ExpConstants<float> {
-  using Bits = int32_t;
-  static constexpr int kMantissa = 23, kBias = 127, kDegree = 7;
-  static constexpr float kLowest = -87.f, kRound = 0x1.8p23f, kLn2High = 0x1.62e4p-1f,
-                         kLn2Low = 0x1.7f7d1cp-20f;
-};
-template <>
-struct ExpConstants<double> {
-  using Bits = int64_t;
-  static constexpr int kMantissa = 52, kBias = 1023, kDegree = 13;
-  static constexpr double kLowest = -708., kRound = 0x1.8p52, kLn2High = 0x1.62e42feep-1,
-                          kLn2Low = 0x1.a39ef35793c76p-33;
+  Slice<T> q, k, v;
 };
 
 template <class T>
-constexpr auto taylor_of_exp() {
-  std::array<T, ExpConstants<T>::kDegree + 1> terms{1};
-  double factorial = 1;
-  for (int i = 1; i <= ExpConstants<T>::kDegree; ++i) terms[i] = T(1 / (factorial *= i));
-  return terms;
+struct HeadGradients {  // what the backward pass reads and writes besides; lse and grad_lse are [T]
+  Slice<T> grad_out, out, lse, grad_lse;  // grad_lse.data may be null
+  Output<T> grad_q, grad_k, grad_v;
+};
+
+template <class T>
+struct Rows {  // consecutive rows in memory that may be read a whole vector at a time
+  const T* data;
+  int64_t stride;
+};
+
+// How many queries to take at a time. A narrow window is mostly edge, so narrow tiles waste less.
+inline int64_t tile_lanes(int64_t length, int64_t window) {
+  const int64_t reach = std::min(length - 1, window);
+  return reach < 12 ? kTile / 4 : reach < 48 ? kTile / 2 : kTile;
 }
 
-// x <- exp(x) for x <= 0 (or a rounding above): 0 below the normal range, NaN stays NaN. exp(x) = 2^n exp(r)
-// with n the nearest integer to x / ln 2, which adding kRound leaves in the low bits, and the Taylor series
-// of exp(r).
-template <class T, int kBytes>
-WTAL_INLINE void exponential(typename Simd<T, kBytes>::vec& x) {
-  using C = ExpConstants<T>;
-  using vec = typename Simd<T, kBytes>::vec;
-  typedef typename C::Bits bits __attribute__((vector_size(kBytes)));
-  const vec shifted = x * T(1.44269504088896340736) + C::kRound;
-  const vec n = shifted - C::kRound;
-  const vec r = (x - n * C::kLn2High) - n * C::kLn2Low;
-  constexpr auto kTaylor = taylor_of_exp<T>();
-  vec series = r * kTaylor[C::kDegree] + kTaylor[C::kDegree - 1];
-  for (int i = C::kDegree - 2; i >= 0; --i) series = series * r + kTaylor[i];
-  const vec power = (vec)(((bits)shifted + C::kBias) << C::kMantissa);
-  x = x < C::kLowest ? vec{} : series * power;
+constexpr int64_t kWidest = 64 / sizeof(float);  // lanes of the widest vector
+inline int64_t padded(int64_t dim) { return (dim + kWidest - 1) / kWidest * kWidest; }
+// In numbers. Rows that are read as they lie need no room; which those are depends on the vector width.
+inline int64_t forward_room(int64_t dim) {
+  return padded(dim) * (2 * kTile + 2 * 4 * kTile) + kScores + 3 * kTile;
+}
+inline int64_t backward_room(int64_t dim, int64_t total) {
+  return padded(dim) * (6 * kTile + 2 * 4 * kTile + 2 * total) + 2 * kScores + 2 * kTile;
 }
 
 template <class T, int kBytes>
-WTAL_INLINE void product(T* c, const T* a, int64_t a_row, int64_t a_n, const T* b, int64_t rows,
-                         int64_t depth, bool accumulate) {
+WTAL_INLINE bool whole_vectors(int64_t dim) {
+  return dim % Simd<T, kBytes>::kLanes == 0;
+}
+
+template <class T, int kBytes>
+WTAL_INLINE Rows<T> fetch(const Slice<T>& from, int64_t first, int64_t count, int64_t dim, T* room) {
+  const T* data = from.data + first * from.row;
+  if (from.column == 1 && whole_vectors<T, kBytes>(dim)) return {data, from.row};
+  const int64_t width = padded(dim);
+  for (int64_t r = 0; r < count; ++r) {
+    for (int64_t d = 0; d < dim; ++d) room[r * width + d] = data[r * from.row + d * from.column];
+    for (int64_t d = dim; d < width; ++d) room[r * width + d] = 0;
+  }
+  return {room, width};
+}
+
+// to[d, lane] <- rows[lane, d] * factor; zeros in lanes from count on.
+template <class T, int kBytes>
+WTAL_INLINE void lay_across(T* to, const Rows<T>& rows, int64_t count, int64_t lanes, int64_t dim, T factor) {
   using vec = typename Simd<T, kBytes>::vec;
   constexpr int kLanes = Simd<T, kBytes>::kLanes;
-  for (int lane = 0; lane < kTile; lane += 2 * kLanes) {
-    for (int64_t r = 0; r < rows; r += 4) {
-      vec sum[4][2] = {};
-      for (int64_t n = 0; n < depth; ++n) {
-        const vec* row = reinterpret_cast<const vec*>(b + n * kTile + lane);
-        for (int u = 0; u < 4; ++u) {
-          const T scalar = a[(r + u) * a_row + n * a_n];
-          sum[u][0] += scalar * row[0];
-          sum[u][1] += scalar * row[1];
+  for (int64_t lane = 0; lane < lanes; lane += kLanes) {
+    for (int64_t d = 0; d < dim; d += kLanes) {
+      vec block[kLanes];
+      if (lane + kLanes <= count) {
+#pragma GCC unroll 16
+        for (int i = 0; i < kLanes; ++i) {
+          block[i] = lanes_at<T, kBytes>(rows.data + (lane + i) * rows.stride + d) * factor;
+        }
+      } else {
+#pragma GCC unroll 16
+        for (int i = 0; i < kLanes; ++i) {
+          block[i] = vec{};
+          if (lane + i < count)
+            block[i] = lanes_at<T, kBytes>(rows.data + (lane + i) * rows.stride + d) * factor;
         }
       }
-      for (int u = 0; u < 4; ++u) {
-        vec* row = reinterpret_cast<vec*>(c + (r + u) * kTile + lane);
-        row[0] = accumulate ? row[0] + sum[u][0] : sum[u][0];
-        row[1] = accumulate ? row[1] + sum[u][1] : sum[u][1];
-      }
+      transpose<T, kBytes>(block);
+#pragma GCC unroll 16
+      for (int i = 0; i < kLanes; ++i) lanes_at<T, kBytes>(to + (d + i) * lanes + lane) = block[i];
     }
   }
 }
 
-// to[r, d] <- rows first .. first + count, zeros up to the next multiple of 4 rows and columns.
-template <class T>
-WTAL_INLINE void pack_rows(T* to, const Slice<T>& from, int64_t first, int64_t count, int64_t dim, T factor) {
-  const int64_t width = padded(dim);
-  for (int64_t r = 0; r < padded(count); ++r) {
-    const T* row = from.data + (first + r) * from.row;
-    const int64_t filled = r < count ? dim : 0;
-    if (from.column == 1) {
-      for (int64_t d = 0; d < filled; ++d) to[r * width + d] = row[d] * factor;
-    } else {
-      for (int64_t d = 0; d < filled; ++d) to[r * width + d] = row[d * from.column] * factor;
-    }
-    for (int64_t d = filled; d < width; ++d) to[r * width + d] = 0;
-  }
+template <class T, int kBytes>
+WTAL_INLINE void lane_numbers(typename Simd<T, kBytes>::vec& x) {
+  for (int i = 0; i < Simd<T, kBytes>::kLanes; ++i) x[i] = T(i);
 }
 
-// to[d, lane] <- rows first .. first + count, one a lane; zeros elsewhere.
-template <class T>
-WTAL_INLINE void pack_lanes(T* to, const Slice<T>& from, int64_t first, int64_t count, int64_t dim,
-                            T factor) {
-  for (int64_t d = 0; d < padded(dim); ++d) {
-    for (int64_t lane = 0; lane < kTile; ++lane) {
-      const bool filled = d < dim && lane < count;
-      to[d * kTile + lane] = filled ? from.data[(first + lane) * from.row + d * from.column] * factor : T(0);
-    }
+// What a vector of lanes, from lane `first` of the tile on, sees of the rows, and how it hides the rest.
+template <class T, int kBytes>
+struct Edges {
+  int64_t low, high;  // row r sees lanes low + r .. high + r of the vector
+  WTAL_INLINE Edges(int64_t first, const Band& band)
+      : low(band.shift - band.window - first), high(band.shift + band.window - first) {}
+  WTAL_INLINE int64_t begin() const { return std::max<int64_t>(0, -high); }
+  WTAL_INLINE int64_t end(int64_t rows) const {
+    return std::max(begin(), std::min(rows, Simd<T, kBytes>::kLanes - low));
   }
-}
-
-// to[row, d] <- from[d, lane] * factor for the rows of a tile; rows past `count` are zero.
-template <class T>
-WTAL_INLINE void unpack_lanes(T* to, const T* from, int64_t rows, int64_t count, int64_t dim, T factor) {
-  for (int64_t r = 0; r < rows; ++r) {
-    for (int64_t d = 0; d < dim; ++d) to[r * dim + d] = r < count ? from[d * kTile + r] * factor : T(0);
+  WTAL_INLINE bool cut(int64_t r) const { return low + r > 0 || high + r < Simd<T, kBytes>::kLanes - 1; }
+  WTAL_INLINE void hide(typename Simd<T, kBytes>::vec& score, const typename Simd<T, kBytes>::vec& lane,
+                        int64_t r) const {
+    const T infinity = std::numeric_limits<T>::infinity();
+    score = lane >= T(low + r) ? score : -infinity;
+    score = lane <= T(high + r) ? score : -infinity;
   }
-}
-
-// Takes what the window hides out of s[row, lane]; most tiles lie wholly inside it.
-template <class T>
-WTAL_INLINE void hide(T* s, int64_t row0, int64_t rows, int64_t lane0, int64_t window) {
-  if (row0 + rows - 1 - lane0 <= window && lane0 + kTile - 1 - row0 <= window) return;
-  for (int64_t r = 0; r < rows; ++r) {
-    const int64_t low = row0 + r - window - lane0, high = row0 + r + window - lane0;
-    for (int64_t lane = 0; lane < kTile; ++lane) {
-      if (lane < low || lane > high) s[r * kTile + lane] = -std::numeric_limits<T>::infinity();
-    }
-  }
-}
-
-// A tile's part in its sequence: `rows` inside [0, T), of which the first `count` lie inside the video, and
-// the range of the other side that they see.
-struct Extent {
-  int64_t rows, count, begin, end;
-  Extent(int64_t first, int64_t total, int64_t length, int64_t window)
-      : rows(total - first < kTile ? total - first : kTile),
-        count(length <= first ? 0 : (length - first < rows ? length - first : rows)),
-        begin(first > window ? first - window : 0),
-        end(count == 0 ? begin : (first + count + window < length ? first + count + window : length)) {}
 };
 
-// out[first .., :] and lse[first ..] of one tile of queries. out [T, D] and lse [T] are contiguous.
+// s[row, lane] -> 2^(s - peak) for one vector of lanes and all rows, zero where hidden; peak, sum and decay
+// (by which earlier tiles' weights shrink) are [lanes].
 template <class T, int kBytes>
-WTAL_INLINE void forward_tile(const Head<T>& head, int64_t first, int64_t total, T* out, T* lse, T* scratch) {
+WTAL_INLINE void soften(T* s, int64_t rows, int64_t lanes, int64_t first, const Band& band, T* peak, T* sum,
+                        T* decay) {
   using vec = typename Simd<T, kBytes>::vec;
-  const Extent tile(first, total, head.length, head.window);
-  const int64_t dim = head.dim, width = padded(dim);
-  T *q = scratch, *o = q + width * kTile, *k = o + width * kTile, *v = k + width * kTile,
-    *s = v + width * kTile, *peak = s + kTile * kTile, *sum = peak + kTile;
-  pack_lanes(q, head.q, first, tile.count, dim, head.scale);
-  for (int64_t n = 0; n < width * kTile; ++n) o[n] = 0;
-  for (int lane = 0; lane < kTile; ++lane) peak[lane] = std::numeric_limits<T>::lowest(), sum[lane] = 0;
-
-  for (int64_t j = tile.begin; j < tile.end; j += kTile) {
-    const int64_t keys = tile.end - j < kTile ? tile.end - j : kTile;
-    pack_rows(k, head.k, j, keys, dim, T(1));
-    pack_rows(v, head.v, j, keys, dim, T(1));
-    product<T, kBytes>(s, k, width, 1, q, padded(keys), dim, false);
-    hide(s, j, keys, first, head.window);
-    for (int lane = 0; lane < kTile; lane += Simd<T, kBytes>::kLanes) {
-      const vec old_top = lanes<T, kBytes>(peak + lane);
-      vec top = old_top;
-      for (int64_t r = 0; r < keys; ++r) {
-        const vec& score = lanes<T, kBytes>(s + r * kTile + lane);
-        top = score > top ? score : top;
-      }
-      vec decay = old_top - top;
-      exponential<T, kBytes>(decay);
-      vec total_weight = lanes<T, kBytes>(sum + lane) * decay;
-      for (int64_t r = 0; r < keys; ++r) {
-        vec& weight = lanes<T, kBytes>(s + r * kTile + lane);
-        weight -= top;
-        exponential<T, kBytes>(weight);
-        total_weight += weight;
-      }
-      lanes<T, kBytes>(peak + lane) = top;
-      lanes<T, kBytes>(sum + lane) = total_weight;
-      for (int64_t d = 0; d < width; ++d) lanes<T, kBytes>(o + d * kTile + lane) *= decay;
+  const Edges<T, kBytes> edges(first, band);
+  const int64_t begin = edges.begin(), end = edges.end(rows);
+  vec lane;
+  lane_numbers<T, kBytes>(lane);
+  T* column = s + first;
+  for (int64_t r = 0; r < std::min(begin, rows); ++r) lanes_at<T, kBytes>(column + r * lanes) = vec{};
+  for (int64_t r = end; r < rows; ++r) lanes_at<T, kBytes>(column + r * lanes) = vec{};
+  const vec before = lanes_at<T, kBytes>(peak + first);
+  vec top = before;
+  for (int64_t r = begin; r < end; ++r) {
+    vec score = lanes_at<T, kBytes>(column + r * lanes);
+    if (edges.cut(r)) {
+      edges.hide(score, lane, r);
+      lanes_at<T, kBytes>(column + r * lanes) = score;
     }
-    product<T, kBytes>(o, v, 1, width, s, width, keys, true);
+    top = score > top ? score : top;
   }
+  vec shrink = before - top;
+  exp2<T, kBytes>(shrink);
+  vec total = lanes_at<T, kBytes>(sum + first) * shrink;
+  for (int64_t r = begin; r < end; ++r) {
+    vec weight = lanes_at<T, kBytes>(column + r * lanes) - top;
+    exp2<T, kBytes>(weight);
+    total += weight;
+    lanes_at<T, kBytes>(column + r * lanes) = weight;
+  }
+  lanes_at<T, kBytes>(peak + first) = top;
+  lanes_at<T, kBytes>(sum + first) = total;
+  lanes_at<T, kBytes>(decay + first) = shrink;
+}
 
-  for (int64_t r = 0; r < tile.rows; ++r) {
-    const bool live = r < tile.count;
-    const T inverse = T(1) / sum[r];
-    for (int64_t d = 0; d < dim; ++d) out[(first + r) * dim + d] = live ? o[d * kTile + r] * inverse : T(0);
-    lse[first + r] = live ? peak[r] + std::log(sum[r]) : T(0);
+template <class T, int kBytes>
+WTAL_INLINE void multiply_rows(T* rows, int64_t stride, int64_t count, int64_t width, const T* factors) {
+  for (int64_t r = 0; r < count; ++r) {
+    for (int64_t d = 0; d < width; d += Simd<T, kBytes>::kLanes) {
+      lanes_at<T, kBytes>(rows + r * stride + d) *= factors[r];
+    }
   }
 }
 
-// grad_q[first .., :] of one tile of queries: a pass over its keys.
-template <class T, int kBytes>
-WTAL_INLINE void grad_q_tile(const Head<T>& head, int64_t first, int64_t total, T* grad_q, T* scratch) {
-  using vec = typename Simd<T, kBytes>::vec;
-  const Extent tile(first, total, head.length, head.window);
-  const int64_t dim = head.dim, width = padded(dim);
-  T *q = scratch, *grad_out = q + width * kTile, *dq = grad_out + width * kTile, *k = dq + width * kTile,
-    *v = k + width * kTile, *s = v + width * kTile, *dp = s + kTile * kTile, *lse = dp + kTile * kTile,
-    *delta = lse + kTile;
-  pack_lanes(q, head.q, first, tile.count, dim, head.scale);
-  pack_lanes(grad_out, head.grad_out, first, tile.count, dim, T(1));
-  for (int64_t n = 0; n < width * kTile; ++n) dq[n] = 0;
-  for (int64_t lane = 0; lane < kTile; ++lane) {
-    lse[lane] = lane < tile.count ? head.lse.data[(first + lane) * head.lse.row] : T(0);
-    delta[lane] = lane < tile.count ? head.delta[first + lane] : T(0);
-  }
-  for (int64_t j = tile.begin; j < tile.end; j += kTile) {
-    const int64_t keys = tile.end - j < kTile ? tile.end - j : kTile;
-    pack_rows(k, head.k, j, keys, dim, T(1));
-    pack_rows(v, head.v, j, keys, dim, T(1));
-    product<T, kBytes>(s, k, width, 1, q, padded(keys), dim, false);
-    product<T, kBytes>(dp, v, width, 1, grad_out, padded(keys), dim, false);
-    hide(s, j, keys, first, head.window);
-    for (int lane = 0; lane < kTile; lane += Simd<T, kBytes>::kLanes) {
-      for (int64_t r = 0; r < keys; ++r) {
-        vec weight = lanes<T, kBytes>(s + r * kTile + lane) - lanes<T, kBytes>(lse + lane);
-        exponential<T, kBytes>(weight);
-        lanes<T, kBytes>(s + r * kTile + lane) =
-            weight * (lanes<T, kBytes>(dp + r * kTile + lane) - lanes<T, kBytes>(delta + lane));
-      }
-    }
-    product<T, kBytes>(dq, k, 1, width, s, width, keys, true);
-  }
-  unpack_lanes(grad_q + first * dim, dq, tile.rows, tile.count, dim, head.scale);
+template <class T>
+WTAL_INLINE void copy_rows(const Output<T>& to, const T* from, int64_t width, int64_t first, int64_t count,
+                           int64_t dim) {
+  for (int64_t r = 0; r < count; ++r) std::copy_n(from + r * width, dim, to.data + (first + r) * to.row);
+}
+template <class T>
+WTAL_INLINE void clear_rows(const Output<T>& to, int64_t first, int64_t end, int64_t dim) {
+  for (int64_t r = first; r < end; ++r) std::fill_n(to.data + r * to.row, dim, T(0));
 }
 
-// grad_k[first .., :] and grad_v[first .., :] of one tile of keys: a pass over the queries that see it.
+// The keys that a tile of queries sees, in equal parts that fit the room for scores.
+struct Keys {
+  int64_t begin, end, step;
+  WTAL_INLINE Keys(int64_t first, int64_t queries, int64_t length, int64_t window, int64_t lanes)
+      : begin(first > window ? first - window : 0), end(std::min(length, first + queries + window)) {
+    const int64_t most = std::min<int64_t>(kScores / lanes, 4 * kTile),
+                  parts = (end - begin + most - 1) / most;
+    step = (end - begin + parts - 1) / parts;
+  }
+};
+
+// out[first .., :] and lse[first ..] of the queries first .. first + lanes; lse is contiguous.
 template <class T, int kBytes>
-WTAL_INLINE void grad_kv_tile(const Head<T>& head, int64_t first, int64_t total, T* grad_k, T* grad_v,
+WTAL_INLINE void forward_tile(const Head<T>& head, int64_t first, int64_t lanes, const Output<T>& out, T* lse,
                               T* scratch) {
-  using vec = typename Simd<T, kBytes>::vec;
-  const Extent tile(first, total, head.length, head.window);
-  const int64_t dim = head.dim, width = padded(dim);
-  T *k = scratch, *v = k + width * kTile, *dk = v + width * kTile, *dv = dk + width * kTile,
-    *q = dv + width * kTile, *grad_out = q + width * kTile, *s = grad_out + width * kTile,
-    *dp = s + kTile * kTile;
-  pack_lanes(k, head.k, first, tile.count, dim, T(1));
-  pack_lanes(v, head.v, first, tile.count, dim, T(1));
-  for (int64_t n = 0; n < width * kTile; ++n) dk[n] = dv[n] = 0;
-  for (int64_t i = tile.begin; i < tile.end; i += kTile) {
-    const int64_t queries = tile.end - i < kTile ? tile.end - i : kTile;
-    pack_rows(q, head.q, i, queries, dim, head.scale);
-    pack_rows(grad_out, head.grad_out, i, queries, dim, T(1));
-    product<T, kBytes>(s, q, width, 1, k, padded(queries), dim, false);
-    product<T, kBytes>(dp, grad_out, width, 1, v, padded(queries), dim, false);
-    hide(s, i, queries, first, head.window);
-    for (int64_t r = 0; r < queries; ++r) {
-      const T lse = head.lse.data[(i + r) * head.lse.row], delta = head.delta[i + r];
-      for (int lane = 0; lane < kTile; lane += Simd<T, kBytes>::kLanes) {
-        vec& weight = lanes<T, kBytes>(s + r * kTile + lane);
-        weight -= lse;
-        exponential<T, kBytes>(weight);
-        vec& grad = lanes<T, kBytes>(dp + r * kTile + lane);
-        grad = weight * (grad - delta);
-      }
+  constexpr int kLanes = Simd<T, kBytes>::kLanes;
+  const int64_t dim = head.dim, room = padded(dim), last = std::min(first + lanes, head.total);
+  const int64_t count = std::clamp<int64_t>(head.length - first, 0, last - first);
+  clear_rows(out, first + count, last, dim);
+  std::fill(lse + first + count, lse + last, T(0));
+  if (count == 0) return;
+  const int64_t width = (dim + kLanes - 1) / kLanes * kLanes;
+  T *q = scratch, *sums = q + room * kTile, *k_room = sums + room * kTile,
+    *v_room = k_room + 4 * kTile * room, *s = v_room + 4 * kTile * room, *peak = s + kScores,
+    *sum = peak + kTile, *decay = sum + kTile;
+  const bool direct = whole_vectors<T, kBytes>(dim);
+  T* o = direct ? out.data + first * out.row : sums;
+  const int64_t o_row = direct ? out.row : room;
+  lay_across<T, kBytes>(q, fetch<T, kBytes>(head.q, first, count, dim, k_room), count, lanes, dim,
+                        head.scale * T(1.44269504088896340736));
+  std::fill_n(peak, lanes, std::numeric_limits<T>::lowest());
+  std::fill_n(sum, lanes, T(0));
+
+  const Keys keys(first, count, head.length, head.window, lanes);
+  for (int64_t j = keys.begin; j < keys.end; j += keys.step) {
+    const int64_t rows = std::min(keys.step, keys.end - j);
+    const Rows<T> k = fetch<T, kBytes>(head.k, j, rows, dim, k_room);
+    const Rows<T> v = fetch<T, kBytes>(head.v, j, rows, dim, v_room);
+    const Band of_keys{j - first, head.window}, of_queries{first - j, head.window};
+    score<T, kBytes>(s, k.data, k.stride, q, lanes, rows, dim, of_keys);
+    for (int64_t lane = 0; lane < lanes; lane += kLanes) {
+      soften<T, kBytes>(s, rows, lanes, lane, of_keys, peak, sum, decay);
     }
-    product<T, kBytes>(dv, grad_out, 1, width, s, width, queries, true);
-    product<T, kBytes>(dk, q, 1, width, dp, width, queries, true);
+    if (j != keys.begin) multiply_rows<T, kBytes>(o, o_row, count, width, decay);
+    collect<T, kBytes, false>(o, o_row, s, lanes, v.data, v.stride, count, width, rows, j != keys.begin,
+                              of_queries);
   }
-  unpack_lanes(grad_k + first * dim, dk, tile.rows, tile.count, dim, T(1));
-  unpack_lanes(grad_v + first * dim, dv, tile.rows, tile.count, dim, T(1));
+  for (int64_t r = 0; r < count; ++r) {
+    lse[first + r] = (peak[r] + std::log2(sum[r])) * T(0.69314718055994530942);
+    decay[r] = T(1) / sum[r];
+  }
+  multiply_rows<T, kBytes>(o, o_row, count, width, decay);
+  if (!direct) copy_rows(out, o, o_row, first, count, dim);
+}
+
+// s[row, lane] <- weight = 2^(s - lse) and dp[row, lane] <- weight * (dp - delta) * scale, for one vector of
+// lanes.
+template <class T, int kBytes>
+WTAL_INLINE void differentiate(T* s, T* dp, int64_t rows, int64_t lanes, int64_t first, const Band& band,
+                               const T* lse, const T* delta, T scale) {
+  using vec = typename Simd<T, kBytes>::vec;
+  const Edges<T, kBytes> edges(first, band);
+  const int64_t begin = edges.begin(), end = edges.end(rows);
+  vec lane;
+  lane_numbers<T, kBytes>(lane);
+  for (int64_t r = 0; r < rows; ++r) {
+    if (r == begin) r = end;
+    if (r >= rows) break;
+    lanes_at<T, kBytes>(s + r * lanes + first) = vec{};
+    lanes_at<T, kBytes>(dp + r * lanes + first) = vec{};
+  }
+  const vec shift = lanes_at<T, kBytes>(lse + first), mean = lanes_at<T, kBytes>(delta + first);
+  for (int64_t r = begin; r < end; ++r) {
+    vec weight = lanes_at<T, kBytes>(s + r * lanes + first) - shift;
+    if (edges.cut(r)) edges.hide(weight, lane, r);
+    exp2<T, kBytes>(weight);
+    lanes_at<T, kBytes>(s + r * lanes + first) = weight;
+    lanes_at<T, kBytes>(dp + r * lanes + first) =
+        weight * scale * (lanes_at<T, kBytes>(dp + r * lanes + first) - mean);
+  }
+}
+
+// delta = rowsum(grad_out * out) - grad_lse and lse in units of log 2, of a tile of queries.
+template <class T, int kBytes>
+WTAL_INLINE void read_statistics(const HeadGradients<T>& grads, const Rows<T>& grad_out, const Rows<T>& out,
+                                 int64_t first, int64_t count, int64_t lanes, int64_t width, T* lse,
+                                 T* delta) {
+  using vec = typename Simd<T, kBytes>::vec;
+  constexpr int kLanes = Simd<T, kBytes>::kLanes;
+  std::fill_n(lse, lanes, T(0));
+  std::fill_n(delta, lanes, T(0));
+  for (int64_t r = 0; r < count; ++r) {
+    vec sum{};
+    for (int64_t d = 0; d < width; d += kLanes) {
+      sum += lanes_at<T, kBytes>(grad_out.data + r * grad_out.stride + d) *
+             lanes_at<T, kBytes>(out.data + r * out.stride + d);
+    }
+    T total = grads.grad_lse.data ? -grads.grad_lse.data[(first + r) * grads.grad_lse.row] : T(0);
+    for (int i = 0; i < kLanes; ++i) total += sum[i];
+    delta[r] = total;
+    lse[r] = grads.lse.data[(first + r) * grads.lse.row] * T(1.44269504088896340736);
+  }
+}
+
+// All gradients of one video and head in one pass over its tiles. Queries outside, keys inside: grad_q is
+// complete after a tile of queries, grad_k and grad_v are added to.
+template <class T, int kBytes>
+WTAL_INLINE void backward_head(const Head<T>& head, const HeadGradients<T>& grads, int64_t lanes,
+                               T* scratch) {
+  constexpr int kLanes = Simd<T, kBytes>::kLanes;
+  const int64_t dim = head.dim, room = padded(dim), width = (dim + kLanes - 1) / kLanes * kLanes;
+  const bool direct = whole_vectors<T, kBytes>(dim);
+  T *q = scratch, *g = q + room * kTile, *q_room = g + room * kTile, *g_room = q_room + room * kTile,
+    *o_room = g_room + room * kTile, *dq_room = o_room + room * kTile, *k_room = dq_room + room * kTile,
+    *v_room = k_room + 4 * room * kTile, *s = v_room + 4 * room * kTile, *dp = s + kScores,
+    *lse = dp + kScores, *delta = lse + kTile, *dk_room = delta + kTile,
+    *dv_room = dk_room + room * head.total;
+  const Output<T> grad_k = direct ? grads.grad_k : Output<T>{dk_room, room};
+  const Output<T> grad_v = direct ? grads.grad_v : Output<T>{dv_room, room};
+  clear_rows(grad_k, 0, direct ? head.total : head.length, width);
+  clear_rows(grad_v, 0, direct ? head.total : head.length, width);
+  clear_rows(grads.grad_q, head.length, head.total, dim);
+
+  for (int64_t first = 0; first < head.length; first += lanes) {
+    const int64_t count = std::min(lanes, head.length - first);
+    const Rows<T> q_rows = fetch<T, kBytes>(head.q, first, count, dim, q_room);
+    const Rows<T> g_rows = fetch<T, kBytes>(grads.grad_out, first, count, dim, g_room);
+    const Rows<T> o_rows = fetch<T, kBytes>(grads.out, first, count, dim, o_room);
+    lay_across<T, kBytes>(q, q_rows, count, lanes, dim, head.scale * T(1.44269504088896340736));
+    lay_across<T, kBytes>(g, g_rows, count, lanes, dim, T(1));
+    read_statistics<T, kBytes>(grads, g_rows, o_rows, first, count, lanes, width, lse, delta);
+    T* dq = direct ? grads.grad_q.data + first * grads.grad_q.row : dq_room;
+    const int64_t dq_row = direct ? grads.grad_q.row : room;
+
+    const Keys keys(first, count, head.length, head.window, lanes);
+    for (int64_t j = keys.begin; j < keys.end; j += keys.step) {
+      const int64_t rows = std::min(keys.step, keys.end - j);
+      const Rows<T> k = fetch<T, kBytes>(head.k, j, rows, dim, k_room);
+      const Rows<T> v = fetch<T, kBytes>(head.v, j, rows, dim, v_room);
+      const Band of_keys{j - first, head.window}, of_queries{first - j, head.window};
+      score<T, kBytes>(s, k.data, k.stride, q, lanes, rows, dim, of_keys);
+      score<T, kBytes>(dp, v.data, v.stride, g, lanes, rows, dim, of_keys);
+      for (int64_t lane = 0; lane < lanes; lane += kLanes) {
+        differentiate<T, kBytes>(s, dp, rows, lanes, lane, of_keys, lse, delta, head.scale);
+      }
+      T *dk = grad_k.data + j * grad_k.row, *dv = grad_v.data + j * grad_v.row;
+      collect<T, kBytes, true>(dv, grad_v.row, s, lanes, g_rows.data, g_rows.stride, rows, width, count, true,
+                               of_keys);
+      collect<T, kBytes, true>(dk, grad_k.row, dp, lanes, q_rows.data, q_rows.stride, rows, width, count,
+                               true, of_keys);
+      collect<T, kBytes, false>(dq, dq_row, dp, lanes, k.data, k.stride, count, width, rows, j != keys.begin,
+                                of_queries);
+    }
+    if (!direct) copy_rows(grads.grad_q, dq_room, room, first, count, dim);
+  }
+  if (!direct) {
+    copy_rows(grads.grad_k, dk_room, room, 0, head.length, dim);
+    copy_rows(grads.grad_v, dv_room, room, 0, head.length, dim);
+    clear_rows(grads.grad_k, head.length, head.total, dim);
+    clear_rows(grads.grad_v, head.length, head.total, dim);
+  }
 }
 
 }  // namespace wtal::attention

@@ -1,11 +1,13 @@
-// group_proposals on the CPU: count what each (video, class, threshold) gives, then write it where it
-// belongs.
+// group_proposals on the CPU: threads take neighbouring columns, then what they found is put together.
 #include <torch/csrc/stable/library.h>
 
+#include <algorithm>
+#include <atomic>
 #include <tuple>
 #include <vector>
 
 #include "common/proposals_args.h"
+#include "cpu/group_proposals_columns.h"
 
 namespace wtal {
 namespace {
@@ -14,29 +16,51 @@ using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 using Proposals = std::tuple<Tensor, Tensor, Tensor>;
 
-constexpr int64_t kCellsPerTask = 16;
+// Videos differ in length, so a thread takes the next part when it is through with its last.
+constexpr int64_t kPartsPerThread = 8;
 
 template <class T>
 Proposals group(const ProposalsArgs& args) {
   const Grouping<T> grouping = args.grouping<T>();
-  const int64_t cells = grouping.cells();
-  std::vector<int64_t> rows(cells + 1, 0);  // rows[cell + 1] becomes the end of the cell's rows
-  torch::stable::parallel_for(0, cells, kCellsPerTask, [&](int64_t begin, int64_t end) {
-    for (int64_t cell = begin; cell < end; ++cell) rows[cell + 1] = count_cell(grouping, cell);
+  const int64_t columns = grouping.batch * grouping.classes;
+  const auto threads = static_cast<int64_t>(torch::stable::get_num_threads());
+  const int64_t parts =
+      threads == 1 ? std::min<int64_t>(columns, 1) : std::min(columns, threads * kPartsPerThread);
+  const auto first_column = [&](int64_t part) { return part * columns / parts; };
+  std::vector<ColumnProposals<T>> found(parts);
+  std::atomic<int64_t> next{0};
+  torch::stable::parallel_for(0, std::min(threads, parts), 1, [&](int64_t, int64_t) {
+    ColumnGrouper<T> grouper(grouping, widest_masks_above<T>());
+    for (int64_t part; (part = next.fetch_add(1, std::memory_order_relaxed)) < parts;) {
+      grouper.group(first_column(part), first_column(part + 1), found[part]);
+    }
   });
-  for (int64_t cell = 0; cell < cells; ++cell) rows[cell + 1] += rows[cell];
 
-  const int64_t total = rows[cells];
-  Tensor segments = torch::stable::new_empty(args.scores, {total, 2}, ScalarType::Long);
-  Tensor owner = torch::stable::new_empty(args.scores, {total, 3}, ScalarType::Long);
-  Tensor score = torch::stable::new_empty(args.scores, {total});
-  int64_t* const segments_out = segments.mutable_data_ptr<int64_t>();
+  std::vector<int64_t> rows(parts + 1, 0);
+  for (int64_t part = 0; part < parts; ++part) {
+    rows[part + 1] = rows[part] + static_cast<int64_t>(found[part].runs.size());
+  }
+  Tensor segments = torch::stable::new_empty(args.scores, {rows[parts], 2}, ScalarType::Long);
+  Tensor owner = torch::stable::new_empty(args.scores, {rows[parts], 3}, ScalarType::Long);
+  Tensor score = torch::stable::new_empty(args.scores, {rows[parts]});
+  auto* const segments_out = reinterpret_cast<Run*>(segments.mutable_data_ptr<int64_t>());
   int64_t* const owner_out = owner.mutable_data_ptr<int64_t>();
   T* const score_out = score.mutable_data_ptr<T>();
-  torch::stable::parallel_for(0, cells, kCellsPerTask, [&](int64_t begin, int64_t end) {
-    for (int64_t cell = begin; cell < end; ++cell) {
-      if (rows[cell] < rows[cell + 1]) {
-        fill_cell(grouping, cell, rows[cell], segments_out, owner_out, score_out);
+  torch::stable::parallel_for(0, parts, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t part = begin; part < end; ++part) {
+      const ColumnProposals<T>& own = found[part];
+      std::copy(own.runs.begin(), own.runs.end(), segments_out + rows[part]);
+      std::copy(own.scores.begin(), own.scores.end(), score_out + rows[part]);
+      int64_t* to = owner_out + 3 * rows[part];
+      const int64_t* count = own.counts.data();
+      for (int64_t column = first_column(part); column < first_column(part + 1); ++column) {
+        for (int64_t k = 0; k < grouping.levels; ++k, ++count) {
+          for (int64_t i = 0; i < *count; ++i, to += 3) {
+            to[0] = column / grouping.classes;
+            to[1] = column % grouping.classes;
+            to[2] = k;
+          }
+        }
       }
     }
   });
@@ -45,8 +69,8 @@ Proposals group(const ProposalsArgs& args) {
 
 Proposals group_proposals(const Tensor& scores, const Tensor& thresholds,
                           const std::optional<Tensor>& lengths, const std::optional<Tensor>& keep,
-                          int64_t min_length, std::string score, bool unique) {
-  const ProposalsArgs args(scores, thresholds, lengths, keep, min_length, score, unique);
+                          int64_t min_length, std::string score, bool unique, bool rescale) {
+  const ProposalsArgs args(scores, thresholds, lengths, keep, min_length, score, unique, rescale);
   if (args.lengths) {
     const int64_t* length = args.lengths->const_data_ptr<int64_t>();
     for (int64_t b = 0; b < scores.size(0); ++b) {

@@ -1,10 +1,12 @@
-// soft_nms on the CPU: the sequential definition, one group after the other.
+// soft_nms on the CPU: check the values, suppress the groups in parallel, put their rows together.
 #include <torch/csrc/stable/library.h>
 
+#include <atomic>
+#include <memory>
 #include <tuple>
-#include <vector>
 
 #include "common/nms_args.h"
+#include "cpu/soft_nms_group.h"
 
 namespace wtal {
 namespace {
@@ -12,39 +14,6 @@ namespace {
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 using Kept = std::tuple<Tensor, Tensor, Tensor>;
-
-// Selects from entries [begin, end) and writes indices and scores from `begin` on. Returns how many.
-template <class T>
-int64_t suppress_group(const Suppression<T>& rule, const T* segments, const T* scores, int64_t begin,
-                       int64_t end, int64_t limit, int64_t* keep, T* kept_scores) {
-  struct Entry {
-    Interval<T> interval;
-    Candidate<T> candidate;
-  };
-  std::vector<Entry> running;  // by index, so that the first of equal scores is the one to take
-  running.reserve(end - begin);
-  for (int64_t i = begin; i < end; ++i) {
-    const T score = rule.admit(scores[i]);
-    if (score != rule.kDropped) {
-      running.push_back({make_interval(segments[2 * i], segments[2 * i + 1]), {score, i}});
-    }
-  }
-  int64_t selected = 0;
-  while (selected < limit && !running.empty()) {
-    const Entry best = *std::ranges::min_element(
-        running, [](const Candidate<T>& a, const Candidate<T>& b) { return a.before(b); }, &Entry::candidate);
-    keep[begin + selected] = best.candidate.index;
-    kept_scores[begin + selected] = best.candidate.score;
-    ++selected;
-    for (Entry& entry : running) {
-      entry.candidate.score = entry.candidate.index == best.candidate.index
-                                  ? rule.kDropped
-                                  : rule.decay(entry.candidate.score, tiou(best.interval, entry.interval));
-    }
-    std::erase_if(running, [&](const Entry& entry) { return entry.candidate.score == rule.kDropped; });
-  }
-  return selected;
-}
 
 template <class T>
 NmsFaults find_faults(const NmsArgs& args) {
@@ -55,7 +24,11 @@ NmsFaults find_faults(const NmsArgs& args) {
   for (int64_t g = args.groups; g >= 0; --g) {
     if (!offset_is_fine(offsets, args.groups, args.count, g)) faults.offsets = g;
   }
-  for (int64_t i = args.count - 1; i >= 0; --i) {
+  bool fine = true;  // no early exit: compilers vectorise it
+  for (int64_t i = 0; i < args.count; ++i) {
+    fine &= segment_is_fine(segments[2 * i], segments[2 * i + 1]) & is_finite(scores[i]);
+  }
+  for (int64_t i = args.count - 1; i >= 0 && !fine; --i) {
     if (!segment_is_fine(segments[2 * i], segments[2 * i + 1])) faults.segments = i;
     if (!is_finite(scores[i])) faults.scores = i;
   }
@@ -65,21 +38,32 @@ NmsFaults find_faults(const NmsArgs& args) {
 template <class T>
 Kept suppress(const NmsArgs& args) {
   find_faults<T>(args).check(args.count);
-  const Suppression<T> rule = args.suppression<T>();
   const int64_t* offsets = args.offsets.const_data_ptr<int64_t>();
-  std::vector<int64_t> keep(args.count);
-  std::vector<T> scores(args.count);
+  for (int64_t g = 0; g < args.groups; ++g) {
+    STD_TORCH_CHECK(offsets[g + 1] - offsets[g] < Best<T>::kNone, "soft_nms: group ", g, " has ",
+                    offsets[g + 1] - offsets[g], " segments, expected fewer than ", Best<T>::kNone);
+  }
+  const Suppression<T> rule = args.suppression<T>();
+  const T* segments = args.segments.const_data_ptr<T>();
+  const T* scores = args.scores.const_data_ptr<T>();
+  const auto keep = std::make_unique_for_overwrite<int64_t[]>(args.count);
+  const auto kept_scores = std::make_unique_for_overwrite<T[]>(args.count);
 
   Tensor offsets_out = torch::stable::new_empty(args.offsets, {args.groups + 1});
   int64_t* const rows = offsets_out.mutable_data_ptr<int64_t>();
   rows[0] = 0;
-  torch::stable::parallel_for(0, args.groups, 1, [&](int64_t first, int64_t last) {
-    for (int64_t g = first; g < last; ++g) {
-      rows[g + 1] =
-          suppress_group(rule, args.segments.const_data_ptr<T>(), args.scores.const_data_ptr<T>(), offsets[g],
-                         offsets[g + 1], args.max_per_group, keep.data(), scores.data());
+  // Groups differ in size, so a thread takes the next one when it is through with its last.
+  std::atomic<int64_t> next{0};
+  const auto work = [&](int64_t, int64_t) {
+    IntervalIndex<T> index(widest_sweep<T>());
+    for (int64_t g; (g = next.fetch_add(1, std::memory_order_relaxed)) < args.groups;) {
+      const int64_t first = offsets[g];
+      rows[g + 1] = suppress_group(rule, segments + 2 * first, scores + first, offsets[g + 1] - first,
+                                   args.max_per_group, first, index, &keep[first], &kept_scores[first]);
     }
-  });
+  };
+  const auto threads = static_cast<int64_t>(torch::stable::get_num_threads());
+  torch::stable::parallel_for(0, std::min(threads, args.groups), 1, work);
 
   for (int64_t g = 0; g < args.groups; ++g) rows[g + 1] += rows[g];
   const int64_t total = rows[args.groups];
@@ -87,8 +71,8 @@ Kept suppress(const NmsArgs& args) {
   Tensor scores_out = torch::stable::new_empty(args.scores, {total});
   for (int64_t g = 0; g < args.groups; ++g) {
     const int64_t size = rows[g + 1] - rows[g];
-    std::copy_n(keep.data() + offsets[g], size, keep_out.mutable_data_ptr<int64_t>() + rows[g]);
-    std::copy_n(scores.data() + offsets[g], size, scores_out.mutable_data_ptr<T>() + rows[g]);
+    std::copy_n(keep.get() + offsets[g], size, keep_out.mutable_data_ptr<int64_t>() + rows[g]);
+    std::copy_n(kept_scores.get() + offsets[g], size, scores_out.mutable_data_ptr<T>() + rows[g]);
   }
   return {keep_out, scores_out, offsets_out};
 }

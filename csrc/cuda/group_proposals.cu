@@ -1,5 +1,5 @@
-// group_proposals on CUDA: count, number the rows, one wait for the number of proposals, write.
-#include <torch/csrc/stable/accelerator.h>
+// group_proposals on CUDA: measure the columns if they are to be rescaled, count, number the rows, one wait
+// for the number of proposals, write.
 #include <torch/csrc/stable/library.h>
 
 #include <tuple>
@@ -16,24 +16,32 @@ using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 using Proposals = std::tuple<Tensor, Tensor, Tensor>;
 
-constexpr int kThreads = 128;
-
 template <class T>
 Proposals group(const ProposalsArgs& args) {
-  const Grouping<T> grouping = args.grouping<T>();
+  Grouping<T> grouping = args.grouping<T>();
   const int64_t cells = grouping.cells();
-  const unsigned blocks = blocks_for(cells, kThreads);
+  const unsigned blocks = blocks_for(cells, kGroupingWarps);
   const cudaStream_t stream = current_stream(args.scores);
+
+  const int64_t columns = grouping.rescale ? grouping.batch * grouping.classes : 0;
+  Tensor low = torch::stable::new_empty(args.scores, {columns});
+  Tensor spread = torch::stable::new_empty(args.scores, {columns});
+  if (columns > 0) {
+    launch("group_proposals: measuring the columns", column_ranges_kernel<T>,
+           blocks_for(columns, kGroupingWarps), kGroupingThreads, 0, stream, grouping,
+           low.mutable_data_ptr<T>(), spread.mutable_data_ptr<T>());
+    grouping.low = low.const_data_ptr<T>();
+    grouping.spread = spread.const_data_ptr<T>();
+  }
 
   int64_t total = 0;
   Tensor rows = torch::stable::new_empty(args.scores, {cells + 1}, ScalarType::Long);
   if (cells > 0) {
     Tensor counts = torch::stable::new_empty(args.scores, {cells}, ScalarType::Long);
-    count_proposals_kernel<<<blocks, kThreads, 0, stream>>>(grouping, counts.mutable_data_ptr<int64_t>());
-    check_cuda(cudaGetLastError(), "group_proposals: counting");
-    exclusive_scan_kernel<<<1, kScanThreads, 0, stream>>>(counts.const_data_ptr<int64_t>(), cells,
-                                                          rows.mutable_data_ptr<int64_t>());
-    check_cuda(cudaGetLastError(), "group_proposals: numbering");
+    launch("group_proposals: counting", count_proposals_kernel<T>, blocks, kGroupingThreads, 0, stream,
+           grouping, counts.mutable_data_ptr<int64_t>());
+    launch("group_proposals: numbering", exclusive_scan_kernel<int64_t>, 1, kScanThreads, 0, stream,
+           counts.const_data_ptr<int64_t>(), cells, rows.mutable_data_ptr<int64_t>());
     check_cuda(cudaMemcpyAsync(&total, rows.const_data_ptr<int64_t>() + cells, sizeof(total),
                                cudaMemcpyDeviceToHost, stream),
                "group_proposals: reading the number of proposals");
@@ -44,20 +52,19 @@ Proposals group(const ProposalsArgs& args) {
   Tensor owner = torch::stable::new_empty(args.scores, {total, 3}, ScalarType::Long);
   Tensor score = torch::stable::new_empty(args.scores, {total});
   if (total > 0) {
-    fill_proposals_kernel<<<blocks, kThreads, 0, stream>>>(
-        grouping, rows.const_data_ptr<int64_t>(), segments.mutable_data_ptr<int64_t>(),
-        owner.mutable_data_ptr<int64_t>(), score.mutable_data_ptr<T>());
-    check_cuda(cudaGetLastError(), "group_proposals: writing");
+    launch("group_proposals: writing", fill_proposals_kernel<T>, blocks, kGroupingThreads, 0, stream,
+           grouping, rows.const_data_ptr<int64_t>(), segments.mutable_data_ptr<int64_t>(),
+           owner.mutable_data_ptr<int64_t>(), score.mutable_data_ptr<T>());
   }
   return {segments, owner, score};
 }
 
 Proposals group_proposals(const Tensor& scores, const Tensor& thresholds,
                           const std::optional<Tensor>& lengths, const std::optional<Tensor>& keep,
-                          int64_t min_length, std::string score, bool unique) {
-  STD_TORCH_CHECK(scores.is_cuda(), "group_proposals: scores is not on the device of the other arguments");
-  torch::stable::accelerator::DeviceGuard guard(scores.get_device_index());
-  const ProposalsArgs args(scores, thresholds, lengths, keep, min_length, score, unique);
+                          int64_t min_length, std::string score, bool unique, bool rescale) {
+  STD_TORCH_CHECK(on_cuda(scores), "group_proposals: scores is not on the device of the other arguments");
+  const DeviceGuard guard(scores);
+  const ProposalsArgs args(scores, thresholds, lengths, keep, min_length, score, unique, rescale);
   return scores.scalar_type() == ScalarType::Float ? group<float>(args) : group<double>(args);
 }
 

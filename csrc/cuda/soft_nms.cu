@@ -1,6 +1,5 @@
 // soft_nms on CUDA: check the values, suppress, number the rows, one wait for their number and the check,
 // compact.
-#include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/library.h>
 
 #include <tuple>
@@ -30,25 +29,23 @@ Kept suppress(const NmsArgs& args) {
   Tensor faults_tensor = torch::stable::new_empty(args.offsets, {3});
   auto* const faults = reinterpret_cast<long long*>(faults_tensor.mutable_data_ptr<int64_t>());
   check_cuda(cudaMemsetAsync(faults, kNoFaultByte, sizeof(NmsFaults), stream), "soft_nms: clearing");
-  check_values_kernel<<<blocks_for(args.count + args.groups + 1, kNmsThreads), kNmsThreads, 0, stream>>>(
-      segments, scores, offsets, args.count, args.groups, faults);
-  check_cuda(cudaGetLastError(), "soft_nms: checking the values");
+  launch("soft_nms: checking the values", check_values_kernel<T>,
+         blocks_for(args.count + args.groups + 1, kNmsThreads), kNmsThreads, 0, stream, segments, scores,
+         offsets, args.count, args.groups, faults);
 
   Tensor running = torch::stable::new_empty(args.scores, {args.count});
   Tensor keep = torch::stable::new_empty(args.offsets, {args.count});
   Tensor kept_scores = torch::stable::new_empty(args.scores, {args.count});
   Tensor counts = torch::stable::new_empty(args.offsets, {args.groups});
   if (args.groups > 0) {
-    suppress_kernel<<<group_blocks, kNmsThreads, 0, stream>>>(
-        segments, scores, offsets, args.groups, args.suppression<T>(), args.max_per_group, faults,
-        running.mutable_data_ptr<T>(), keep.mutable_data_ptr<int64_t>(), kept_scores.mutable_data_ptr<T>(),
-        counts.mutable_data_ptr<int64_t>());
-    check_cuda(cudaGetLastError(), "soft_nms: suppressing");
+    launch("soft_nms: suppressing", suppress_kernel<T>, blocks_for(nms_work_items(args.groups), 1),
+           kNmsThreads, 0, stream, segments, scores, offsets, args.groups, args.suppression<T>(),
+           args.max_per_group, faults, running.mutable_data_ptr<T>(), keep.mutable_data_ptr<int64_t>(),
+           kept_scores.mutable_data_ptr<T>(), counts.mutable_data_ptr<int64_t>());
   }
   Tensor rows = torch::stable::new_empty(args.offsets, {args.groups + 1});
-  exclusive_scan_kernel<<<1, kScanThreads, 0, stream>>>(counts.const_data_ptr<int64_t>(), args.groups,
-                                                        rows.mutable_data_ptr<int64_t>());
-  check_cuda(cudaGetLastError(), "soft_nms: numbering");
+  launch("soft_nms: numbering", exclusive_scan_kernel<int64_t>, 1, kScanThreads, 0, stream,
+         counts.const_data_ptr<int64_t>(), args.groups, rows.mutable_data_ptr<int64_t>());
 
   NmsFaults found{};
   int64_t total = 0;
@@ -63,11 +60,10 @@ Kept suppress(const NmsArgs& args) {
   Tensor keep_out = torch::stable::new_empty(args.offsets, {total});
   Tensor scores_out = torch::stable::new_empty(args.scores, {total});
   if (total > 0) {
-    compact_kernel<<<group_blocks, kNmsThreads, 0, stream>>>(
-        offsets, rows.const_data_ptr<int64_t>(), args.groups, keep.const_data_ptr<int64_t>(),
-        kept_scores.const_data_ptr<T>(), keep_out.mutable_data_ptr<int64_t>(),
-        scores_out.mutable_data_ptr<T>());
-    check_cuda(cudaGetLastError(), "soft_nms: compacting");
+    launch("soft_nms: compacting", compact_kernel<T>, group_blocks, kNmsThreads, 0, stream, offsets,
+           rows.const_data_ptr<int64_t>(), args.groups, keep.const_data_ptr<int64_t>(),
+           kept_scores.const_data_ptr<T>(), keep_out.mutable_data_ptr<int64_t>(),
+           scores_out.mutable_data_ptr<T>());
   }
   return {keep_out, scores_out, rows};
 }
@@ -75,8 +71,8 @@ Kept suppress(const NmsArgs& args) {
 Kept soft_nms(const Tensor& segments, const Tensor& scores, const Tensor& offsets, double sigma,
               double iou_threshold, double min_score, std::string method,
               std::optional<int64_t> max_per_group) {
-  STD_TORCH_CHECK(scores.is_cuda(), "soft_nms: scores is not on the device of the other arguments");
-  torch::stable::accelerator::DeviceGuard guard(scores.get_device_index());
+  STD_TORCH_CHECK(on_cuda(scores), "soft_nms: scores is not on the device of the other arguments");
+  const DeviceGuard guard(scores);
   const NmsArgs args(segments, scores, offsets, sigma, iou_threshold, min_score, method, max_per_group);
   return scores.scalar_type() == ScalarType::Float ? suppress<float>(args) : suppress<double>(args);
 }

@@ -1,7 +1,9 @@
-// The launch side that every CUDA entry shares: the current stream of a tensor's device, and error checks.
+// The launch side that every CUDA entry shares: the device and stream of a tensor, launches, and error
+// checks. tests/host_cuda has a header of the same name, with which these entries and kernels run on the CPU.
 #pragma once
 #include <cuda_runtime.h>
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
+#include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/util/Exception.h>
 
@@ -10,6 +12,14 @@ extern "C" __attribute__((weak)) AOTITorchError aoti_torch_get_current_cuda_stre
                                                                                    void** ret_stream);
 
 namespace wtal {
+
+inline bool on_cuda(const torch::stable::Tensor& tensor) { return tensor.is_cuda(); }
+
+// Makes the tensor's device the current one until the end of the scope.
+struct DeviceGuard : torch::stable::accelerator::DeviceGuard {
+  explicit DeviceGuard(const torch::stable::Tensor& tensor)
+      : torch::stable::accelerator::DeviceGuard(tensor.get_device_index()) {}
+};
 
 inline cudaStream_t current_stream(const torch::stable::Tensor& tensor) {
   STD_TORCH_CHECK(aoti_torch_get_current_cuda_stream != nullptr, "this torch was built without CUDA");
@@ -20,6 +30,20 @@ inline cudaStream_t current_stream(const torch::stable::Tensor& tensor) {
 
 inline void check_cuda(cudaError_t error, const char* what) {
   STD_TORCH_CHECK(error == cudaSuccess, what, ": ", cudaGetErrorString(error));
+}
+
+// kernel<<<grid, threads, dynamic_shared, stream>>>(arguments...), checked; `what` names it in errors. More
+// than 48 KB of dynamic shared memory are asked for as CUDA wants it.
+template <class... Parameters, class... Arguments>
+void launch(const char* what, void (*kernel)(Parameters...), dim3 grid, dim3 threads, size_t dynamic_shared,
+            cudaStream_t stream, Arguments&&... arguments) {
+  if (dynamic_shared > 48 * 1024) {
+    check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                    static_cast<int>(dynamic_shared)),
+               what);
+  }
+  kernel<<<grid, threads, dynamic_shared, stream>>>(static_cast<Parameters>(arguments)...);
+  check_cuda(cudaGetLastError(), what);
 }
 
 }  // namespace wtal

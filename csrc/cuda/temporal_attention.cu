@@ -1,21 +1,22 @@
 // temporal_attention and its gradients on CUDA: checks, launch sizes, one instantiation a dtype and head
 // size.
-#include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
-#include <torch/headeronly/util/BFloat16.h>
-#include <torch/headeronly/util/Half.h>
 
+#include <cstdint>
 #include <tuple>
+#include <type_traits>
 
 #include "common/attention_args.h"
 #include "cuda/stream.h"
 #include "cuda/temporal_attention.cuh"
+#include "cuda/temporal_attention_mma.cuh"
 
 namespace wtal {
 namespace {
 
 using attention::kWarps;
+using attention::Output;
 using attention::Problem;
 using attention::View;
 using torch::headeronly::ScalarType;
@@ -30,8 +31,13 @@ View<T> view(const Tensor& tensor) {
           tensor.stride(2), tensor.dim() == 4 ? tensor.stride(3) : 0};
 }
 
+template <class T>
+Output<T> output(Tensor& tensor) {
+  return {static_cast<T*>(tensor.mutable_data_ptr()), tensor.stride(0), tensor.stride(1), tensor.stride(2)};
+}
+
 void check_on_cuda(const Tensor& q) {
-  STD_TORCH_CHECK(q.is_cuda(), "temporal_attention: q is on ", device_of(q),
+  STD_TORCH_CHECK(on_cuda(q), "temporal_attention: q is on ", device_of(q),
                   " and another argument on CUDA, expected one device");
 }
 
@@ -65,39 +71,102 @@ void dispatch(const Tensor& q, const F& launch) {
     case ScalarType::Float:
       return with_dtype.template operator()<float>();
     case ScalarType::Half:
-      return with_dtype.template operator()<torch::headeronly::Half>();
+      return with_dtype.template operator()<__half>();
     case ScalarType::BFloat16:
-      return with_dtype.template operator()<torch::headeronly::BFloat16>();
+      return with_dtype.template operator()<__nv_bfloat16>();
     default:
       STD_TORCH_CHECK(false, "temporal_attention: q has dtype ", torch::headeronly::toString(q.scalar_type()),
                       ", expected float32, float16 or bfloat16 on CUDA");
   }
 }
 
-Tensor new_like(const Tensor& q) { return torch::stable::new_empty(q, q.sizes()); }
-
-Tensor new_statistic(const Tensor& q) {
-  return torch::stable::new_empty(q, q.sizes().slice(0, 3), ScalarType::Float);
+// For kernels of a warp a row.
+unsigned warp_blocks(int64_t rows) {
+  return static_cast<unsigned>(std::min((rows + kWarps - 1) / kWarps, kMaxBlocks));
 }
 
-int64_t blocks_for(int64_t rows) { return std::min((rows + kWarps - 1) / kWarps, kMaxBlocks); }
+// For kernels of a block a tile.
+unsigned tile_blocks(const AttentionSizes& sizes) {
+  const int64_t rows = attention::kBlockRows;
+  const int64_t blocks = sizes.batch * sizes.heads * ((sizes.length + rows - 1) / rows);
+  STD_TORCH_CHECK(blocks <= INT32_MAX, "temporal_attention: B * H * T / 64 is ", blocks,
+                  ", expected less than 2^31 on CUDA");
+  return static_cast<unsigned>(blocks);
+}
+
+// Whether 16-byte copies can read every row of a tensor of 16-bit numbers; if not, a scalar path does.
+bool in_vectors(const Tensor& tensor) {
+  bool aligned = reinterpret_cast<uintptr_t>(tensor.const_data_ptr()) % 16 == 0 && tensor.size(3) % 8 == 0 &&
+                 tensor.stride(3) == 1;
+  for (int64_t dim = 0; dim < 3; ++dim) aligned = aligned && tensor.stride(dim) % 8 == 0;
+  return aligned;
+}
+
+void attend(const AttentionSizes& sizes, const Qkv& x, const OptionalTensor& lengths, double scale,
+            Tensor out, Tensor& lse) {
+  if (lse.numel() == 0) return;
+  const DeviceGuard guard(x.q);
+  const Problem problem = make_problem(sizes, lengths, scale);
+  dispatch(x.q, [&]<class T, int D>() {
+    const cudaStream_t stream = current_stream(x.q);
+    const View<T> q = view<T>(x.q), k = view<T>(x.k), v = view<T>(x.v);
+    float* lse_data = static_cast<float*>(lse.mutable_data_ptr());
+    if constexpr (std::is_same_v<T, float>) {
+      launch("temporal_attention", attention::forward_kernel<T, D>, warp_blocks(lse.numel()),
+             dim3(32, kWarps), 0, stream, problem, q, k, v, output<T>(out), lse_data);
+    } else {
+      const attention::Inputs<T> inputs{q, k, v, in_vectors(x.q) && in_vectors(x.k) && in_vectors(x.v)};
+      launch("temporal_attention", attention::forward_tiles_kernel<T, D>, tile_blocks(sizes),
+             attention::kBlockThreads, attention::forward_shared_bytes<T, D>(), stream, problem, inputs,
+             output<T>(out), lse_data);
+    }
+  });
+}
+
+void attend_backward(const AttentionSizes& sizes, const Tensor& grad_out, const OptionalTensor& grad_lse,
+                     const Qkv& x, const Tensor& out, const Tensor& lse, const OptionalTensor& lengths,
+                     double scale, Qkv grads) {
+  check_attention_backward(grad_out, grad_lse, x.q, out, lse);
+  if (lse.numel() == 0) return;
+  const DeviceGuard guard(x.q);
+  const Problem problem = make_problem(sizes, lengths, scale);
+  Tensor delta = new_statistic(x.q);
+  dispatch(x.q, [&]<class T, int D>() {
+    const unsigned blocks = warp_blocks(delta.numel());
+    const dim3 threads(32, kWarps);
+    const cudaStream_t stream = current_stream(x.q);
+    const View<T> q = view<T>(x.q), k = view<T>(x.k), v = view<T>(x.v), grad = view<T>(grad_out);
+    const View<float> lse_view = view<float>(lse);
+    const View<float> grad_lse_view = grad_lse ? view<float>(*grad_lse) : View<float>{};
+    float* delta_data = static_cast<float*>(delta.mutable_data_ptr());
+    launch("temporal_attention_backward: delta", attention::delta_kernel<T>, blocks, threads, 0, stream,
+           problem, grad, view<T>(out), grad_lse_view, delta_data);
+    if constexpr (std::is_same_v<T, float>) {
+      launch("temporal_attention_backward: grad_q", attention::grad_q_kernel<T, D>, blocks, threads, 0,
+             stream, problem, grad, q, k, v, lse_view, delta_data, output<T>(grads.q));
+      launch("temporal_attention_backward: grad_kv", attention::grad_kv_kernel<T, D>, blocks, threads, 0,
+             stream, problem, grad, q, k, v, lse_view, delta_data, output<T>(grads.k), output<T>(grads.v));
+    } else {
+      const bool vectors = in_vectors(x.q) && in_vectors(x.k) && in_vectors(x.v) && in_vectors(grad_out);
+      const attention::GradientInputs<T> inputs{q, k, v, grad, lse_view, delta_data, vectors};
+      const int shared = attention::backward_shared_bytes<T, D>();
+      launch("temporal_attention_backward: grad_q", attention::gradient_tiles_kernel<T, D, false>,
+             tile_blocks(sizes), attention::kBlockThreads, shared, stream, problem, inputs,
+             output<T>(grads.q), Output<T>{});
+      launch("temporal_attention_backward: grad_kv", attention::gradient_tiles_kernel<T, D, true>,
+             tile_blocks(sizes), attention::kBlockThreads, shared, stream, problem, inputs,
+             output<T>(grads.k), output<T>(grads.v));
+    }
+  });
+}
 
 std::tuple<Tensor, Tensor> temporal_attention(const Tensor& q, const Tensor& k, const Tensor& v,
                                               const OptionalTensor& lengths, std::optional<int64_t> window,
                                               double scale) {
-  check_on_cuda(q);
   const AttentionSizes sizes = check_attention(q, k, v, lengths, window);
-  const torch::stable::accelerator::DeviceGuard guard(q.get_device_index());
-  const Problem problem = make_problem(sizes, lengths, scale);
+  check_on_cuda(q);
   Tensor out = new_like(q), lse = new_statistic(q);
-  dispatch(q, [&]<class T, int D>() {
-    const int64_t blocks = blocks_for(lse.numel());
-    if (blocks == 0) return;
-    attention::forward_kernel<T, D><<<blocks, dim3(32, kWarps), 0, current_stream(q)>>>(
-        problem, view<T>(q), view<T>(k), view<T>(v), static_cast<T*>(out.mutable_data_ptr()),
-        static_cast<float*>(lse.mutable_data_ptr()));
-    check_cuda(cudaGetLastError(), "temporal_attention");
-  });
+  attend(sizes, {q, k, v}, lengths, scale, out, lse);
   return {out, lse};
 }
 
@@ -105,31 +174,34 @@ std::tuple<Tensor, Tensor, Tensor> temporal_attention_backward(
     const Tensor& grad_out, const OptionalTensor& grad_lse, const Tensor& q, const Tensor& k, const Tensor& v,
     const Tensor& out, const Tensor& lse, const OptionalTensor& lengths, std::optional<int64_t> window,
     double scale) {
-  check_on_cuda(q);
   const AttentionSizes sizes = check_attention(q, k, v, lengths, window);
-  check_attention_backward(grad_out, grad_lse, q, out, lse);
-  const torch::stable::accelerator::DeviceGuard guard(q.get_device_index());
-  const Problem problem = make_problem(sizes, lengths, scale);
-  Tensor grad_q = new_like(q), grad_k = new_like(q), grad_v = new_like(q), delta = new_statistic(q);
-  dispatch(q, [&]<class T, int D>() {
-    const int64_t blocks = blocks_for(delta.numel());
-    if (blocks == 0) return;
-    const dim3 threads(32, kWarps);
-    const cudaStream_t stream = current_stream(q);
-    const View<float> lse_view = view<float>(lse);
-    const View<float> grad_lse_view = grad_lse ? view<float>(*grad_lse) : View<float>{};
-    float* delta_data = static_cast<float*>(delta.mutable_data_ptr());
-    attention::delta_kernel<T>
-        <<<blocks, threads, 0, stream>>>(problem, view<T>(grad_out), view<T>(out), grad_lse_view, delta_data);
-    attention::grad_q_kernel<T, D>
-        <<<blocks, threads, 0, stream>>>(problem, view<T>(grad_out), view<T>(q), view<T>(k), view<T>(v),
-                                         lse_view, delta_data, static_cast<T*>(grad_q.mutable_data_ptr()));
-    attention::grad_kv_kernel<T, D><<<blocks, threads, 0, stream>>>(
-        problem, view<T>(grad_out), view<T>(q), view<T>(k), view<T>(v), lse_view, delta_data,
-        static_cast<T*>(grad_k.mutable_data_ptr()), static_cast<T*>(grad_v.mutable_data_ptr()));
-    check_cuda(cudaGetLastError(), "temporal_attention_backward");
-  });
-  return {grad_q, grad_k, grad_v};
+  check_on_cuda(q);
+  const Qkv grads{new_like(q), new_like(q), new_like(q)};
+  attend_backward(sizes, grad_out, grad_lse, {q, k, v}, out, lse, lengths, scale, grads);
+  return {grads.q, grads.k, grads.v};
+}
+
+std::tuple<Tensor, Tensor> temporal_attention_packed(const Tensor& qkv, const OptionalTensor& lengths,
+                                                     std::optional<int64_t> window, double scale) {
+  const Qkv x = unpack(qkv);
+  const AttentionSizes sizes = check_attention(x.q, x.k, x.v, lengths, window);
+  check_on_cuda(qkv);
+  Tensor out = new_rows(qkv), lse = new_statistic(x.q);
+  attend(sizes, x, lengths, scale, heads_first(out), lse);
+  return {out, lse};
+}
+
+Tensor temporal_attention_packed_backward(const Tensor& grad_out, const OptionalTensor& grad_lse,
+                                          const Tensor& qkv, const Tensor& out, const Tensor& lse,
+                                          const OptionalTensor& lengths, std::optional<int64_t> window,
+                                          double scale) {
+  const Qkv x = unpack(qkv);
+  const AttentionSizes sizes = check_attention(x.q, x.k, x.v, lengths, window);
+  check_on_cuda(qkv);
+  const Tensor grad = new_like(qkv);
+  attend_backward(sizes, heads_first(grad_out), grad_lse, x, heads_first(out), lse, lengths, scale,
+                  unpack(grad));
+  return grad;
 }
 
 }  // namespace
@@ -138,4 +210,6 @@ std::tuple<Tensor, Tensor, Tensor> temporal_attention_backward(
 STABLE_TORCH_LIBRARY_IMPL(wtal, CUDA, m) {
   m.impl("temporal_attention", TORCH_BOX(&wtal::temporal_attention));
   m.impl("temporal_attention_backward", TORCH_BOX(&wtal::temporal_attention_backward));
+  m.impl("temporal_attention_packed", TORCH_BOX(&wtal::temporal_attention_packed));
+  m.impl("temporal_attention_packed_backward", TORCH_BOX(&wtal::temporal_attention_packed_backward));
 }

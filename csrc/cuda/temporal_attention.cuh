@@ -1,5 +1,6 @@
-// The kernels of temporal_attention: one warp a row, float32 sums, no atomics, scalar loads only. Every
-// output element has one writer and one order of summation, so the same input gives the same bits.
+// The kernels of temporal_attention for float32, and delta for all: one warp a row, float32 sums, no atomics,
+// scalar loads only. Every output element has one writer and one order of summation, so the same input gives
+// the same bits.
 //
 // T is how tensors are stored (anything that converts to and from float); D, the head size, is 32, 64 or 128,
 // and smaller sizes leave the last lanes idle. No torch header in here: a host compiler can run these
@@ -8,23 +9,11 @@
 #include <cfloat>
 #include <cstdint>
 
+#include "cuda/attention_problem.cuh"
+
 namespace wtal::attention {
 
 constexpr int kWarps = 4;  // warps, so rows, a block
-
-template <class T>
-struct View {  // [B, H, T, D] or [B, H, T], any strides
-  const T* data;
-  int64_t video, head, row, column;
-};
-
-struct Problem {
-  int64_t videos, heads, total, window;
-  int dim;
-  float scale;
-  const int64_t* lengths;  // [B], or null
-  int64_t lengths_stride;
-};
 
 // One row of the grid of B * H * T rows, and the range of rows that it sees or that see it.
 struct Row {
@@ -37,8 +26,7 @@ __device__ inline Row locate(const Problem& p, int64_t index) {
   row.t = index % p.total;
   row.head = index / p.total % p.heads;
   row.video = index / p.total / p.heads;
-  int64_t length = p.lengths ? p.lengths[row.video * p.lengths_stride] : p.total;
-  length = length < p.total ? length : p.total;
+  const int64_t length = p.length(row.video);
   row.live = row.t < length;
   row.begin = row.t > p.window ? row.t - p.window : 0;
   row.end = row.t + p.window + 1 < length ? row.t + p.window + 1 : length;
@@ -48,6 +36,11 @@ __device__ inline Row locate(const Problem& p, int64_t index) {
 template <class T>
 __device__ inline const T* at(const View<T>& view, const Row& row, int64_t t) {
   return view.data + row.video * view.video + row.head * view.head + t * view.row;
+}
+
+template <class T>
+__device__ inline T* at(const Output<T>& output, const Row& row) {
+  return output.data + row.video * output.video + row.head * output.head + row.t * output.row;
 }
 
 __device__ inline float warp_sum(float value) {
@@ -96,13 +89,13 @@ __device__ inline int64_t next_row(int64_t row) { return row + static_cast<int64
 __device__ inline int64_t rows_of(const Problem& p) { return p.videos * p.heads * p.total; }
 
 template <class T, int D>
-__global__ void forward_kernel(Problem p, View<T> q, View<T> k, View<T> v, T* out, float* lse) {
+__global__ void forward_kernel(Problem p, View<T> q, View<T> k, View<T> v, Output<T> out, float* lse) {
   for (int64_t index = first_row(); index < rows_of(p); index = next_row(index)) {
     const Row row = locate(p, index);
     Lanes<D> query, key, value, sum;
     sum.clear();
     if (!row.live) {
-      sum.store(out + index * p.dim, p.dim, 1.f);
+      sum.store(at(out, row), p.dim, 1.f);
       if (threadIdx.x == 0) lse[index] = 0.f;
       continue;
     }
@@ -123,7 +116,7 @@ __global__ void forward_kernel(Problem p, View<T> q, View<T> k, View<T> v, T* ou
       weights += weight;
       sum.add(value, weight);
     }
-    sum.store(out + index * p.dim, p.dim, 1.f / weights);
+    sum.store(at(out, row), p.dim, 1.f / weights);
     if (threadIdx.x == 0) lse[index] = peak + logf(weights);
   }
 }
@@ -148,7 +141,7 @@ __global__ void delta_kernel(Problem p, View<T> grad_out, View<T> out, View<floa
 
 template <class T, int D>
 __global__ void grad_q_kernel(Problem p, View<T> grad_out, View<T> q, View<T> k, View<T> v, View<float> lse,
-                              const float* delta, T* grad_q) {
+                              const float* delta, Output<T> grad_q) {
   for (int64_t index = first_row(); index < rows_of(p); index = next_row(index)) {
     const Row row = locate(p, index);
     Lanes<D> query, grad, key, value, sum;
@@ -165,13 +158,13 @@ __global__ void grad_q_kernel(Problem p, View<T> grad_out, View<T> q, View<T> k,
         sum.add(key, weight * (grad.dot(value) - row_delta));
       }
     }
-    sum.store(grad_q + index * p.dim, p.dim, p.scale);
+    sum.store(at(grad_q, row), p.dim, p.scale);
   }
 }
 
 template <class T, int D>
 __global__ void grad_kv_kernel(Problem p, View<T> grad_out, View<T> q, View<T> k, View<T> v, View<float> lse,
-                               const float* delta, T* grad_k, T* grad_v) {
+                               const float* delta, Output<T> grad_k, Output<T> grad_v) {
   for (int64_t index = first_row(); index < rows_of(p); index = next_row(index)) {
     const Row row = locate(p, index);
     Lanes<D> key, value, query, grad, key_sum, value_sum;
@@ -189,8 +182,8 @@ __global__ void grad_kv_kernel(Problem p, View<T> grad_out, View<T> q, View<T> k
         key_sum.add(query, weight * (grad.dot(value) - delta[index - row.t + i]));
       }
     }
-    key_sum.store(grad_k + index * p.dim, p.dim, 1.f);
-    value_sum.store(grad_v + index * p.dim, p.dim, 1.f);
+    key_sum.store(at(grad_k, row), p.dim, 1.f);
+    value_sum.store(at(grad_v, row), p.dim, 1.f);
   }
 }
 

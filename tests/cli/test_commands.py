@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-COMMANDS = ("train", "eval", "predict")
+COMMANDS = ("train", "eval", "predict", "extract")
 
 
 def wtal(command: str, *arguments: object, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess:

@@ -44,7 +44,12 @@ def main() -> None:
     words = place / "words"
     words.write_text("".join('"' + "".join(f"\\x{b:02x}" for b in word) + '"\n' for word in reader.words))
     again = any(os.path.isfile(word) for word in arguments)
-    options = ["-timeout=20", "-rss_limit_mb=3000", f"-dict={words}", *([] if again else [str(corpus)])]
+    options = [
+        "-timeout=20",
+        "-rss_limit_mb=3000",
+        *([f"-dict={words}"] if reader.words else []),
+        *([] if again else [str(corpus)]),
+    ]
     atheris.Setup([sys.argv[0], *arguments, *options], lambda data: reader.try_on(path, data))
     atheris.Fuzz()
 

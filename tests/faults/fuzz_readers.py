@@ -28,9 +28,9 @@ from wtal.data.timebase import Timebase
 from wtal.data.video import Video
 from wtal.errors import WtalError
 from wtal.models.cbp import CBP
-from wtal.models.clip_weights import read_weights
 from wtal.models.prompts import FixedText
 from wtal.models.vlp import VLP
+from wtal.models.weights import read_weights
 from wtal.recipe import load_recipe
 from wtal.run import Run
 

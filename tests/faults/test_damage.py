@@ -82,5 +82,5 @@ def test_another_number_of_checkpoints(tiny, wtal, tmp_path) -> None:
     assert len(Run.open(tmp_path / "run").checkpoints.paths()) == 1
     done = wtal("train", *tiny.arguments(tmp_path / "none", keep_checkpoints=0))
     assert done.code == 2
-    assert "--keep-checkpoints 0: expected at least 1" in done.text
+    assert "--keep-checkpoints 0: expected" in done.text
     assert not (tmp_path / "none").exists()

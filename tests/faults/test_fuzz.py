@@ -96,7 +96,7 @@ def test_damaged_files(name: str, record, long_form, tmp_path) -> None:
     tried = accepted = 0
 
     @settings(
-        max_examples=2000 if long_form else 40, suppress_health_check=list(HealthCheck), deadline=20_000, database=None
+        max_examples=500 if long_form else 40, suppress_health_check=list(HealthCheck), deadline=20_000, database=None
     )
     @given(damaged(reader.seeds, reader.words))
     def fuzz(data: bytes) -> None:

@@ -14,8 +14,9 @@ from wtal.config import VLPConfig
 from wtal.errors import WtalError
 from wtal.models import clip_weights
 from wtal.models.clip_text import PromptedCLIPText
-from wtal.models.clip_weights import load_clip, read_weights
+from wtal.models.clip_weights import load_clip
 from wtal.models.vlp import VLP
+from wtal.models.weights import read_weights
 
 NAME = "ViT-B-16-quickgelu"
 CLASSES = ["cliff diving", "Golf Swing", "playing badminton with one's uncle", "BMX"]

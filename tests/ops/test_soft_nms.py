@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from host_cuda.backends import DEVICES
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
 from wtal.ops import soft_nms
 
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 METHODS = ["hard", "linear", "gaussian"]
 
 # ---- the definition: every operation rounds once, to the dtype of its operands --------------------------------------
@@ -114,7 +114,7 @@ def assert_same_bits(found: list[Tensor], expected: tuple[np.ndarray, ...]) -> N
 def problems(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     dtype = draw(st.sampled_from([np.float32, np.float64]))
-    sizes = draw(st.lists(st.sampled_from([0, 1, 2, 3, 7, 20, 33]), max_size=5))
+    sizes = draw(st.lists(st.sampled_from([0, 1, 2, 3, 7, 20, 33, 130, 300]), max_size=5))
     total = int(np.sum(sizes, dtype=np.int64))
     kind = draw(st.sampled_from(["dense", "sparse", "grid", "identical", "points", "far"]))
     centre, length = rng.random(total) * 30, np.exp2(rng.random(total) * 6 - 2)
@@ -130,13 +130,15 @@ def problems(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         centre += 1e6
     segments = np.stack([centre - length / 2, centre + length / 2], 1).astype(dtype)
     scores = rng.random(total)
-    values = draw(st.sampled_from(["any", "tied", "few", "zero", "signed", "large"]))
+    values = draw(st.sampled_from(["any", "tied", "few", "zero", "signed zeros", "signed", "large"]))
     if values == "tied":
         scores = np.full(total, 0.75)
     elif values == "few":
         scores = np.floor(scores * 4) / 4
     elif values == "zero":
         scores = np.zeros(total)
+    elif values == "signed zeros":
+        scores = np.where(scores < 0.5, -0.0, 0.0)
     elif values == "signed":
         scores = scores - 0.5
     elif values == "large":

@@ -115,8 +115,17 @@ def whole_videos(
     batch_size: int,
     with_i3d: bool = True,
     with_clip: bool = True,
+    snippets: int | None = None,
 ) -> Iterator[Batch]:
     """Every video once and whole, longest first, so that little is padding and memory is short at once or never.
+
+    Args:
+        data: for the classes.
+        videos: which videos.
+        batch_size: at most this many videos a batch.
+        with_i3d: read I3D features.
+        with_clip: read CLIP features.
+        snippets: at most this many snippets a batch, padding included, or one video; None: any number.
 
     Raises:
         WtalError: a video's features are missing or malformed.
@@ -125,7 +134,45 @@ def whole_videos(
     lengths = feature_lengths(videos)
     order = np.argsort(-lengths, kind="stable")
     crops = [_Crop(int(index), 0, int(lengths[index]), int(lengths[index])) for index in order]
-    return _ahead(reader.batch(crops[first : first + batch_size]) for first in range(0, len(crops), batch_size))
+
+    def batches() -> Iterator[Batch]:
+        first = 0
+        while first < len(crops):
+            size = batch_size if snippets is None else max(1, min(batch_size, snippets // crops[first].length))
+            yield reader.batch(crops[first : first + size])
+            first += size
+
+    return _ahead(batches())
+
+
+def in_parts(
+    data: VideoSet,
+    video: Video,
+    length: int,
+    size: int,
+    overlap: int,
+    with_i3d: bool = True,
+    with_clip: bool = True,
+) -> Iterator[tuple[Batch, int, int]]:
+    """One long video in parts that overlap, only one of which is in memory.
+
+    Args:
+        data: for the classes.
+        video: the video.
+        length: its snippets.
+        size: each part stands for this many snippets, the last for the rest.
+        overlap: and begins and ends as many snippets earlier and later, where the video does.
+        with_i3d: read I3D features.
+        with_clip: read CLIP features.
+
+    Returns:
+        batches of one part each, and the half-open range of snippets that the part stands for.
+    """
+    reader = _Reader(data, (video,), with_i3d, with_clip)
+    for first in range(0, length, size):
+        last = min(first + size, length)
+        start, stop = max(0, first - overlap), min(length, last + overlap)
+        yield reader.batch([_Crop(0, start, stop - start, length)]), first, last
 
 
 def statistics(videos: Sequence[Video]) -> tuple[np.ndarray, np.ndarray]:

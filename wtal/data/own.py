@@ -129,22 +129,8 @@ class _Description:
     def _labels(self, path: Path) -> dict[str, tuple[str, ...]]:
         """Labels of each video, in class order, by id."""
         found: dict[str, set[str]] = {}
-        if path.suffix == ".json":
-            content = fields.load_json(path, 'JSON such as {"video": ["label", ...]}')
-            if not isinstance(content, dict):
-                raise WtalError(f'{path}: {fields.shown(content)}, expected {{"video": ["label", ...], ...}}')
-            for video_id, names in content.items():
-                if not isinstance(names, list):
-                    raise WtalError(f"{path}: video {video_id!r}: {fields.shown(names)}, expected a list of labels")
-                found[video_id] = {self._class(name, path, f"video {video_id!r}") for name in names}
-        else:
-            for line, (video_id, text) in _csv_rows(path, ("video", "label")):
-                labels = [label.strip() for label in text.split(";") if label.strip()]
-                found.setdefault(video_id, set()).update(self._class(label, path, f"line {line}") for label in labels)
-        if not found:
-            raise WtalError(f"{path}: no video, expected some")
-        for video_id in found:
-            check_id(video_id, path)
+        for where, video_id, names in read_labels(path):
+            found.setdefault(video_id, set()).update(self._class(name, path, where) for name in names)
         return {video_id: tuple(c for c in self.classes if c in names) for video_id, names in found.items()}
 
     def _segments(self, path: Path, labels: dict[str, tuple[str, ...]]) -> dict[str, tuple[Instance, ...]]:
@@ -237,6 +223,32 @@ class _Description:
 
     def _wrong(self, key: str, kind: str = "") -> NoReturn:
         raise WtalError(f"{self.path}: {key} is {fields.shown(self.table[key])}, expected {kind}{_KEYS[key]}")
+
+
+def read_labels(path: Path) -> list[tuple[str, str, list[Any]]]:
+    """A file of video-level labels: where an entry stands, the video's id, and its labels; an id may come twice.
+
+    Raises:
+        WtalError: it is no CSV or JSON of labels, names no video, or an id would name a file elsewhere.
+    """
+    found: list[tuple[str, str, list[Any]]] = []
+    if path.suffix == ".json":
+        content = fields.load_json(path, 'JSON such as {"video": ["label", ...]}')
+        if not isinstance(content, dict):
+            raise WtalError(f'{path}: {fields.shown(content)}, expected {{"video": ["label", ...], ...}}')
+        for video_id, names in content.items():
+            if not isinstance(names, list):
+                raise WtalError(f"{path}: video {video_id!r}: {fields.shown(names)}, expected a list of labels")
+            found.append((f"video {video_id!r}", video_id, names))
+    else:
+        for line, (video_id, text) in _csv_rows(path, ("video", "label")):
+            labels = [label.strip() for label in text.split(";") if label.strip()]
+            found.append((f"line {line}", video_id, labels))
+    if not found:
+        raise WtalError(f"{path}: no video, expected some")
+    for _, video_id, _ in found:
+        check_id(video_id, path)
+    return found
 
 
 def held_out_fifth(labels: Mapping[str, Collection[str]]) -> frozenset[str]:

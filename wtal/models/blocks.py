@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wtal.errors import WtalError
-from wtal.ops.attention import temporal_attention
+from wtal.ops.attention import temporal_attention_packed
 
 
 def valid_mask(lengths: Tensor, size: int) -> Tensor:
@@ -177,7 +177,7 @@ class TransformerBlock(nn.Module):
         packed = self.qkv(self.attention_norm(x))  # [B, T, 3 * D]
         if packed.device.type == "cpu":
             packed = at_least_float32(packed)  # the CPU kernel has no half precision
-        q, k, v = packed.unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # [B, H, T, D / H], views
-        attended = temporal_attention(q, k, v, lengths, self.window).transpose(1, 2).flatten(2)
+        qkv = packed.unflatten(2, (3, self.heads, -1))  # [B, T, 3, H, D / H]
+        attended = temporal_attention_packed(qkv, lengths, self.window).flatten(2)
         x = x + self.dropout(self.projection(attended))
         return x + self.dropout(self.mlp_out(F.gelu(self.mlp_in(self.mlp_norm(x)))))

@@ -65,6 +65,22 @@ class CBP(nn.Module):
         self.input_mean.copy_(mean)
         self.input_std.copy_(torch.where(std > 1e-6, std, torch.ones_like(std)))
 
+    @property
+    def stride(self) -> int:
+        """Snippets of the coarsest level's cells: a part of a video that begins at a multiple is pooled alike."""
+        return 2 ** (self.config.levels - 1)
+
+    @property
+    def reach(self) -> int | None:
+        """How many snippets to each side a logit can depend on at most; None: all, there is no attention window."""
+        if self.config.window is None:
+            return None
+        # Up the pyramid each level sees a window of its own cells; down again, linear upsampling sees one cell more.
+        strides = [2**level for level in range(self.config.levels)]
+        up = self.config.window * sum(strides)
+        down = 2 * sum(strides[1:])
+        return up + down + 1 + len(self.decoder)  # the convolutions: embedding and decoder, one snippet each
+
     def forward(self, i3d: Tensor, lengths: Tensor) -> Tensor:
         """Logits of every snippet and class.
 

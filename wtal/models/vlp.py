@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -50,6 +51,27 @@ class VLP(nn.Module):
             for _ in range(config.blocks)
         )
         self.bias = nn.Parameter(torch.zeros(()))
+        self._held: Tensor | None = None
+
+    @contextmanager
+    def hold_text(self) -> Iterator[None]:
+        """Inside, the text features are computed once and not for every batch: for use without training only."""
+        with torch.no_grad():
+            self._held = self.text()
+        try:
+            yield
+        finally:
+            self._held = None
+
+    @property
+    def stride(self) -> int:
+        """A part of a video may begin at any snippet."""
+        return 1
+
+    @property
+    def reach(self) -> int | None:
+        """How many snippets to each side a logit can depend on at most; None: all, there is no attention window."""
+        return None if self.config.window is None else self.config.window * len(self.blocks)
 
     def cosine(self, clip: Tensor, lengths: Tensor) -> Tensor:
         """Cosine of each frame and class ``[B, T', C]``, T' the longest video; float32."""
@@ -60,7 +82,7 @@ class VLP(nn.Module):
         x = F.normalize(trim(at_least_float32(clip), lengths), dim=-1) * math.sqrt(self.feature_dim)
         for block in self.blocks:
             x = block(x, lengths)
-        text: Tensor = self.text()
+        text: Tensor = self.text() if self._held is None else self._held
         with torch.autocast(x.device.type, enabled=False):  # in bfloat16 the cosines of all classes would be alike
             return F.normalize(at_least_float32(x), dim=-1) @ text.to(x.dtype).T
 
@@ -94,17 +116,18 @@ class VLP(nn.Module):
         self.eval()
         count, mean, squares = 0, 0.0, 0.0  # squares: sum of squared differences from the mean
         try:
-            for clip, lengths in batches:
-                cosine = self.cosine(clip, lengths)
-                valid = torch.arange(cosine.shape[1], device=cosine.device) < lengths[:, None]
-                values = cosine[valid].double()  # [N, C]
-                if values.numel():
-                    size, centre = values.numel(), float(values.mean())
-                    total = count + size
-                    squares += float((values - centre).square().sum())
-                    squares += (centre - mean) ** 2 * count * size / total
-                    mean += (centre - mean) * size / total
-                    count = total
+            with self.hold_text():
+                for clip, lengths in batches:
+                    cosine = self.cosine(clip, lengths)
+                    valid = torch.arange(cosine.shape[1], device=cosine.device) < lengths[:, None]
+                    values = cosine[valid].double()  # [N, C]
+                    if values.numel():
+                        size, centre = values.numel(), float(values.mean())
+                        total = count + size
+                        squares += float((values - centre).square().sum())
+                        squares += (centre - mean) ** 2 * count * size / total
+                        mean += (centre - mean) * size / total
+                        count = total
         finally:
             self.train(training)
         if count == 0:

@@ -52,6 +52,35 @@ def temporal_attention(
     return out
 
 
+def temporal_attention_packed(
+    qkv: Tensor, lengths: Tensor | None = None, window: int | None = None, scale: float | None = None
+) -> Tensor:
+    """:func:`temporal_attention` on a packed projection as a linear layer gives it, with nothing transposed or copied.
+
+    Args:
+        qkv: ``[B, T, 3, H, D]``: queries, keys and values of each snippet, D contiguous, other strides free. Dtypes
+            and D as for :func:`temporal_attention`; the gradient is packed in the same way.
+        lengths: snippets in each video, int64 ``[B]`` on qkv's device; None: all T.
+        window: how many snippets a query sees to each side; None: all, 0: itself only.
+        scale: factor of the scores; None: 1 / sqrt(D).
+
+    Returns:
+        ``[B, T, H, D]``, contiguous, so ``.flatten(2)`` is free; zeros in rows from ``lengths[b]`` on.
+
+    Raises:
+        ValueError: a wrong shape, dtype, device or stride of an argument, or a negative window.
+        RuntimeError: a length outside 0..T (CPU); differentiating twice.
+    """
+    if qkv.dim() != 5 or qkv.shape[2] != 3 or qkv.shape[4] < 1:
+        raise ValueError(f"qkv has shape {list(qkv.shape)}, expected [B, T, 3, H, D] with D >= 1")
+    _check_tensor("qkv", qkv)
+    _check_options("qkv", qkv, lengths, window)
+    if scale is None:
+        scale = 1.0 / math.sqrt(qkv.shape[4])
+    out, _ = torch.ops.wtal.temporal_attention_packed(qkv, lengths, window, scale)
+    return out
+
+
 def _check(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor | None, window: int | None) -> None:
     """Say what is wrong in the caller's terms; the kernels check again what their memory accesses rest on."""
     if q.dim() != 4 or q.shape[3] < 1:
@@ -63,20 +92,30 @@ def _check(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor | None, window: int 
             raise ValueError(f"{name} has dtype {tensor.dtype}, expected q's dtype {q.dtype}")
         if tensor.device != q.device:
             raise ValueError(f"{name} is on {tensor.device}, expected q's device {q.device}")
-    allowed = _DTYPES.get(q.device.type)
-    if allowed is not None and q.dtype not in allowed:
-        raise ValueError(f"q has dtype {q.dtype}, expected one of {allowed} on {q.device.type}")
-    if q.device.type == "cuda" and q.shape[3] > 128:
-        raise ValueError(f"q has shape {list(q.shape)}, expected D <= 128 on CUDA")
     for name, tensor in (("q", q), ("k", k), ("v", v)):
-        if tensor.shape[3] > 1 and tensor.stride(3) != 1:
-            raise ValueError(f"{name} has strides {tensor.stride()}, expected D to be contiguous (.contiguous())")
+        _check_tensor(name, tensor)
+    _check_options("q", q, lengths, window)
+
+
+def _check_tensor(name: str, tensor: Tensor) -> None:
+    """The dtype and head size that its device has kernels for, and D contiguous."""
+    device, dim = tensor.device.type, tensor.shape[-1]
+    allowed = _DTYPES.get(device)
+    if allowed is not None and tensor.dtype not in allowed:
+        raise ValueError(f"{name} has dtype {tensor.dtype}, expected one of {allowed} on {device}")
+    if device == "cuda" and dim > 128:
+        raise ValueError(f"{name} has shape {list(tensor.shape)}, expected D <= 128 on CUDA")
+    if dim > 1 and tensor.stride(-1) != 1:
+        raise ValueError(f"{name} has strides {tensor.stride()}, expected D to be contiguous (.contiguous())")
+
+
+def _check_options(name: str, tensor: Tensor, lengths: Tensor | None, window: int | None) -> None:
     if lengths is not None:
-        if lengths.shape != q.shape[:1] or lengths.dtype != torch.int64:
+        if lengths.shape != tensor.shape[:1] or lengths.dtype != torch.int64:
             found = f"shape {list(lengths.shape)} and dtype {lengths.dtype}"
-            raise ValueError(f"lengths has {found}, expected int64 [B] = [{q.shape[0]}]")
-        if lengths.device != q.device:
-            raise ValueError(f"lengths is on {lengths.device}, expected q's device {q.device}")
+            raise ValueError(f"lengths has {found}, expected int64 [B] = [{tensor.shape[0]}]")
+        if lengths.device != tensor.device:
+            raise ValueError(f"lengths is on {lengths.device}, expected {name}'s device {tensor.device}")
     if window is not None and window < 0:
         raise ValueError(f"window is {window}, expected a number of snippets >= 0, or None")
 
@@ -108,22 +147,44 @@ def _fake_backward(
     return q.new_empty(q.shape), q.new_empty(q.shape), q.new_empty(q.shape)
 
 
+@torch.library.register_fake("wtal::temporal_attention_packed")
+def _fake_packed(qkv: Tensor, lengths: Tensor | None, window: int | None, scale: float) -> tuple[Tensor, Tensor]:
+    batch, total, _, heads, dim = qkv.shape
+    precise = torch.float64 if qkv.dtype == torch.float64 else torch.float32
+    return qkv.new_empty((batch, total, heads, dim)), qkv.new_empty((batch, heads, total), dtype=precise)
+
+
+@torch.library.register_fake("wtal::temporal_attention_packed_backward")
+def _fake_packed_backward(
+    grad_out: Tensor,
+    grad_lse: Tensor | None,
+    qkv: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    lengths: Tensor | None,
+    window: int | None,
+    scale: float,
+) -> Tensor:
+    return qkv.new_empty(qkv.shape)
+
+
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    q, k, v, lengths, ctx.window, ctx.scale = inputs
-    ctx.save_for_backward(q, k, v, lengths, *output)
+    *tensors, ctx.window, ctx.scale = inputs  # q, k, v or qkv, and lengths
+    ctx.save_for_backward(*tensors, *output)
     ctx.set_materialize_grads(False)  # lse is rarely used: no zeros for it
 
 
 def _backward(ctx: Any, grad_out: Tensor | None, grad_lse: Tensor | None) -> tuple[Tensor | None, ...]:
-    q, k, v, lengths, out, lse = ctx.saved_tensors
+    *projections, lengths, out, lse = ctx.saved_tensors
+    missing = (None, None, None)  # lengths, window, scale have no gradient
     if grad_out is None and grad_lse is None:
-        return None, None, None, None, None, None
+        return *(None for _ in projections), *missing
     if grad_out is None:
         grad_out = torch.zeros_like(out)
-    grads = torch.ops.wtal.temporal_attention_backward(
-        grad_out, grad_lse, q, k, v, out, lse, lengths, ctx.window, ctx.scale
-    )
-    return *grads, None, None, None
+    rest = (*projections, out, lse, lengths, ctx.window, ctx.scale)
+    if len(projections) == 1:
+        return torch.ops.wtal.temporal_attention_packed_backward(grad_out, grad_lse, *rest), *missing
+    return *torch.ops.wtal.temporal_attention_backward(grad_out, grad_lse, *rest), *missing
 
 
 def _double_backward(ctx: Any, *grads: Tensor | None) -> None:
@@ -133,5 +194,6 @@ def _double_backward(ctx: Any, *grads: Tensor | None) -> None:
     )
 
 
-torch.library.register_autograd("wtal::temporal_attention", _backward, setup_context=_setup_context)
-torch.library.register_autograd("wtal::temporal_attention_backward", _double_backward)
+for _form in ("temporal_attention", "temporal_attention_packed"):
+    torch.library.register_autograd(f"wtal::{_form}", _backward, setup_context=_setup_context)
+    torch.library.register_autograd(f"wtal::{_form}_backward", _double_backward)

@@ -19,6 +19,7 @@ def group_proposals(
     min_length: int = 1,
     score: Literal["max", "mean", "oic"] = "max",
     unique: bool = False,
+    rescale: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Maximal runs of ``scores[b, :, c] > thresholds[k]``, one row each, in the order of (b, c, k, start).
 
@@ -38,6 +39,8 @@ def group_proposals(
             are summed in float64 and rounded once; a NaN in the outside gives NaN.
         unique: leave out a segment that a lower threshold (of equal ones: an earlier one) of the same video and class
             gives too.
+        rescale: first bring every column to [0, 1] over the video's own snippets, ``(s - min) / (max - min)``, as
+            :func:`wtal.localize.scale_scores` does; a constant one becomes zero. A NaN there leaves no proposal.
 
     Returns:
         segments, int64 ``[P, 2]``: snippet indices, half open. owner, int64 ``[P, 3]``: (b, c, k). score ``[P]``, in
@@ -64,7 +67,7 @@ def group_proposals(
     if score not in ("max", "mean", "oic"):
         raise ValueError(f"score is {score!r}, expected 'max', 'mean' or 'oic'")
     segments, owner, value = torch.ops.wtal.group_proposals(
-        scores, thresholds.to(scores.dtype), lengths, keep, min_length, score, unique
+        scores, thresholds.to(scores.dtype), lengths, keep, min_length, score, unique, rescale
     )
     return segments, owner, value
 
@@ -78,6 +81,7 @@ def _(
     min_length: int,
     score: str,
     unique: bool,
+    rescale: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
     found = torch.library.get_ctx().new_dynamic_size()
     return (

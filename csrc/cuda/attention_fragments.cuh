@@ -1,0 +1,167 @@
+// What temporal_attention's tensor-core kernels are made of: rows in shared memory, and the two products of
+// tiles.
+//
+// A block is four warps of 16 rows each. A warp multiplies its 16 rows with kTile rows of the other side,
+// m16n8k16 at a time; T is __half or __nv_bfloat16, sums are float32. Rows in shared memory are 16 bytes
+// longer than D numbers, so that the eight rows of an ldmatrix lie in different banks.
+#pragma once
+#include <cstdint>
+#include <cstring>
+
+#include "cuda/attention_problem.cuh"
+#include "cuda/ptx.cuh"
+
+namespace wtal::attention {
+
+constexpr int kBlockRows = 64, kBlockThreads = 128;
+
+template <int D>
+constexpr int kPitch = D + 8;
+
+// One video and head of a View, and whether its rows can be copied 16 bytes at a time.
+template <class T>
+struct Rows {
+  const T* data;
+  int64_t row, column;
+  bool vectors;
+};
+
+template <class T>
+__device__ inline Rows<T> slice_of(const View<T>& view, int64_t video, int64_t head, bool vectors) {
+  return {view.data + video * view.video + head * view.head, view.row, view.column, vectors};
+}
+
+// shared [kCount, kPitch<D>] <- rows first .. first + kCount; zeros for rows from `end` and columns from dim
+// on. With vectors the copies are under way until cp_async_wait_group; the caller commits them.
+template <class T, int D, int kCount>
+__device__ inline void load_rows(T* shared, const Rows<T>& rows, int64_t first, int64_t end, int dim) {
+  for (int i = threadIdx.x; i < kCount * (D / 8); i += kBlockThreads) {
+    const int r = i / (D / 8), c = i % (D / 8) * 8;
+    const bool live = first + r < end && c < dim;
+    T* to = shared + r * kPitch<D> + c;
+    const T* from = rows.data + (first + r) * rows.row + c * rows.column;
+    if (rows.vectors) {
+      ptx::cp_async_16(to, live ? from : rows.data, live ? 16 : 0);
+    } else {
+      for (int e = 0; e < 8; ++e) to[e] = live && c + e < dim ? from[e * rows.column] : static_cast<T>(0.f);
+    }
+  }
+}
+
+template <class T>
+__device__ inline uint32_t pack(float low, float high) {
+  const T pair[2] = {static_cast<T>(low), static_cast<T>(high)};
+  uint32_t bits;
+  memcpy(&bits, pair, sizeof(bits));
+  return bits;
+}
+
+// s [16, 8 N] = a [16, D] b [8 N, D]^T, both in shared memory.
+template <class T, int D, int N>
+__device__ inline void multiply_rows(float (&s)[N][4], const T* a, const T* b) {
+  const int lane = threadIdx.x % 32;
+  const T* a_lane = a + lane % 16 * kPitch<D> + lane / 16 * 8;
+  const T* b_lane = b + (lane % 8 + lane / 16 * 8) * kPitch<D> + lane / 8 % 2 * 8;
+#pragma unroll
+  for (int n = 0; n < N; ++n) s[n][0] = s[n][1] = s[n][2] = s[n][3] = 0.f;
+#pragma unroll
+  for (int d = 0; d < D; d += 16) {
+    uint32_t from_a[4];
+    ptx::ldmatrix<4>(from_a, a_lane + d);
+#pragma unroll
+    for (int n = 0; n < N; n += 2) {
+      uint32_t from_b[4];
+      ptx::ldmatrix<4>(from_b, b_lane + n * 8 * kPitch<D> + d);
+      const uint32_t low[2] = {from_b[0], from_b[1]}, high[2] = {from_b[2], from_b[3]};
+      ptx::mma_m16n8k16<T>(s[n], from_a, low, s[n]);
+      ptx::mma_m16n8k16<T>(s[n + 1], from_a, high, s[n + 1]);
+    }
+  }
+}
+
+// sum [16, D] += p [16, 8 N] b [8 N, D]; p is rounded to T, b lies in shared memory.
+template <class T, int D, int N>
+__device__ inline void add_weighted_rows(float (&sum)[D / 8][4], const float (&p)[N][4], const T* b) {
+  const int lane = threadIdx.x % 32;
+  const T* b_lane = b + lane % 16 * kPitch<D> + lane / 16 * 8;
+#pragma unroll
+  for (int n = 0; n < N; n += 2) {
+    const uint32_t weights[4] = {pack<T>(p[n][0], p[n][1]), pack<T>(p[n][2], p[n][3]),
+                                 pack<T>(p[n + 1][0], p[n + 1][1]), pack<T>(p[n + 1][2], p[n + 1][3])};
+#pragma unroll
+    for (int d = 0; d < D; d += 16) {
+      uint32_t from_b[4];
+      ptx::ldmatrix<4, true>(from_b, b_lane + n * 8 * kPitch<D> + d);
+      const uint32_t low[2] = {from_b[0], from_b[1]}, high[2] = {from_b[2], from_b[3]};
+      ptx::mma_m16n8k16<T>(sum[d / 8], weights, low, sum[d / 8]);
+      ptx::mma_m16n8k16<T>(sum[d / 8 + 1], weights, high, sum[d / 8 + 1]);
+    }
+  }
+}
+
+// Where a lane's elements of a [16, 8 N] tile lie: rows `row` and row + 8, columns 8 n + `column` and the
+// next.
+struct LanePlace {
+  int row = threadIdx.x % 32 / 4, column = threadIdx.x % 4 * 2;
+};
+
+// output rows t and t + 8 <- sum * factor, for those before `end`; zeros from `live_end` on.
+template <class T, int D>
+__device__ inline void store_rows(T* data, int64_t stride, int64_t t, int64_t end, int64_t live_end, int dim,
+                                  const float (&sum)[D / 8][4], float factor, float factor_below) {
+  const LanePlace place;
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const int64_t row = t + place.row + 8 * half;
+    if (row >= end) continue;
+    const bool live = row < live_end;
+    const float scale = half ? factor_below : factor;
+    T* to = data + row * stride;
+#pragma unroll
+    for (int n = 0; n < D / 8; ++n) {
+      const int d = 8 * n + place.column;
+      const float low = live ? sum[n][2 * half] * scale : 0.f,
+                  high = live ? sum[n][2 * half + 1] * scale : 0.f;
+      if (dim % 2 == 0) {
+        const uint32_t both = pack<T>(low, high);
+        if (d < dim) *reinterpret_cast<uint32_t*>(to + d) = both;
+      } else {
+        if (d < dim) to[d] = static_cast<T>(low);
+        if (d + 1 < dim) to[d + 1] = static_cast<T>(high);
+      }
+    }
+  }
+}
+
+// The part of the other side that rows first .. last of a video see, cut into tiles.
+struct Range {
+  int64_t begin, end;
+  __device__ Range(const Problem& p, int64_t first, int64_t last, int64_t length)
+      : begin(first > p.window ? first - p.window : 0),
+        end(last + p.window < length ? last + p.window + 1 : length) {}
+};
+
+// How a warp's rows first .. first + 15 see columns j .. j + count - 1 of a video.
+struct Sight {
+  bool none, all;
+  __device__ Sight(const Problem& p, int64_t first, int64_t j, int count, int64_t length)
+      : none(j >= length || j > first + 15 + p.window || j + count - 1 + p.window < first),
+        all(j + count <= length && j + count - 1 - first <= p.window && first + 15 - j <= p.window) {}
+};
+
+// Takes what a row does not see out of s.
+template <int N>
+__device__ inline void hide(float (&s)[N][4], const Problem& p, int64_t first, int64_t j, int64_t length) {
+  const LanePlace place;
+#pragma unroll
+  for (int n = 0; n < N; ++n) {
+#pragma unroll
+    for (int e = 0; e < 4; ++e) {
+      const int64_t row = first + place.row + (e >= 2 ? 8 : 0), column = j + 8 * n + place.column + e % 2;
+      const int64_t apart = row > column ? row - column : column - row;
+      if (column >= length || apart > p.window) s[n][e] = -INFINITY;
+    }
+  }
+}
+
+}  // namespace wtal::attention

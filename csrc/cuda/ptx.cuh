@@ -1,0 +1,128 @@
+// The few PTX instructions that kernels use, each behind a function, with a body for nvcc and one for the
+// host compiler of tests/host_cuda. Lane layouts are those of the PTX ISA, "Matrix fragments for
+// mma.m16n8k16".
+#pragma once
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+#include <cstdint>
+#include <type_traits>
+
+namespace wtal::ptx {
+
+// The start of the block's dynamic shared memory, aligned to 16 bytes.
+template <class T>
+__device__ inline T* dynamic_shared() {
+#ifdef __CUDACC__
+  extern __shared__ __align__(16) unsigned char dynamic_shared_memory[];
+  return reinterpret_cast<T*>(dynamic_shared_memory);
+#else
+  return static_cast<T*>(::host_cuda::dynamic_shared());
+#endif
+}
+
+// d [16, 8] = a [16, 16] b [16, 8] + c, for the whole warp; T is __half or __nv_bfloat16, two a register.
+// With g = lane / 4 and t = lane % 4, element pairs (row, columns or, in b, rows):
+//   a[0] (g, 2t..)  a[1] (g + 8, 2t..)  a[2] (g, 2t + 8..)  a[3] (g + 8, 2t + 8..)
+//   b[0] (rows 2t.., column g)  b[1] (rows 2t + 8.., column g)
+//   c, d: [0], [1] (g, 2t..)  [2], [3] (g + 8, 2t..)
+template <class T>
+__device__ inline void mma_m16n8k16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2],
+                                    const float (&c)[4]) {
+  static_assert(std::is_same_v<T, __half> || std::is_same_v<T, __nv_bfloat16>);
+#ifdef __CUDACC__
+  if constexpr (std::is_same_v<T, __half>) {
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%10, %11, %12, %13};"
+        : "=f"(d[0]), "=f"(d[1]), "=f"(d[2]), "=f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]), "f"(c[0]), "f"(c[1]), "f"(c[2]),
+          "f"(c[3]));
+  } else {
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%10, %11, %12, %13};"
+        : "=f"(d[0]), "=f"(d[1]), "=f"(d[2]), "=f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]), "f"(c[0]), "f"(c[1]), "f"(c[2]),
+          "f"(c[3]));
+  }
+#else
+  ::host_cuda::mma_m16n8k16<T>(HOST_CUDA_SITE, {d, a, b, c});
+#endif
+}
+
+// N (1, 2 or 4) matrices of 8 x 8 16-bit numbers from shared memory, for the whole warp. Lane 8 j + i names
+// row i of matrix j, 16 bytes, aligned to 16. r[j] of lane l is matrix j's (l / 4, 2 (l % 4)..), or its
+// transpose's.
+template <int N, bool kTransposed = false>
+__device__ inline void ldmatrix(uint32_t (&r)[N], const void* row) {
+  static_assert(N == 1 || N == 2 || N == 4);
+#ifdef __CUDACC__
+  const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(row));
+  if constexpr (N == 4 && kTransposed) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(address)
+                 : "memory");
+  } else if constexpr (N == 4) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(address)
+                 : "memory");
+  } else if constexpr (N == 2 && kTransposed) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0, %1}, [%2];"
+                 : "=r"(r[0]), "=r"(r[1])
+                 : "r"(address)
+                 : "memory");
+  } else if constexpr (N == 2) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0, %1}, [%2];"
+                 : "=r"(r[0]), "=r"(r[1])
+                 : "r"(address)
+                 : "memory");
+  } else if constexpr (kTransposed) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x1.trans.shared.b16 {%0}, [%1];"
+                 : "=r"(r[0])
+                 : "r"(address)
+                 : "memory");
+  } else {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x1.shared.b16 {%0}, [%1];"
+                 : "=r"(r[0])
+                 : "r"(address)
+                 : "memory");
+  }
+#else
+  ::host_cuda::ldmatrix<N, kTransposed>(HOST_CUDA_SITE, {r, row});
+#endif
+}
+
+// Starts copying 16 bytes, both addresses aligned to 16; of them `valid` are read, the rest become zeros.
+__device__ inline void cp_async_16(void* shared, const void* global, int valid = 16) {
+#ifdef __CUDACC__
+  const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(address), "l"(global), "r"(valid)
+               : "memory");
+#else
+  ::host_cuda::async_copy(shared, global, 16, static_cast<size_t>(valid));
+#endif
+}
+
+// Closes a group: the thread's copies since the last one.
+__device__ inline void cp_async_commit() {
+#ifdef __CUDACC__
+  asm volatile("cp.async.commit_group;" ::: "memory");
+#else
+  ::host_cuda::async_commit();
+#endif
+}
+
+// Waits until at most the thread's N latest groups are under way. Others see its copies after a barrier only.
+template <int N>
+__device__ inline void cp_async_wait_group() {
+#ifdef __CUDACC__
+  asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
+#else
+  ::host_cuda::async_wait(N);
+#endif
+}
+
+}  // namespace wtal::ptx

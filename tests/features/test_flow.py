@@ -1,0 +1,101 @@
+"""TV-L1 flow: what it measures, its fixed point, the worker processes and the cache."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from videos import texture
+
+from wtal.errors import WtalError
+from wtal.features.flow import BOUND, STEPS, TVL1, centre_crop, flow_block, grayscale, to_fixed
+from wtal.features.flow_pool import FlowPool
+
+
+@pytest.fixture(scope="module")
+def tvl1() -> TVL1:
+    return TVL1()
+
+
+@pytest.fixture(scope="module")
+def moving() -> list[np.ndarray]:
+    """Grey frames ``[48, 64]`` that move 2 pixels right and 1 down from one to the next."""
+    whole = grayscale(texture(120, 120))
+    return [whole[40 - n : 88 - n, 40 - 2 * n : 104 - 2 * n].copy() for n in range(5)]
+
+
+def test_it_measures_motion_in_pixels(tvl1: TVL1, moving: list[np.ndarray]) -> None:
+    flow = tvl1(moving[0], moving[1])
+    assert (flow.shape, flow.dtype) == ((48, 64, 2), np.float32)
+    assert np.median(flow[8:-8, 8:-8], axis=(0, 1)) == pytest.approx([2, 1], abs=0.1)
+
+
+def test_still_frames_cost_nothing_and_give_what_the_solver_gives(tvl1: TVL1, moving: list[np.ndarray]) -> None:
+    assert not tvl1(moving[0], moving[0].copy()).any()
+    assert not tvl1._solver.calc(moving[0], moving[0].copy(), None).any()
+
+
+@given(st.lists(st.floats(-60, 60, width=32), min_size=1, max_size=20))
+def test_fixed_point_clips_and_is_precise(values: list[float]) -> None:
+    flow = np.array(values, np.float32)
+    unit = to_fixed(flow).astype(np.float64) / STEPS
+    assert np.abs(unit).max() <= 1
+    assert np.abs(unit * BOUND - np.clip(flow, -20, 20)).max() <= BOUND / STEPS
+
+
+def test_a_block_is_pairs_of_whole_frames_then_cropped(tvl1: TVL1, moving: list[np.ndarray]) -> None:
+    pairs = [to_fixed(centre_crop(tvl1(a, b), 32)) for a, b in itertools.pairwise(moving)]
+    assert np.array_equal(flow_block(tvl1, moving, 32, repeat=False), np.stack(pairs))
+    assert np.array_equal(flow_block(tvl1, moving, 32, repeat=True), np.stack([*pairs, pairs[-1]]))
+    assert np.array_equal(flow_block(tvl1, moving[:1], 32, repeat=True), np.zeros((1, 32, 32, 2)))
+
+
+def test_crops_are_central() -> None:
+    image = np.arange(7 * 10).reshape(7, 10)
+    assert centre_crop(image, 3).tolist() == image[2:5, 3:6].tolist()
+    assert centre_crop(image, 7).tolist() == image[:, 1:8].tolist()
+
+
+def test_workers_give_the_same_bits_and_keep_them(tvl1: TVL1, moving: list[np.ndarray], tmp_path: Path) -> None:
+    wanted = flow_block(tvl1, moving, 32, repeat=True)
+    cached = tmp_path / "cache" / "0.npy"
+    with FlowPool("tvl1", 2) as pool:
+        assert pool.identity == tvl1.identity
+        blocks = [pool.submit(moving, 32, True, None) for _ in range(3)]
+        kept = pool.submit(moving, 32, True, cached)
+        assert all(np.array_equal(block.result(), wanted) for block in [*blocks, kept])
+        assert np.array_equal(np.load(cached), wanted)
+        np.save(cached, wanted + 1)
+        assert np.array_equal(pool.submit(moving, 32, True, cached).result(), wanted + 1)  # read, not computed
+
+        workers = list(pool._pool._processes)
+        assert workers
+        for pid in workers:
+            os.kill(pid, signal.SIGKILL)
+
+        def until_it_is_noticed() -> None:
+            for _ in range(100):
+                pool.submit(moving, 32, True, None).result()
+                time.sleep(0.1)
+
+        with pytest.raises(WtalError, match="a flow worker died"):
+            until_it_is_noticed()
+
+
+def test_without_opencv_or_its_contributed_modules(monkeypatch: pytest.MonkeyPatch) -> None:
+    import cv2
+
+    with monkeypatch.context() as patch:
+        patch.delattr(cv2, "optflow")
+        with pytest.raises(WtalError, match=r"opencv-contrib-python-headless, as pip install 'wtal\[extract\]'"):
+            TVL1()
+    monkeypatch.setitem(__import__("sys").modules, "cv2", None)
+    with pytest.raises(WtalError, match=r"expected pip install 'wtal\[extract\]'"):
+        TVL1()

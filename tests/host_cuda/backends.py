@@ -1,0 +1,18 @@
+"""Where an op's tests run: on the CPU kernels, on the CUDA kernels compiled for the host, on a GPU."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import settings
+
+CPU = pytest.param("cpu", id="cpu")
+CUDA_ON_HOST = pytest.param("cpu", id="cuda-on-host", marks=pytest.mark.cuda_on_host)
+CUDA = pytest.param("cuda", id="cuda", marks=pytest.mark.gpu)
+
+DEVICES = [CPU, CUDA_ON_HOST, CUDA]
+CUDA_DEVICES = [CUDA_ON_HOST, CUDA]
+
+
+def at_most(examples: int) -> settings:
+    """So many examples, or what the hypothesis profile says where that is fewer."""
+    return settings(max_examples=min(examples, settings().max_examples))

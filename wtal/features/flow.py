@@ -1,0 +1,104 @@
+"""Optical flow between frames, as I3D takes it: clipped to 20 pixels and kept as 16-bit fixed point.
+
+A backend is anything that satisfies :class:`FlowBackend`; ``BACKENDS`` knows them by name, because worker processes
+make their own.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from wtal.errors import WtalError
+
+BOUND = 20.0
+"""Pixels a frame; larger motion is clipped, as for I3D's Kinetics weights."""
+
+STEPS = 32767
+"""Fixed-point value of :data:`BOUND`: a step is 0.0006 pixels. Caches and networks see the same numbers."""
+
+
+class FlowBackend(Protocol):
+    """Computes optical flow."""
+
+    identity: str
+    """Algorithm, parameters and version: what a cached result depends on."""
+
+    def __call__(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        """Motion from one frame to the next: uint8 ``[H, W]`` twice -> float32 ``[H, W, 2]``, x and y in pixels."""
+
+
+class TVL1:
+    """OpenCV's DualTVL1 with its default parameters, on one thread: the same bits wherever it runs."""
+
+    def __init__(self) -> None:
+        self._cv2 = import_cv2()
+        self._cv2.setNumThreads(1)
+        self._solver = self._cv2.optflow.DualTVL1OpticalFlow_create()
+        self.identity = f"tvl1, opencv {self._cv2.__version__}"
+
+    def __call__(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        """See :class:`FlowBackend`."""
+        if np.array_equal(first, second):  # what the solver would find, at no cost: doubled frames of slow videos
+            return np.zeros((*first.shape, 2), np.float32)
+        flow: np.ndarray = self._solver.calc(first, second, None)
+        return flow
+
+
+BACKENDS: dict[str, Callable[[], FlowBackend]] = {"tvl1": TVL1}
+
+
+def import_cv2() -> Any:
+    """OpenCV with its contributed modules, which only extraction needs.
+
+    Raises:
+        WtalError: it is not installed, or is the OpenCV without them.
+    """
+    try:
+        import cv2
+    except ImportError as error:
+        raise WtalError(f"optical flow needs OpenCV ({error}); expected pip install 'wtal[extract]'") from None
+    if not hasattr(cv2, "optflow"):
+        raise WtalError(
+            f"OpenCV {cv2.__version__} is here without its contributed modules (no TV-L1 flow); "
+            "expected opencv-contrib-python-headless, as pip install 'wtal[extract]' brings it"
+        )
+    return cv2
+
+
+def grayscale(image: np.ndarray) -> np.ndarray:
+    """uint8 RGB ``[H, W, 3]`` -> uint8 ``[H, W]``, ITU-R BT.601 luma."""
+    cv2 = import_cv2()
+    gray: np.ndarray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    return gray
+
+
+def centre_crop(image: np.ndarray, size: int) -> np.ndarray:
+    """The middle ``size`` x ``size`` of ``[H, W, ...]``, as a view."""
+    top, left = (image.shape[0] - size) // 2, (image.shape[1] - size) // 2
+    return image[top : top + size, left : left + size]
+
+
+def to_fixed(flow: np.ndarray) -> np.ndarray:
+    """Pixels to fixed point: float32 -> int16, clipped to :data:`BOUND`."""
+    return np.rint(np.clip(flow, -BOUND, BOUND) * (STEPS / BOUND)).astype(np.int16)
+
+
+def flow_block(backend: FlowBackend, frames: Sequence[np.ndarray], crop: int, repeat: bool) -> np.ndarray:
+    """Flow of each frame to its successor, cropped: ``[len(frames) - 1, crop, crop, 2]`` int16.
+
+    Args:
+        backend: computes it, on whole frames.
+        frames: uint8 ``[H, W]``.
+        crop: edge of the centre crop in pixels.
+        repeat: the last frame is the video's last; its flow is that of the frame before, ``len(frames)`` in all.
+    """
+    flows = [to_fixed(centre_crop(backend(first, second), crop)) for first, second in itertools.pairwise(frames)]
+    if not flows:
+        flows = [np.zeros((crop, crop, 2), np.int16)]
+    elif repeat:
+        flows.append(flows[-1])
+    return np.stack(flows)

@@ -1,0 +1,129 @@
+"""Flow in worker processes, with a cache on disk."""
+
+from __future__ import annotations
+
+import io
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol
+
+import numpy as np
+
+from wtal.data.npy import load_npy
+from wtal.errors import WtalError
+from wtal.features.flow import BACKENDS, FlowBackend, flow_block
+from wtal.files import write_atomically
+
+
+class Pending(Protocol):
+    """A block of flow that is being computed or read."""
+
+    def result(self) -> np.ndarray:
+        """Waits for it: ``[n, crop, crop, 2]`` int16."""
+
+
+class WorkersDied(WtalError):
+    """A worker process ended by itself: nothing more can be computed."""
+
+
+class FlowPool:
+    """Computes blocks of flow in ``workers`` processes.
+
+    A context; leaving it ends the processes. They also end when this process is killed.
+
+    Args:
+        backend: name in :data:`wtal.features.flow.BACKENDS`.
+        workers: how many processes.
+    """
+
+    def __init__(self, backend: str, workers: int) -> None:
+        self.identity = BACKENDS[backend]().identity  # tells at once if OpenCV is missing
+        self.workers = workers
+        # spawn: this process has threads (torch, decoding), which a fork would leave in pieces.
+        context = multiprocessing.get_context("spawn")
+        self._pool = ProcessPoolExecutor(workers, context, initializer=_start, initargs=(backend,))
+
+    def __enter__(self) -> FlowPool:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:  # a block takes seconds, and nobody wants it any more
+            for process in list((self._pool._processes or {}).values()):
+                process.terminate()
+        self._pool.shutdown(cancel_futures=True)
+
+    def submit(self, frames: Sequence[np.ndarray], crop: int, repeat: bool, cached: Path | None) -> Pending:
+        """Begin one block; arguments as for :func:`wtal.features.flow.flow_block`.
+
+        Args:
+            frames: as there.
+            crop: as there.
+            repeat: as there.
+            cached: file that has the block already, or gets it.
+        """
+        if cached is not None and cached.exists():
+            return _Cached(cached)
+        try:
+            return _Computing(self._pool.submit(_compute, list(frames), crop, repeat, cached))
+        except BrokenProcessPool:
+            raise _died() from None
+
+
+class _Computing:
+    def __init__(self, future: Future[np.ndarray]) -> None:
+        self._future = future
+
+    def result(self) -> np.ndarray:
+        try:
+            return self._future.result()
+        except BrokenProcessPool:
+            raise _died() from None
+
+
+class _Cached:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def result(self) -> np.ndarray:
+        return load_npy(self._path)
+
+
+def _died() -> WorkersDied:
+    return WorkersDied("a flow worker died, perhaps for want of memory; fewer --workers need less. Run again to go on")
+
+
+_backend: FlowBackend
+
+
+def _start(backend: str) -> None:
+    """Makes ready a worker process."""
+    global _backend
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends its workers
+    _backend = BACKENDS[backend]()
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        # A worker that waits for work holds both ends of its queue: it would wait for ever after a killed parent.
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: multiprocessing.process.BaseProcess) -> None:
+    parent.join()
+    os._exit(1)
+
+
+def _compute(frames: list[np.ndarray], crop: int, repeat: bool, cached: Path | None) -> np.ndarray:
+    block = flow_block(_backend, frames, crop, repeat)
+    if cached is not None:
+        data = io.BytesIO()
+        np.save(data, block)
+        write_atomically(cached, data.getvalue())
+    return block

@@ -1,0 +1,65 @@
+"""One list of videos over several processes: every process takes its own part and asks nobody."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
+
+from wtal.errors import WtalError
+
+Item = TypeVar("Item")
+
+_LONGEST_WAIT = timedelta(days=30)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Part ``index`` (from 0) of ``count``; ``launched`` where torchrun started this process."""
+
+    index: int = 0
+    count: int = 1
+    launched: bool = False
+
+    def of(self, items: Sequence[Item]) -> list[Item]:
+        """This part: every ``count``-th, so that long and short videos mix."""
+        return list(items[self.index :: self.count])
+
+    @property
+    def local_rank(self) -> int:
+        """Number of this process on its machine: which GPU it takes."""
+        return int(os.environ.get("LOCAL_RANK", 0)) if self.launched else 0
+
+    @property
+    def local_count(self) -> int:
+        """Processes on this machine that share its CPUs."""
+        return int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if self.launched else 1
+
+
+def this_shard(option: str | None) -> Shard:
+    """What ``--shard i/n`` says (counted from 1), else what torchrun says, else everything.
+
+    Raises:
+        WtalError: the option is no such part.
+    """
+    if option is not None:
+        match = re.fullmatch(r"(\d+)/(\d+)", option)
+        if match is None or not 1 <= int(match[1]) <= int(match[2]):
+            raise WtalError(f"--shard {option}: expected i/n with i from 1 to n, e.g. 1/4 to 4/4")
+        return Shard(int(match[1]) - 1, int(match[2]))
+    if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
+        return Shard(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), launched=True)
+    return Shard()
+
+
+def wait_for_all(shard: Shard) -> None:
+    """Under torchrun, wait until every process is done: it ends all of them when one fails."""
+    if shard.launched and shard.count > 1:
+        import torch.distributed as dist
+
+        dist.init_process_group("gloo", timeout=_LONGEST_WAIT)
+        dist.barrier()
+        dist.destroy_process_group()

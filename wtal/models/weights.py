@@ -1,0 +1,128 @@
+"""Weights from a file, whatever wrote it: safetensors, ``torch.save``, or a TorchScript archive."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import zipfile
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from wtal.errors import WtalError
+
+
+def read_weights(path: Path, option: str = "--clip-weights") -> dict[str, Tensor]:
+    """Reads a state dict on the CPU, and runs no code that a file brings.
+
+    Known by content: safetensors, ``torch.save`` of a state dict (also under the key ``state_dict``, also
+    with the prefix ``module.``), and the TorchScript archives in which OpenAI ships CLIP, whose tensors are
+    taken out without loading the program.
+
+    Args:
+        path: the file.
+        option: the one that named it, for messages.
+
+    Raises:
+        WtalError: there is no such file, or it is none of these.
+    """
+    if not path.is_file():
+        raise WtalError(f"{option} {path}: there is no such file")
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                packed = [e for e in archive.infolist() if e.compress_type != zipfile.ZIP_STORED]
+                if any("/code/" not in entry.filename for entry in packed):  # programs may be: they are never read
+                    raise WtalError("it is compressed, which torch.save never does")  # what it unpacks to has no bound
+                scripted = [entry for entry in archive.namelist() if entry.endswith("/constants.pkl")]
+                state: Any = _read_torchscript(archive, scripted[0].split("/")[0]) if scripted else None
+            if state is None:
+                state = torch.load(path, map_location="cpu", weights_only=True)
+        elif path.suffix == ".safetensors":
+            state = safetensors.torch.load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged pickle raises anything
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise WtalError(
+            f"{option} {path} cannot be read ({reason[:160]}); "
+            "expected a state dict (.pt, .safetensors) or OpenAI's archive"
+        ) from error
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        state = state["state_dict"]
+    if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
+        raise WtalError(f"{option} {path} holds a {type(state).__name__}; expected a state dict of tensors")
+    tensors = {key.removeprefix("module."): value for key, value in state.items() if isinstance(value, Tensor)}
+    if not tensors:
+        raise WtalError(f"{option} {path} holds no tensor; expected a state dict")
+    return tensors
+
+
+class _Node:
+    """Stands for any object of a TorchScript program: its attributes and nothing else."""
+
+
+# The unpickler in Python: the one in C takes memory for whatever index a damaged memo names.
+class _ScriptUnpickler(pickle._Unpickler):
+    """Reads ``data.pkl`` of a TorchScript archive: tensors, containers, attributes; refuses all else."""
+
+    def __init__(self, file: BinaryIO, storage: Callable[[torch.dtype, str], Tensor]) -> None:
+        super().__init__(file)
+        self._storage = storage
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module.startswith("__torch__"):
+            return _Node
+        known = {
+            ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
+            ("collections", "OrderedDict"): OrderedDict,
+            ("torch", "HalfStorage"): torch.float16,
+            ("torch", "BFloat16Storage"): torch.bfloat16,
+            ("torch", "FloatStorage"): torch.float32,
+            ("torch", "DoubleStorage"): torch.float64,
+            ("torch", "LongStorage"): torch.int64,
+            ("torch", "IntStorage"): torch.int32,
+            ("torch", "BoolStorage"): torch.bool,
+        }
+        if (module, name) in known:
+            return known[module, name]
+        if module == "torch.jit._pickle":  # typed containers: restore_type_tag(value, type), build_intlist(values), ...
+            return _first
+        raise pickle.UnpicklingError(f"{module}.{name} is not allowed in a weights file")
+
+    def persistent_load(self, pid: Any) -> Tensor:
+        _, dtype, key, *_ = pid
+        return self._storage(dtype, key)
+
+
+def _first(value: Any, *_: Any) -> Any:
+    return value
+
+
+def _rebuild_tensor(storage: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> Tensor:
+    return storage.as_strided(size, stride, offset)
+
+
+def _read_torchscript(archive: zipfile.ZipFile, root: str) -> dict[str, Tensor]:
+    def storage(dtype: torch.dtype, key: str) -> Tensor:
+        data = bytearray(archive.read(f"{root}/data/{key}"))
+        return torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
+
+    program = _ScriptUnpickler(io.BytesIO(archive.read(f"{root}/data.pkl")), storage).load()
+    state: dict[str, Tensor] = {}
+    _collect(program, "", state, set())
+    return state
+
+
+def _collect(node: _Node, prefix: str, state: dict[str, Tensor], seen: set[int]) -> None:
+    seen.add(id(node))
+    for name, value in vars(node).items():
+        if isinstance(value, Tensor):
+            state[prefix + name] = value
+        elif isinstance(value, _Node) and id(value) not in seen:
+            _collect(value, f"{prefix}{name}.", state, seen)
