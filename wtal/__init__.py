@@ -1,14 +1,56 @@
 """Weakly-supervised temporal action localization on C++/CUDA kernels.
 
-Importing this package is cheap: torch and the kernels load with the first call that needs them.
+::
+
+    model = wtal.load("runs/x")
+    detections = model.detect(features, fps=25, stride=16, window=16)  # wtal.Detection(start, end, label, score)
+    wtal.evaluate(predictions, ground_truth, protocol="seconds")
+
+Beside these: :mod:`wtal.ops`, the kernels, and :mod:`wtal.models`, the branches, for trainers of your own. Importing
+this package is cheap: torch and the kernels load with the first name that needs them.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
+from wtal.data.predictions import Detection
 from wtal.errors import WtalError
 
 # Not lazily: the function has the name of its module, and whoever imports the module last would win.
 from wtal.evaluate import Evaluation, evaluate
 
+if TYPE_CHECKING:
+    from wtal import models, ops
+    from wtal.api import Model, Scores, load
+
 __version__ = "0.1.0"
-__all__ = ["Evaluation", "WtalError", "__version__", "evaluate"]
+__all__ = [
+    "Detection",
+    "Evaluation",
+    "Model",
+    "Scores",
+    "WtalError",
+    "__version__",
+    "evaluate",
+    "load",
+    "models",
+    "ops",
+]
+
+_LAZY = {"load": "wtal.api", "Model": "wtal.api", "Scores": "wtal.api", "models": "wtal.models", "ops": "wtal.ops"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'wtal' has no attribute {name!r}")
+    from importlib import import_module
+
+    module = import_module(_LAZY[name])
+    found = module if name in ("models", "ops") else getattr(module, name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -56,7 +56,7 @@ class Branches(nn.ModuleDict):
 
     def reading(self, name: str) -> CBP | VLP:
         """One branch as what it is, for its ``reach`` and ``stride``."""
-        return cast(CBP | VLP, self[name])
+        return cast("CBP | VLP", self[name])
 
     def tensors(self) -> dict[str, Tensor]:
         """What a checkpoint stores: learned tensors, and text features so that prediction needs no CLIP."""

@@ -122,8 +122,8 @@ def evaluate(
     pairs = pair(predictions, ground_truth, subset)
     segments, truth_segments, notes = pairs.segments, pairs.truth_segments, [*pairs.notes]
     if protocol == "snippets":
-        segments, _ = _on_grid(segments)
-        truth_segments, empty = _on_grid(truth_segments)
+        segments, _ = on_grid(segments)
+        truth_segments, empty = on_grid(truth_segments)
         if empty:
             notes.append(f"{empty} instances round to nothing and were widened to one snippet")
 
@@ -200,7 +200,8 @@ def average_precision(hits: np.ndarray, count: int) -> np.ndarray:
     precision = np.cumsum(hits, axis=1) / np.arange(1, hits.shape[1] + 1)
     highest_from_here = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
     # Recall rises by 1 / count at each hit; dividing last makes a perfect result exactly 1.
-    return (highest_from_here * hits).sum(axis=1) / count
+    area: np.ndarray = (highest_from_here * hits).sum(axis=1) / count
+    return area
 
 
 def _named(values: Mapping[float, float]) -> dict[str, float]:
@@ -218,7 +219,7 @@ def _thresholds(tiou: float | Iterable[float] | None) -> tuple[float, ...]:
     return unique
 
 
-def _on_grid(segments: np.ndarray) -> tuple[np.ndarray, int]:
+def on_grid(segments: np.ndarray) -> tuple[np.ndarray, int]:
     """Seconds ``[N, 2]`` as snippet edges, none of them empty, and how many would have been."""
     rounded = np.round(segments * 25 / 16)
     empty = rounded[:, 0] == rounded[:, 1]

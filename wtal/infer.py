@@ -111,8 +111,9 @@ def _scored(
         return
     with ExitStack() as held:
         for name in names:
-            if branches.reads_clip(name):
-                held.enter_context(cast(VLP, branches[name]).hold_text())
+            branch = branches.reading(name)
+            if isinstance(branch, VLP):
+                held.enter_context(branch.hold_text())
         yield from _scored_each(branches, names, data, videos, device)
 
 
@@ -163,6 +164,7 @@ def _in_parts(
     clip = branches.reads_clip(name)
     size = size or length
     overlap = -(-(branch.reach or 0) // branch.stride) * branch.stride  # so that each part is pooled as the whole is
+    clip = branches.reads_clip(name)
     parts = []
     for batch, first, last in in_parts(data, video, length, size, overlap, not clip, clip):
         start = int(batch.start)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -39,6 +40,7 @@ def start(
     out: Path | None = None,
     resume: Path | None = None,
     quiet: bool = False,
+    as_json: bool = False,
 ) -> int:
     """Train and print the table; returns the exit code.
 
@@ -50,6 +52,7 @@ def start(
         resume: folder of a run to go on with; its own setup and settings hold then, but for what ``setup`` changes of
             :data:`wtal.setup.CHANGEABLE`.
         quiet: print the table only.
+        as_json: print the run folder and its rows as JSON, and nothing else.
     """
     run = Run.open(resume) if resume is not None else None
     setup = resumed_setup(run.setup, setup) if run is not None else setup
@@ -66,7 +69,7 @@ def start(
             changed = f" instead of {', '.join(f'{k} {v}' for k, v in before.items())}: from here on, other bits"
         run = Run(run.folder, setup, run.config)
     console = Console()
-    reporter = Reporter(console, quiet, run.log)
+    reporter = Reporter(console, quiet or as_json, run.log)
     again = f"{PROGRAM} --resume {run.folder}"
     try:
         run.hold()
@@ -79,6 +82,9 @@ def start(
     except (WriteError, OSError) as error:
         told = str(error) if isinstance(error, WriteError) else f"{run.folder}: {error.strerror or error}"
         raise WtalError(f"{told}; earlier checkpoints are intact; when there is room, go on with: {again}") from None
+    if as_json:
+        print(json.dumps({"run": str(run.folder), "rows": rows}, indent=1))
+        return 0
     console.print(table(rows, escape(caption(trainer.data, rows))))
     console.print(f"run folder: {run.folder}", markup=False, highlight=False, soft_wrap=True)
     return 0

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-COMMANDS = ("train", "eval", "predict", "extract")
+COMMANDS = ("train", "eval", "predict", "extract", "report")
 
 
 def wtal(command: str, *arguments: object, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess:
@@ -130,6 +130,18 @@ def test_resuming_a_finished_run_prints_its_table_again(trained) -> None:
     done = wtal("train", "--resume", run, **environment)
     assert done.returncode == 0, done.stderr
     assert "ensemble" in done.stdout
+
+
+def test_scripts_get_json_and_nothing_else(trained, tmp_path) -> None:
+    run, environment = trained
+    done = wtal("train", "--resume", run, "--json", **environment)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {"run": str(run), **json.loads((run / "metrics.json").read_text())}
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(60, 256)).astype(np.float32))
+    done = wtal("predict", run, tmp_path / "x.npy", "--out", tmp_path / "p.csv", "--json", **environment)
+    told = json.loads(done.stdout)
+    assert told["videos"] == 1
+    assert told["detections"] == len((tmp_path / "p.csv").read_text().splitlines()) - 1
 
 
 @pytest.mark.parametrize("option", [["--seed", "5"], ["--schedule.rounds", "2"], ["--dataset", "thumos14"]])

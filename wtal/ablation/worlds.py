@@ -51,7 +51,8 @@ class World:
 class RandomScores(nn.Module):
     """A branch without a clue: standard normal logits, the same in every call."""
 
-    reach, stride = None, 1  # what inference asks of a branch: any length at once
+    reach: int | None = None
+    stride = 1
 
     def __init__(self, num_classes: int, seed: int) -> None:
         super().__init__()

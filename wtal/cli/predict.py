@@ -46,6 +46,8 @@ class Options:
     """auto, cpu, cuda or cuda:N."""
     quiet: bool = False
     """Print nothing but errors."""
+    json: bool = False
+    """Print what was written as JSON for scripts."""
     version: bool = False
     """Print versions and build facts, run each op once on each device, and exit."""
 
@@ -67,6 +69,8 @@ def command(arguments: Sequence[str]) -> int:
             f"expected a run folder or checkpoint, and a folder of features (all options: {PROGRAM} --help)"
         )
 
+    import json
+
     from rich.console import Console
 
     from wtal.apply import detect_in_folder
@@ -79,8 +83,10 @@ def command(arguments: Sequence[str]) -> int:
     check_writable(options.out)
     found = detect_in_folder(options.model, options.features, options.clip, grid, options.branch, options.device)
     write_predictions(options.out, found)
-    if not options.quiet:
-        count = sum(map(len, found.values()))
+    count = sum(map(len, found.values()))
+    if options.json:
+        print(json.dumps({"out": str(options.out), "videos": len(found), "detections": count}))
+    elif not options.quiet:
         told = f"{options.out}: {count} detections in {len(found)} videos"
         Console().print(told, markup=False, highlight=False, soft_wrap=True)
     return 0

@@ -68,6 +68,8 @@ class Options(RunConfig):
     """CPU threads; else torch's choice."""
     quiet: bool = False
     """Print the final table only."""
+    json: bool = False
+    """Print the run folder and its rows as JSON for scripts, and nothing else."""
     version: bool = False
     """Print versions and build facts, run each op once on each device, and exit."""
 
@@ -101,6 +103,7 @@ def command(arguments: Sequence[str]) -> int:
         out=options.out,
         resume=options.resume,
         quiet=options.quiet,
+        as_json=options.json,
     )
 
 
@@ -131,7 +134,7 @@ def _check_resume(options: Options, default: Options) -> None:
     """Refuse what a run that goes on would not heed; ``default`` has the recipe's settings."""
     for field in dataclasses.fields(Options):
         value, usual = getattr(options, field.name), getattr(default, field.name)
-        if field.name in ("resume", "quiet", *CHANGEABLE) or value == usual:
+        if field.name in ("resume", "quiet", "json", *CHANGEABLE) or value == usual:
             continue
         name = field.name.replace("_", "-")
         if dataclasses.is_dataclass(value):

@@ -1,1 +1,8 @@
 """The two branches, CBP and VLP, and the blocks that they share."""
+
+from wtal.models.blocks import TransformerBlock, video_logits
+from wtal.models.cbp import CBP
+from wtal.models.prompts import FixedText, PromptedTextFeatures
+from wtal.models.vlp import VLP
+
+__all__ = ["CBP", "VLP", "FixedText", "PromptedTextFeatures", "TransformerBlock", "video_logits"]

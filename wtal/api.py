@@ -1,0 +1,202 @@
+"""A trained model in Python: :func:`load`, :meth:`Model.detect`, :meth:`Model.scores`."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from wtal import apply
+from wtal.branches import Branches
+from wtal.config import LocalizeConfig, RunConfig
+from wtal.data.batches import Batch
+from wtal.data.features import align, interpolate
+from wtal.data.npy import load_npy
+from wtal.data.predictions import Detection
+from wtal.data.timebase import Timebase
+from wtal.device import Device
+from wtal.errors import WtalError
+from wtal.infer import members
+from wtal.localize import detect, scale_scores, to_seconds
+from wtal.models.blocks import video_logits
+
+Features: TypeAlias = npt.NDArray[Any] | Tensor | str | os.PathLike[str]
+"""``[T, D]`` of floating point, one row a snippet: an array, a tensor, or the path of a ``.npy`` file."""
+
+Branch: TypeAlias = Literal["cbp", "vlp", "ensemble"]
+"""Whose scores: the classification branch's, the vision-language branch's, or the mean of both."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Scores:
+    """What a model says of one video before anything is localised.
+
+    Attributes:
+        frames: of each class in each snippet, scaled to [0, 1] per class over the video, float32 ``[T, C]``.
+        video: probability that a class occurs in the video at all, float32 ``[C]``.
+    """
+
+    frames: npt.NDArray[np.float32]
+    video: npt.NDArray[np.float32]
+
+
+class Model:
+    """A trained model. Make one with :func:`load`; its methods may be called from several threads.
+
+    Attributes:
+        classes: names, in the order of the columns of :meth:`scores`.
+        config: the settings of its run; ``config.localize`` is what :meth:`detect` uses.
+        i3d_dim: width of the I3D features that it was trained on.
+        clip_dim: width of the CLIP features.
+        device: where it runs.
+    """
+
+    def __init__(self, branches: Branches, config: RunConfig, device: Device) -> None:
+        self._branches = branches
+        self._device = device
+        self.config = config
+        self.classes: tuple[str, ...] = tuple(branches.facts["classes"])
+        self.i3d_dim: int = branches.facts["i3d_dim"]
+        self.clip_dim: int = branches.facts["clip_dim"]
+
+    def __repr__(self) -> str:
+        return f"<wtal.Model of {len(self.classes)} classes on {self.device}>"
+
+    @property
+    def device(self) -> str:
+        """Where it runs: ``"cpu"``, ``"cuda"`` or ``"cuda:N"``."""
+        return str(self._device.name)
+
+    def detect(
+        self,
+        features: Features,
+        fps: float | None = None,
+        stride: float | None = None,
+        window: float | None = None,
+        *,
+        clip: Features | None = None,
+        clip_fps: float | None = None,
+        branch: Branch | None = None,
+        localize: LocalizeConfig | None = None,
+    ) -> list[Detection]:
+        """Find the actions in one video.
+
+        Args:
+            features: I3D features ``[T, D]``, one row a snippet, in video order.
+            fps: frames a second of the frames that they were made from; None as in training, and so for the others.
+            stride: frames from one snippet to the next.
+            window: frames that one snippet sees.
+            clip: CLIP features ``[T', D']``, needed by the branches ``vlp`` and ``ensemble``.
+            clip_fps: rows of ``clip`` a second; where training had no such rate they evenly cover the video.
+            branch: whose scores, None for what the run was configured with.
+            localize: thresholds and suppression, None for the run's.
+
+        Returns:
+            detections in seconds, by falling score.
+
+        Raises:
+            WtalError: features of another width than the model was trained on, not finite, or missing; a rate that is
+                not given, where training videos differed in it.
+        """
+        timebase, clip_fps = self._grid(fps, stride, window, clip_fps)
+        frames, video = self._scores(features, clip, clip_fps, timebase, branch)
+        settings = localize or self.config.localize
+        found = detect(frames[None], video[None], torch.tensor([len(frames)], device=frames.device), settings)
+        return to_seconds(found, [timebase], self.classes)[0]
+
+    def scores(
+        self,
+        features: Features,
+        *,
+        clip: Features | None = None,
+        clip_fps: float | None = None,
+        fps: float | None = None,
+        stride: float | None = None,
+        window: float | None = None,
+        branch: Branch | None = None,
+    ) -> Scores:
+        """The scores that :meth:`detect` localises from; arguments as there. Rates matter with ``clip_fps`` only."""
+        timebase, clip_fps = self._grid(fps, stride, window, clip_fps)
+        frames, video = self._scores(features, clip, clip_fps, timebase, branch)
+        return Scores(frames.cpu().numpy(), video.cpu().numpy())
+
+    def _grid(self, *given: float | None) -> tuple[Timebase, float | None]:
+        """Time base and CLIP rate: what is given, else those of the training videos."""
+        said = dict(zip(("fps", "stride", "window", "clip_fps"), given, strict=True))
+        known = self._branches.facts["grid"]
+        return apply.known_grid({**known, **{name: value for name, value in said.items() if value is not None}})
+
+    def _scores(
+        self,
+        features: Features,
+        clip: Features | None,
+        clip_fps: float | None,
+        timebase: Timebase,
+        branch: Branch | None,
+    ) -> tuple[Tensor, Tensor]:
+        """Frame scores ``[T, C]`` and video-level probabilities ``[C]``, on the model's device."""
+        branch = branch or self.config.localize.branch
+        names = members(branch)
+        if unknown := [name for name in names if name not in ("cbp", "vlp")]:
+            raise WtalError(f"branch {unknown[0]!r}, expected 'cbp', 'vlp' or 'ensemble'")
+        i3d = _array("features", features, self.i3d_dim)
+        aligned = None
+        if "vlp" in names:
+            if clip is None:
+                raise WtalError(f"branch {branch!r} reads CLIP features: give them as clip")
+            rows = _array("clip", clip, self.clip_dim)
+            positions = timebase.center(np.arange(len(i3d), dtype=np.float64)) * clip_fps if clip_fps else None
+            aligned = align(rows, len(i3d)) if positions is None else interpolate(rows, positions)
+        batch = Batch(
+            i3d=torch.from_numpy(i3d)[None],
+            clip=None if aligned is None else torch.from_numpy(aligned)[None],
+            lengths=torch.tensor([len(i3d)]),
+            labels=torch.zeros(1, len(self.classes)),
+            index=torch.zeros(1, dtype=torch.int64),
+            start=torch.zeros(1, dtype=torch.int64),
+        ).to(self._device.name)
+        frames, levels = [], []
+        with torch.inference_mode():
+            for name in names:
+                with self._device.autocast():
+                    logits = self._branches.logits(name, batch).float()
+                frames.append(scale_scores(torch.sigmoid(logits), batch.lengths)[0])
+                pooled = video_logits(logits, batch.lengths, self.config.loss.topk_divisor)
+                levels.append(torch.sigmoid(pooled)[0])
+            return torch.stack(frames).mean(0), torch.stack(levels).mean(0)
+
+
+def load(path: str | os.PathLike[str], device: str = "auto") -> Model:
+    """Open a trained model.
+
+    Args:
+        path: the folder of a run, or a checkpoint file in one.
+        device: ``"auto"`` (CUDA where there is some), ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+
+    Raises:
+        WtalError: no such run, a damaged checkpoint, or no such device.
+    """
+    branches, config, where, _ = apply.load(Path(path), device)
+    return Model(branches, config, where)
+
+
+def _array(name: str, value: Features, width: int) -> npt.NDArray[np.float32]:
+    """Features as a finite float32 array ``[T, width]``."""
+    if isinstance(value, str | os.PathLike):
+        name, value = str(value), load_npy(value)
+    rows = value.detach().cpu().float().numpy() if isinstance(value, Tensor) else np.asarray(value)
+    if rows.ndim != 2 or rows.dtype.kind != "f" or 0 in rows.shape:
+        raise WtalError(f"{name}: {rows.dtype} of shape {list(rows.shape)}, expected floating point [T, {width}]")
+    if rows.shape[1] != width:
+        raise WtalError(f"{name}: {rows.shape[1]} wide, the model was trained on {width}")
+    single = np.ascontiguousarray(rows, dtype=np.float32)
+    if not np.isfinite(single).all():
+        row, column = np.argwhere(~np.isfinite(single))[0]
+        raise WtalError(f"{name}: {single[row, column]} in row {row}, column {column}, expected finite features")
+    return single

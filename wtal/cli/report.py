@@ -1,0 +1,112 @@
+"""``wtal-report``: a run, or several beside each other, as one HTML page or as a figure for a paper."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from wtal.cli.parsing import parse, run
+from wtal.errors import WtalError
+
+PROGRAM = "wtal-report"
+
+
+@dataclass(frozen=True)
+class Options:
+    """See what a model does: results, errors, curves, and a timeline of every test video.
+
+    ``wtal-report RUN`` writes one HTML file that fetches nothing. In its timeline, thresholds and suppression can be
+    moved and detections follow. ``wtal-report RUN RUN ...`` puts runs beside each other. ``--figure`` draws one
+    figure instead, into a PNG, SVG or PDF file.
+    """
+
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN ...")] = ()
+    """Run folders of wtal-train."""
+    out: Path | None = None
+    """File to write; else report.html in the run folder, or here for several runs; figures need it."""
+    videos: Path | None = None
+    """Folder of the source videos <id>.mp4 (.webm, .mkv, .mov, .avi), for the timeline to link to."""
+    limit: int = 200
+    """At most so many videos in the timeline, evenly from all."""
+    figure: Literal["timeline", "precision", "errors", "missed", "classes", "training", "results"] | None = None
+    """Draw this instead of the page."""
+    video: str | None = None
+    """With --figure timeline: the video's id; else the first."""
+    label: str | None = None
+    """With --figure timeline or precision: the class."""
+    branch: Literal["cbp", "vlp", "ensemble"] | None = None
+    """With --figure: whose detections; else as the run was configured."""
+    span: tuple[float, float] | None = None
+    """With --figure timeline: seconds from, to; else the whole video."""
+    tiou: float | None = None
+    """With --figure precision: the threshold; else 0.5."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    quiet: bool = False
+    """Print nothing but errors."""
+    json: bool = False
+    """Print what was written, and mAP by branch, as JSON for scripts."""
+    version: bool = False
+    """Print versions and build facts, run each op once on each device, and exit."""
+
+
+def main() -> int:
+    """Entry point."""
+    return run(command, PROGRAM)
+
+
+def command(arguments: Sequence[str]) -> int:
+    """Open the runs, write the page or the figure."""
+    if "--version" in arguments:
+        from wtal.about import print_version
+
+        return print_version()
+    options = parse(Options, PROGRAM, arguments)
+    if not options.runs:
+        raise WtalError(f"expected the folder of a run (all options: {PROGRAM} --help)")
+    if options.limit < 1:
+        raise WtalError(f"--limit {options.limit}: expected at least 1")
+    if options.videos is not None and not options.videos.is_dir():
+        raise WtalError(f"--videos {options.videos}: no such folder")
+    if options.figure is not None and options.out is None:
+        raise WtalError(f"--figure {options.figure} needs --out FILE.png, .svg or .pdf")
+    out = options.out or (options.runs[0] if len(options.runs) == 1 else Path()) / "report.html"
+
+    import json
+
+    from rich.console import Console
+
+    from wtal.files import check_writable, write_atomically
+    from wtal.progress import Reporter
+    from wtal.report.figures import Choice, draw
+    from wtal.report.html import html
+    from wtal.report.payload import payload
+    from wtal.report.study import studies
+
+    check_writable(out)
+    reporter = Reporter(Console(), options.quiet or options.json)
+    opened = studies(options.runs, options.device, reporter)
+    if options.figure is not None:
+        choice = Choice(options.branch, options.video, options.label, options.span, options.tiou)
+        draw(options.figure, opened, out, choice)
+    else:
+        title = " · ".join(found.name for found in opened)
+        write_atomically(out, html(payload(opened, options.limit, options.videos), f"{title} – wtal").encode())
+    if options.json:
+        runs = [
+            {"run": str(folder), "mean": {source: found.analyses[source].mean for source in found.analyses}}
+            for folder, found in zip(options.runs, opened, strict=True)
+        ]
+        print(json.dumps({"out": str(out), "runs": runs}, indent=1))
+    else:
+        reporter.say(f"{out}: {out.stat().st_size / 1e6:.1f} MB")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

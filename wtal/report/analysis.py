@@ -1,0 +1,147 @@
+"""One set of detections against the ground truth, in more detail than mAP."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from wtal.data.pairing import pair
+from wtal.data.predictions import Detection
+from wtal.data.video import Video
+from wtal.evaluate import average_precision, on_grid
+from wtal.report.errors import (
+    COUNT_EDGES,
+    COUNT_NAMES,
+    KINDS,
+    Bin,
+    Matched,
+    counts_by_rank,
+    error_kinds,
+    length_edges,
+    length_names,
+    missed_by,
+    siblings,
+)
+
+RECALLS = np.linspace(0, 1, 101)
+"""Where precision is read off for the curves."""
+
+ALPHA = 0.5
+"""tIoU at which errors are told apart, if the evaluation has it."""
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """Detections of one source, examined.
+
+    Attributes:
+        classes: those with ground truth.
+        tiou: thresholds, K of them.
+        ap: ``[C, K]`` in percent.
+        precision: interpolated precision at :data:`RECALLS`, ``[C, K, 101]`` in [0, 1].
+        instances: of each class.
+        alpha: threshold of what follows.
+        by_rank: detections by rank and kind, see :func:`wtal.report.errors.counts_by_rank`.
+        gains: by kind of error, the points of mAP at ``alpha`` that its removal would bring.
+        by_length, by_count: missed instances.
+        detections: how many there were.
+    """
+
+    classes: tuple[str, ...]
+    tiou: tuple[float, ...]
+    ap: np.ndarray
+    precision: np.ndarray
+    instances: np.ndarray
+    alpha: float
+    by_rank: np.ndarray
+    gains: dict[str, float]
+    by_length: list[Bin]
+    by_count: list[Bin]
+    detections: int
+
+    @property
+    def mean(self) -> float:
+        """Mean AP over classes and thresholds, percent."""
+        return float(self.ap.mean())
+
+
+def analyse(
+    detections: dict[str, list[Detection]], videos: Sequence[Video], protocol: str, tiou: Sequence[float]
+) -> Analysis:
+    """Match detections at every threshold and look at what went wrong.
+
+    Args:
+        detections: by video id.
+        videos: the test videos, with instances.
+        protocol: as :func:`wtal.evaluate`.
+        tiou: thresholds.
+    """
+    from wtal.ops.matching import match_detections
+
+    pairs = pair(detections, videos, "test")
+    segments, truth = pairs.segments, pairs.truth_segments
+    lengths = truth[:, 1] - truth[:, 0]
+    if protocol == "snippets":
+        segments, truth = on_grid(segments)[0], on_grid(truth)[0]
+    own = (pairs.video_index, pairs.class_index)
+    theirs = (pairs.truth_video_index, pairs.truth_class_index)
+    thresholds = tuple(dict.fromkeys(round(float(value), 12) for value in tiou))
+    alpha = min(thresholds, key=lambda value: abs(value - ALPHA))
+    matched = match_detections(segments, pairs.scores, *own, truth, *theirs, thresholds)  # [K, D]
+    at_alpha = matched[thresholds.index(alpha)]
+    pairing = Matched(segments, pairs.scores, *own, truth, *theirs, at_alpha, len(pairs.classes))
+    instances = np.bincount(theirs[1], minlength=len(pairs.classes))
+    hits = [_by_score(matched >= 0, pairs.scores, own[1], label) for label in range(len(pairs.classes))]
+    kinds = error_kinds(pairing, alpha)
+    edges = length_edges(lengths)
+    found = np.zeros(len(truth), dtype=bool)
+    found[at_alpha[at_alpha >= 0]] = True
+    return Analysis(
+        classes=pairs.classes,
+        tiou=thresholds,
+        ap=np.stack([100 * average_precision(hit, count) for hit, count in zip(hits, instances, strict=True)]),
+        precision=np.stack([precision_at_recalls(hit, count) for hit, count in zip(hits, instances, strict=True)]),
+        instances=instances,
+        alpha=alpha,
+        by_rank=counts_by_rank(pairing, kinds),
+        gains=removal_gains(pairing, kinds, instances),
+        by_length=missed_by(lengths, found, edges, length_names(edges)),
+        by_count=missed_by(siblings(pairing), found, COUNT_EDGES, COUNT_NAMES),
+        detections=len(segments),
+    )
+
+
+def precision_at_recalls(hits: np.ndarray, count: int) -> np.ndarray:
+    """Highest precision at any recall of at least each of :data:`RECALLS`: bool ``[K, D]`` -> ``[K, 101]``."""
+    if hits.shape[1] == 0:
+        return np.zeros((len(hits), len(RECALLS)))
+    found = np.cumsum(hits, axis=1)
+    precision = found / np.arange(1, hits.shape[1] + 1)
+    highest = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+    wanted = np.ceil(RECALLS * count - 1e-9)  # so many must be found
+    rows = []
+    for row, best in zip(found, highest, strict=True):
+        place = np.searchsorted(row, wanted)  # the first detection with so many found
+        rows.append(np.where(place < len(row), best[np.minimum(place, len(row) - 1)], 0.0))
+    return np.stack(rows)
+
+
+def removal_gains(matched: Matched, kinds: np.ndarray, instances: np.ndarray) -> dict[str, float]:
+    """Points of mAP that the removal of each kind of error would bring."""
+
+    def mean_ap(kept: np.ndarray) -> float:
+        hits = (matched.instance >= 0)[None, kept]
+        labels, scores = matched.label[kept], matched.scores[kept]
+        rows = [_by_score(hits, scores, labels, label) for label in range(matched.classes)]
+        return float(np.mean([100 * average_precision(row, n)[0] for row, n in zip(rows, instances, strict=True)]))
+
+    now = mean_ap(np.ones(len(kinds), dtype=bool))
+    return {kind: mean_ap(kinds != index) - now for index, kind in enumerate(KINDS) if index}
+
+
+def _by_score(hits: np.ndarray, scores: np.ndarray, labels: np.ndarray, label: int) -> np.ndarray:
+    """Columns of one class by falling score: bool ``[K, D]`` -> ``[K, D of the class]``."""
+    own = np.flatnonzero(labels == label)
+    return hits[:, own[np.argsort(-scores[own], kind="stable")]]

@@ -1,0 +1,31 @@
+"""Training curves of a run, from what TensorBoard reads too."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+Curves = dict[str, dict[str, list[float]]]
+"""Stage (``warmup``, ``B1``, ``F1``, ...) -> loss term -> its value after each epoch. Stages in order of training."""
+
+
+def read_curves(folder: Path) -> Curves:
+    """The loss curves that a run has written so far; where a resumed run wrote an epoch again, the later value.
+
+    Args:
+        folder: the run's ``tensorboard`` folder; one that is not there has no curves.
+    """
+    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+    from tensorboard.util.tensor_util import make_ndarray
+
+    found: dict[str, dict[str, dict[int, float]]] = {}
+    for path in sorted(folder.glob("events.out.tfevents.*")):
+        for event in EventFileLoader(str(path)).Load():
+            for value in event.summary.value:
+                stage, _, term = value.tag.partition("/")
+                if not term or not value.HasField("tensor"):
+                    continue
+                found.setdefault(stage, {}).setdefault(term, {})[event.step] = float(make_ndarray(value.tensor).item())
+    return {
+        stage: {term: [values[step] for step in sorted(values)] for term, values in terms.items()}
+        for stage, terms in found.items()
+    }

@@ -1,0 +1,286 @@
+// wtal.localize.detect and the evaluation in the browser: the arithmetic of csrc/common, bit for bit.
+// Math.fround after every operation is float32 arithmetic: a double result of two float32 values, rounded once more, is
+// the correctly rounded float32 result for + - * /.
+const Localize = (() => {
+  const f = Math.fround;
+  const TINY = 2 ** -126; // smallest normal float32
+
+  // ---- csrc/common/exp.h ----
+  const LOG2E = 1.4426950216293335, LN2_HIGH = 0.693115234375, LN2_LOW = 3.194618329871446e-5;
+  const INVERSE_FACTORIAL = [1, 2, 6, 24, 120, 720, 5040].map((n) => f(1 / n));
+  const word = new Int32Array(1), float = new Float32Array(word.buffer);
+  const powerOfTwo = (power) => {
+    word[0] = (power + 127) << 23;
+    return float[0];
+  };
+
+  /** exp(x) for x <= 0. */
+  function exp(x) {
+    if (x < -104) return 0;
+    const k = Math.trunc(f(f(x * LOG2E) - 0.5));
+    const r = f(f(x - f(k * LN2_HIGH)) - f(k * LN2_LOW));
+    let p = INVERSE_FACTORIAL[6];
+    for (let i = 5; i >= 0; --i) p = f(f(p * r) + INVERSE_FACTORIAL[i]);
+    p = f(f(p * r) + 1);
+    const half = Math.trunc(k / 2);
+    return f(f(p * powerOfTwo(half)) * powerOfTwo(k - half));
+  }
+
+  // ---- wtal/localize.py ----
+
+  /** Scores of one class over a video brought to [0, 1]. */
+  function scale(column) {
+    let low = Infinity, high = -Infinity;
+    for (const value of column) {
+      if (value < low) low = value;
+      if (value > high) high = value;
+    }
+    const spread = Math.max(f(high - low), TINY);
+    return column.map((value) => f(f(value - low) / spread)); // a Float32Array rounds, too
+  }
+
+  // ---- csrc/common/grouping.h ----
+
+  function sum(column, begin, end, start = 0) {
+    for (let t = begin; t < end; ++t) start += column[t];
+    return start;
+  }
+
+  function proposalScore(column, start, end, kind) {
+    if (kind === "max") {
+      let best = column[start];
+      for (let t = start + 1; t < end; ++t) if (column[t] > best) best = column[t];
+      return best;
+    }
+    const length = end - start, inside = sum(column, start, end) / length;
+    if (kind === "mean") return f(inside);
+    const last = end - 1, margin = 0.25 * length;
+    const low = Math.max(Math.trunc(start - margin), 0), high = Math.min(Math.trunc(last + margin), column.length - 1);
+    const outer = start - low + (high - last);
+    if (outer === 0) return f(inside);
+    return f(inside - sum(column, end, high + 1, sum(column, low, start)) / outer);
+  }
+
+  /** Maximal runs above each threshold, each run once: [start, end, score]. */
+  function proposals(column, thresholds, kind) {
+    const found = [];
+    const above = (t, threshold) => t >= 0 && t < column.length && column[t] > threshold;
+    thresholds.forEach((threshold, k) => {
+      const lower = thresholds.filter((other, i) => other < threshold || (other === threshold && i < k));
+      for (let end = 0; ; ) {
+        let start = end;
+        while (start < column.length && !(column[start] > threshold)) ++start;
+        if (start >= column.length) break;
+        end = start + 1;
+        while (end < column.length && column[end] > threshold) ++end;
+        if (lower.some((other) => !above(start - 1, other) && !above(end, other))) continue;
+        found.push([start, end, proposalScore(column, start, end, kind)]);
+      }
+    });
+    return found;
+  }
+
+  // ---- csrc/common/suppression.h, csrc/cpu/soft_nms.cpp ----
+
+  const EPSILON = f(1e-6);
+
+  /**
+   * Soft-NMS of one group: places and scores of the survivors, in the order taken: [[place, score], ...].
+   * entries: [start, end, score]. Segments that do not overlap leave each other as they are (a factor of exactly 1).
+   */
+  function suppress(entries, settings) {
+    const sigma = f(settings.sigma), iou = f(settings.iou_threshold), least = f(settings.min_score);
+    const gaussian = settings.nms === "gaussian", hard = settings.nms === "hard", everywhere = hard && iou <= 0;
+    const count = entries.length;
+    const starts = new Float32Array(count), ends = new Float32Array(count), lengths = new Float32Array(count);
+    const scores = new Float32Array(count), running = new Int32Array(count); // running: places, ascending
+    let left = 0;
+    for (let i = 0; i < count; ++i) {
+      [starts[i], ends[i], scores[i]] = entries[i];
+      lengths[i] = f(f(ends[i] - starts[i]) + EPSILON);
+      if (!(scores[i] < least)) running[left++] = i;
+    }
+    const kept = [];
+    while (kept.length < settings.max_detections && left) {
+      let best = running[0]; // of equal scores the first
+      for (let at = 1; at < left; ++at) if (scores[running[at]] > scores[best]) best = running[at];
+      kept.push([best, scores[best]]);
+      let still = 0;
+      for (let at = 0; at < left; ++at) {
+        const i = running[at];
+        if (i === best) continue;
+        const gap = f(Math.min(ends[best], ends[i]) - Math.max(starts[best], starts[i]));
+        if (gap > 0 || everywhere) {
+          const shared = gap > 0 ? gap : 0, overlap = f(shared / f(f(lengths[best] + lengths[i]) - shared));
+          if (gaussian) {
+            scores[i] = f(scores[i] * exp(f(-f(overlap * overlap) / sigma)));
+          } else if (overlap >= iou) {
+            if (hard) continue;
+            scores[i] = f(scores[i] * f(1 - overlap));
+          }
+          if (scores[i] < least) continue;
+        }
+        running[still++] = i;
+      }
+      left = still;
+    }
+    return kept;
+  }
+
+  /** The classes to look for: places in video.classes whose probability passes theta_cls, and the best. */
+  function lookedFor(video, source, settings) {
+    const level = video.level[source], theta = f(settings.theta_cls);
+    let best = 0;
+    level.forEach((value, i) => {
+      if (value > level[best]) best = i;
+    });
+    return level.map((value, i) => i).filter((i) => level[i] > theta || i === best);
+  }
+
+  /**
+   * Detections of one video, by class and in the order taken: {label, start, end, score, from, to}.
+   * `columns(i)` gives the frame scores of class video.classes[i] as a Float32Array; `from` and `to` are seconds.
+   */
+  function detect(video, columns, source, settings) {
+    const thresholds = settings.theta_loc.map(f), found = [];
+    for (const place of lookedFor(video, source, settings)) {
+      const level = video.level[source][place];
+      const entries = proposals(columns(place), thresholds, settings.score);
+      for (const entry of entries) entry[2] = f(Math.max(entry[2], 0) * level);
+      for (const [at, score] of suppress(entries, settings)) {
+        const [start, end] = entries[at];
+        found.push({ label: video.classes[place], start, end, score, from: edge(video, start), to: edge(video, end) });
+      }
+    }
+    return found;
+  }
+
+  // ---- wtal/data/timebase.py ----
+  const edge = ({ timebase: [fps, stride, window] }, index) => (index * stride + 0.5 * (window - stride)) / fps;
+  const center = ({ timebase: [fps, stride, window] }, index) => (index * stride + 0.5 * window) / fps;
+  const position = ({ timebase: [fps, stride, window] }, second) => (second * fps - 0.5 * (window - stride)) / stride;
+
+  // ---- csrc/matching.cpp, wtal/evaluate.py ----
+
+  function tiou(a, b) {
+    const shared = Math.max(0, Math.min(a[1], b[1]) - Math.max(a[0], b[0]));
+    const union = b[1] - b[0] + (a[1] - a[0]) - shared;
+    if (union > 0) return shared / union;
+    return a[0] === b[0] && a[1] === b[1] ? 1 : 0;
+  }
+
+  /** Index of the instance that each detection of one video and class takes, or -1; both are [start, end]. */
+  function match(detections, instances, threshold) {
+    const taken = new Set();
+    return detections.map((detection) => {
+      let best = -1, most = threshold;
+      instances.forEach((instance, i) => {
+        if (taken.has(i)) return;
+        const overlap = tiou(detection, instance);
+        if (overlap > most || (best < 0 && overlap >= threshold)) [best, most] = [i, overlap];
+      });
+      if (best >= 0) taken.add(best);
+      return best;
+    });
+  }
+
+  /** Area under the interpolated precision-recall curve; hits by falling score. */
+  function averagePrecision(hits, count) {
+    let found = hits.reduce((total, hit) => total + hit, 0), best = 0, area = 0;
+    for (let i = hits.length - 1; i >= 0; --i) {
+      best = Math.max(best, found / (i + 1));
+      if (hits[i]) {
+        area += best;
+        --found;
+      }
+    }
+    return area / count;
+  }
+
+  const roundHalfEven = (x) => {
+    const low = Math.floor(x), rest = x - low;
+    return rest > 0.5 || (rest === 0.5 && low % 2 !== 0) ? low + 1 : low;
+  };
+  function onGrid([start, end]) {
+    const a = roundHalfEven((start * 25) / 16), b = roundHalfEven((end * 25) / 16);
+    return [a, a === b ? b + 1 : b];
+  }
+
+  /**
+   * mAP in percent at each threshold: {mean, perTiou}; null where no video has an instance.
+   * `found[v]` are detect's for `videos[v]`; protocol is "seconds" or "snippets".
+   */
+  function evaluate(videos, found, thresholds, protocol) {
+    const place = protocol === "snippets" ? onGrid : (segment) => segment;
+    const byClass = new Map(); // class -> {count, videos: [{truth, detections}]}
+    videos.forEach((video, v) => {
+      for (const [start, end, label] of video.truth || []) {
+        if (!byClass.has(label)) byClass.set(label, { count: 0, videos: new Map() });
+        const own = byClass.get(label);
+        own.count += 1;
+        if (!own.videos.has(v)) own.videos.set(v, []);
+        own.videos.get(v).push(place([start, end]));
+      }
+    });
+    if (!byClass.size) return null;
+    const detections = new Map([...byClass.keys()].map((label) => [label, []]));
+    found.forEach((listed, v) => {
+      for (const entry of [...listed].sort((a, b) => b.score - a.score)) {
+        detections.get(entry.label)?.push({ score: entry.score, v, segment: place([entry.from, entry.to]) });
+      }
+    });
+    const perTiou = thresholds.map((threshold) => {
+      let total = 0;
+      for (const [label, own] of byClass) {
+        const ordered = detections.get(label).sort((a, b) => b.score - a.score); // stable
+        const byVideo = new Map();
+        ordered.forEach((entry, i) => {
+          if (!byVideo.has(entry.v)) byVideo.set(entry.v, []);
+          byVideo.get(entry.v).push(i);
+        });
+        const hits = new Array(ordered.length).fill(0);
+        for (const [v, list] of byVideo) {
+          const instances = own.videos.get(v);
+          if (!instances) continue;
+          match(list.map((i) => ordered[i].segment), instances, threshold).forEach((taken, i) => {
+            if (taken >= 0) hits[list[i]] = 1;
+          });
+        }
+        total += 100 * averagePrecision(hits, own.count);
+      }
+      return total / byClass.size;
+    });
+    return { perTiou, mean: perTiou.reduce((a, b) => a + b, 0) / perTiou.length };
+  }
+
+  // ---- the payload ----
+
+  /** Base64 of little-endian 16-bit integers as float32 in [0, 1]. */
+  function unpack(text) {
+    const bytes = Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
+    const view = new DataView(bytes.buffer), values = new Float32Array(bytes.length / 2);
+    for (let i = 0; i < values.length; ++i) values[i] = view.getUint16(2 * i, true) / 65535;
+    return values;
+  }
+
+  /** Frame scores of one video by source and place of the class, unpacked when first asked for. */
+  function framesOf(video) {
+    const unpacked = {}, scaled = new Map();
+    const raw = (name) => (unpacked[name] ??= unpack(video.frames[name]));
+    const column = (name, place) => raw(name).subarray(place * video.length, (place + 1) * video.length);
+    return (source, place) => {
+      const key = `${source} ${place}`;
+      if (!scaled.has(key)) {
+        if (source === "ensemble") {
+          const a = column("cbp", place), b = column("vlp", place);
+          scaled.set(key, scale(a.map((value, t) => f(value + b[t]) / 2)));
+        } else {
+          scaled.set(key, scale(column(source, place)));
+        }
+      }
+      return scaled.get(key);
+    };
+  }
+
+  return { averagePrecision, center, detect, edge, evaluate, exp, framesOf, lookedFor, match, onGrid, position, tiou, unpack };
+})();

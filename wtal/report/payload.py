@@ -1,0 +1,142 @@
+"""What the page is given: studies as one JSON value.
+
+Frame scores are the bulk. Only the classes that could be looked for in a video are kept (probability of at least
+:data:`FLOOR` in any source, the best of any source, or in the ground truth), as 16-bit integers: 200 videos of 2000
+snippets with three such classes are 6.4 MB. ``q`` stands for the float32 nearest to ``q / 65535``; the page localises
+from these, so what it shows may differ from the run's own detections in the last digits of a score.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import wtal
+from wtal.data.video import VideoSet
+from wtal.errors import WtalError
+from wtal.report.analysis import Analysis
+from wtal.report.errors import KINDS
+from wtal.report.scores import VideoScores
+from wtal.report.study import Study
+
+FLOOR = 0.05
+"""Lowest theta_cls that the page offers."""
+
+_LEVELS = 65535
+_VIDEO_SUFFIXES = (".mp4", ".webm", ".mkv", ".mov", ".avi", ".m4v", ".ogv")
+
+
+def payload(studies: Sequence[Study], limit: int = 200, videos: Path | None = None) -> dict[str, Any]:
+    """Everything that the page shows.
+
+    Args:
+        studies: one run, or several to compare; videos to explore come with one run only.
+        limit: at most so many videos, evenly from the data set's order.
+        videos: folder of the source videos ``<id>.mp4`` (or .webm, .mkv, .mov, .avi), to link to.
+    """
+    return {
+        "wtal": wtal.__version__,
+        "kinds": KINDS,
+        "runs": [_run(study) for study in studies],
+        "explorer": _explorer(studies[0], limit, videos) if len(studies) == 1 and studies[0].scored else None,
+    }
+
+
+def _run(study: Study) -> dict[str, Any]:
+    setup, config = study.run.setup, study.run.config
+    return {
+        "name": study.name,
+        "dataset": study.data.name if study.data else setup.dataset,
+        "recipe": setup.recipe,
+        "seed": setup.seed,
+        "protocol": config.evaluate.protocol,
+        "branch": config.localize.branch,
+        "rows": study.rows,
+        "curves": study.curves,
+        "versions": study.versions,
+        "trouble": study.trouble,
+        "analyses": {source: _analysis(found) for source, found in study.analyses.items()},
+    }
+
+
+def _analysis(found: Analysis) -> dict[str, Any]:
+    return {
+        "classes": found.classes,
+        "tiou": found.tiou,
+        "ap": np.round(found.ap, 4).tolist(),
+        "precision": _packed(found.precision),
+        "instances": found.instances.tolist(),
+        "alpha": found.alpha,
+        "byRank": found.by_rank.tolist(),
+        "gains": found.gains,
+        "byLength": [dataclasses.asdict(item) for item in found.by_length],
+        "byCount": [dataclasses.asdict(item) for item in found.by_count],
+        "detections": found.detections,
+    }
+
+
+def _explorer(study: Study, limit: int, videos: Path | None) -> dict[str, Any]:
+    assert study.data is not None
+    if limit < 1:
+        raise WtalError(f"{limit} videos: expected at least 1")
+    chosen = np.unique(np.linspace(0, len(study.scored) - 1, min(limit, len(study.scored))).round().astype(int))
+    return {
+        "classes": study.data.classes,
+        "floor": FLOOR,
+        "sources": study.scored[0].sources,
+        "of": len(study.scored),
+        "config": dataclasses.asdict(study.run.config.localize),
+        "tiou": study.run.config.evaluate.tiou,
+        "videos": [_video(study.scored[index], study.data, videos) for index in chosen],
+    }
+
+
+def _video(item: VideoScores, data: VideoSet, folder: Path | None) -> dict[str, Any]:
+    video = item.video
+    kept = kept_classes(item, [data.classes.index(label) for label in video.labels])
+    truth = None
+    if video.instances is not None:
+        truth = [[instance.start, instance.end, data.classes.index(instance.label)] for instance in video.instances]
+    return {
+        "id": video.id,
+        "length": len(next(iter(item.frames.values()))),
+        "timebase": [video.timebase.fps, video.timebase.stride, video.timebase.window],
+        "duration": video.duration,
+        "classes": kept,
+        "labels": [data.classes.index(label) for label in video.labels],
+        "truth": truth,
+        "frames": {name: _packed(frames[:, kept].T.numpy()) for name, frames in item.frames.items()},
+        "level": {source: item.of(source)[1][kept].tolist() for source in item.sources},
+        "file": _file(video.id, folder),
+    }
+
+
+def kept_classes(item: VideoScores, labels: Sequence[int]) -> list[int]:
+    """Indices of the classes that are looked for in a video at any theta_cls from :data:`FLOOR` on, and its labels."""
+    kept = set(labels)
+    for source in item.sources:
+        _, level = item.of(source)
+        kept |= {int(level.argmax()), *torch.nonzero(level >= FLOOR)[:, 0].tolist()}
+    return sorted(kept)
+
+
+def _packed(values: np.ndarray) -> str:
+    """Values in [0, 1] as base64 of little-endian 16-bit integers, in C order."""
+    return base64.b64encode(np.rint(values.astype(np.float64) * _LEVELS).astype("<u2").tobytes()).decode()
+
+
+def _file(video_id: str, folder: Path | None) -> str | None:
+    """URL of a source video, if there is one."""
+    if folder is None:
+        return None
+    for suffix in _VIDEO_SUFFIXES:
+        path = folder / f"{video_id}{suffix}"
+        if path.is_file():
+            return path.resolve().as_uri()
+    return None

@@ -1,0 +1,85 @@
+"""Frame scores of a run's branches on its test videos: what the report draws and the page localises from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from wtal.branches import Branches
+from wtal.config import LocalizeConfig, RunConfig
+from wtal.data.batches import whole_videos
+from wtal.data.predictions import Detection
+from wtal.data.video import Video, VideoSet
+from wtal.device import Device
+from wtal.localize import detect, scale_scores, to_seconds
+from wtal.models.blocks import video_logits
+
+BRANCHES = ("cbp", "vlp")
+_BATCH = 16  # as wtal.infer: where a score falls in its batch decides how its last bit is rounded
+
+
+@dataclass(frozen=True)
+class VideoScores:
+    """Scores of one video.
+
+    Attributes:
+        video: whose they are.
+        frames: by branch, float32 ``[T, C]`` in [0, 1], scaled per class over the video as localisation does.
+        video_level: by branch, video-level probabilities, float32 ``[C]``.
+    """
+
+    video: Video
+    frames: Mapping[str, Tensor]
+    video_level: Mapping[str, Tensor]
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The branches, and ``ensemble`` where there are both."""
+        return (*self.frames, "ensemble") if len(self.frames) > 1 else tuple(self.frames)
+
+    def of(self, source: str) -> tuple[Tensor, Tensor]:
+        """Frame scores ``[T, C]`` and video-level probabilities ``[C]`` of a branch or of the ensemble, their mean."""
+        names = BRANCHES if source == "ensemble" else (source,)
+        frames = torch.stack([self.frames[name] for name in names]).mean(0)
+        return frames, torch.stack([self.video_level[name] for name in names]).mean(0)
+
+
+def score_videos(
+    branches: Branches, data: VideoSet, videos: Sequence[Video], config: RunConfig, device: Device
+) -> list[VideoScores]:
+    """Scores of both branches for each video; of ``cbp`` alone where any video lacks CLIP features."""
+    names = BRANCHES if all(video.clip is not None for video in videos) else BRANCHES[:1]
+    found: list[VideoScores | None] = [None] * len(videos)
+    for batch in whole_videos(data, videos, _BATCH, with_clip="vlp" in names):
+        here = batch.to(device.name)
+        scaled, levels = {}, {}
+        with torch.inference_mode():
+            for name in names:
+                with device.autocast():
+                    logits = branches.logits(name, here).float()
+                scaled[name] = scale_scores(torch.sigmoid(logits), here.lengths).cpu()
+                pooled = video_logits(logits, here.lengths, config.loss.topk_divisor)
+                levels[name] = torch.sigmoid(pooled).cpu()
+        for row, (index, length) in enumerate(zip(batch.index.tolist(), batch.lengths.tolist(), strict=True)):
+            frames = {name: scores[row, :length].clone() for name, scores in scaled.items()}
+            found[index] = VideoScores(videos[index], frames, {name: level[row] for name, level in levels.items()})
+    return [item for item in found if item is not None]
+
+
+def detections(
+    scored: Sequence[VideoScores], source: str, classes: Sequence[str], config: LocalizeConfig
+) -> dict[str, list[Detection]]:
+    """Detections in seconds by video id, from a branch's scores or the ensemble's; as :func:`wtal.infer.find`."""
+    found: dict[str, list[Detection]] = {}
+    for first in range(0, len(scored), _BATCH):
+        part = scored[first : first + _BATCH]
+        frames, levels = zip(*(item.of(source) for item in part), strict=True)
+        lengths = torch.tensor([len(rows) for rows in frames])
+        batch = detect(pad_sequence(list(frames), batch_first=True), torch.stack(levels), lengths, config)
+        seconds = to_seconds(batch, [item.video.timebase for item in part], classes)
+        found |= {item.video.id: listed for item, listed in zip(part, seconds, strict=True)}
+    return found

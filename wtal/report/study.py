@@ -1,0 +1,121 @@
+"""A run, opened for looking at: its table and curves, and where its data are still there its scores and their analysis.
+
+Tables and curves come from the run folder. Scores come from its checkpoint and the data set's features, so that any run
+can be looked at, also one that was trained long ago.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from wtal.apply import load
+from wtal.data.open import open_data
+from wtal.data.predictions import Detection
+from wtal.data.video import VideoSet
+from wtal.errors import WtalError
+from wtal.progress import Reporter
+from wtal.report.analysis import Analysis, analyse
+from wtal.report.curves import Curves, read_curves
+from wtal.report.scores import VideoScores, detections, score_videos
+from wtal.run import Run
+
+
+@dataclass(frozen=True)
+class Study:
+    """What there is to know of a run.
+
+    Attributes:
+        name: the run folder's.
+        run: the run.
+        rows: its table.
+        curves: its training losses.
+        versions: what it was made with.
+        data: its data set, None where that could not be opened; ``trouble`` says why.
+        scored: the test videos' scores, empty without data.
+        detections: of each source (``cbp``, ``vlp``, ``ensemble``), by video id.
+        analyses: of each source; empty without temporal ground truth.
+        trouble: why parts are missing, empty if none is.
+    """
+
+    name: str
+    run: Run
+    rows: list[dict[str, Any]]
+    curves: Curves
+    versions: dict[str, str | None]
+    data: VideoSet | None
+    scored: list[VideoScores]
+    detections: dict[str, dict[str, list[Detection]]]
+    analyses: dict[str, Analysis]
+    trouble: str
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Whose detections there are, the most complete last."""
+        return tuple(self.detections)
+
+
+def studies(folders: Sequence[Path], device: str, reporter: Reporter) -> list[Study]:
+    """Open runs; where two folders have the same name, each goes by its whole path."""
+    found = [study(folder, device, reporter) for folder in folders]
+    if len({one.name for one in found}) < len(found):
+        return [replace(one, name=str(folder)) for one, folder in zip(found, folders, strict=True)]
+    return found
+
+
+def study(folder: Path, device: str, reporter: Reporter) -> Study:
+    """Open a run and score its test videos.
+
+    Args:
+        folder: of the run.
+        device: as ``--device``.
+        reporter: told what takes time.
+
+    Raises:
+        WtalError: not a run folder, or one without a checkpoint.
+    """
+    run = Run.open(folder)
+    versions = folder / "versions.json"
+    facts: dict[str, Any] = {
+        "name": folder.resolve().name,
+        "run": run,
+        "rows": run.rows(),
+        "curves": read_curves(folder / "tensorboard"),
+        "versions": json.loads(versions.read_text()) if versions.is_file() else {},
+    }
+    branches, config, where, _ = load(folder, device)
+    setup = run.setup
+    try:
+        data = open_data(
+            setup.dataset,
+            Path(setup.root) if setup.root else None,
+            features=setup.features,
+            layout=setup.layout,
+            shapes=setup.shapes,
+            world=setup.world,
+            allow_missing=setup.allow_missing,
+            need_clip=True,  # the very videos of the run's own table
+        )
+    except WtalError as error:
+        return Study(**facts, data=None, scored=[], detections={}, analyses={}, trouble=str(error))
+    test = data.subset("test")
+    if list(data.classes) != branches.facts["classes"]:
+        raise WtalError(f"{folder}: was trained on other classes than data set {data.name} has now")
+    reporter.say(f"{facts['name']}: scoring {len(test)} test videos of {data.name}")
+    scored = score_videos(branches, data, test, config, where)
+    found = {
+        source: detections(scored, source, data.classes, config.localize)
+        for source in (scored[0].sources if scored else ())
+    }
+    analyses, trouble = {}, ""
+    if test and all(video.instances is not None for video in test):
+        analyses = {
+            source: analyse(listed, test, config.evaluate.protocol, config.evaluate.tiou)
+            for source, listed in found.items()
+        }
+    else:
+        trouble = "the test videos have no temporal ground truth: nothing here measures localization"
+    return Study(**facts, data=data, scored=scored, detections=found, analyses=analyses, trouble=trouble)
