@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 import torch
@@ -161,7 +160,6 @@ def _in_parts(
 ) -> Tensor:
     """Logits ``[1, T, C]`` of one long video: each part with as much around it as its logits depend on."""
     branch = branches.reading(name)
-    clip = branches.reads_clip(name)
     size = size or length
     overlap = -(-(branch.reach or 0) // branch.stride) * branch.stride  # so that each part is pooled as the whole is
     clip = branches.reads_clip(name)
