@@ -100,7 +100,8 @@ def test_own_videos_in_ten_minutes(kitchen: tuple[Path, str]) -> None:
 
 def test_blocks_of_all_other_pages_run(kitchen: tuple[Path, str], tmp_path) -> None:
     shutil.copytree(kitchen[0], tmp_path / "copy")
-    run_pages([page for page in PAGES if page.name != "ten_minutes.md"], tmp_path / "copy")
+    # extract.md starts from video files and network weights; tests/features runs its blocks on some.
+    run_pages([page for page in PAGES if page.name not in ("ten_minutes.md", "extract.md")], tmp_path / "copy")
 
 
 def console_lines(page: Path) -> list[str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import contextlib
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -24,7 +26,7 @@ def encode(
     container_options: dict[str, str] | None = None,
 ) -> Path:
     """Write RGB frames ``[H, W, 3]`` as a video, at ``rate`` or at the seconds ``stamps``."""
-    with av.open(str(path), "w", options=container_options or {}) as container:
+    with _usual_priority(), av.open(str(path), "w", options=container_options or {}) as container:
         stream = None
         for index, frame in enumerate(frames):
             if stream is None:
@@ -45,6 +47,16 @@ def encode(
         for packet in stream.encode():
             container.mux(packet)
     return path
+
+
+@contextlib.contextmanager
+def _usual_priority() -> Iterator[None]:
+    """SVT-AV1 makes its caller a real-time process where it may (as root), which then starves all others."""
+    policy, priority = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, policy, priority)
 
 
 def lossless(path: Path, frames: Iterable[np.ndarray], rate: float | Fraction = 25, **options: object) -> Path:

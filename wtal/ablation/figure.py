@@ -5,19 +5,12 @@ from __future__ import annotations
 import io
 
 from wtal.ablation.results import Results, row_spread, titles, values
-from wtal.errors import WtalError
 
 
 def figure(results: Results, benchmark: str) -> bytes:
-    """A PNG: on the left mAP of each row, a dot a world and a bar for the mean; on the right FN and FP rates.
+    """A PNG: on the left mAP of each row, a dot a world and a bar for the mean; on the right FN and FP rates."""
+    from matplotlib.figure import Figure
 
-    Raises:
-        WtalError: matplotlib is not installed.
-    """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise WtalError("figures need matplotlib: pip install 'wtal[plots]'") from None
     shown = [title for title in titles(results) if row_spread(results, benchmark, title) is not None]
     drawn = Figure(figsize=(11, 0.32 * len(shown) + 1.2), layout="constrained")
     left, right = drawn.subplots(1, 2, sharey=True, width_ratios=(3, 2))
