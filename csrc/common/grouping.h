@@ -1,5 +1,6 @@
 // The definition of group_proposals that CPU and CUDA share: what one (video, class, threshold) gives.
 #pragma once
+#include <cfloat>
 #include <cstdint>
 #include <limits>
 
@@ -26,7 +27,8 @@ struct ScoreRange {
   }
   // What (score - low) is divided by; a range of nothing leaves zeros.
   WTAL_HOST_DEVICE T spread() const {
-    constexpr T kTiny = std::numeric_limits<T>::min();
+    // The macros: nvcc does not let device code call numeric_limits.
+    constexpr T kTiny = sizeof(T) == sizeof(double) ? static_cast<T>(DBL_MIN) : static_cast<T>(FLT_MIN);
     const T spread = high - low;
     return spread < kTiny ? kTiny : spread;
   }
