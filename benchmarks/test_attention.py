@@ -2,8 +2,8 @@
 
 Each side is first compared with plain attention in float64. GFLOP/s count the pairs (query, key) that see each other
 and nothing else, 4 D operations a pair forward and 10 D backward, so a side that computes hidden pairs shows less.
-``mask made anew`` has the mask in the time, as lengths that change a batch demand. NATTEN has no build for this torch
-on the CPU and is not here; varlen_attn and FlexAttention's backward run on a GPU only.
+``mask made anew`` has the mask in the time, as lengths that change a batch demand. NATTEN could not be
+installed beside this torch and is not here; varlen_attn and FlexAttention's backward run on a GPU only.
 
 On a machine that other work shares, time the processor instead of the clock, with one thread:
 ``WTAL_BENCH_THREADS=1 pytest benchmarks/test_attention.py --benchmark-timer=time.process_time``.
