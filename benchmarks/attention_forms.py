@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import warnings
 
 import torch
 import torch.nn.functional as F
@@ -144,6 +145,11 @@ class Jagged(Form):
         self.longest = int(problem.lengths.max())
 
     def __call__(self) -> Tensor:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that nested tensors are a prototype
+            return self.attend()
+
+    def attend(self) -> Tensor:
         parts = (
             torch.nested.nested_tensor_from_jagged(x, self.offsets, max_seqlen=self.longest, min_seqlen=1)
             for x in self.leaves

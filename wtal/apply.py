@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from wtal.branches import Branches, restore_branches
 from wtal.checkpoint import Checkpoint, load_checkpoint
-from wtal.config import EvaluateConfig, RunConfig
+from wtal.config import RunConfig
 from wtal.data.features import feature_width
 from wtal.data.layout import check_id
 from wtal.data.open import open_data
@@ -22,14 +23,28 @@ from wtal.infer import find, members
 from wtal.run import CONFIG, Run
 
 
-def detect_test_videos(
-    model: Path, branch: str | None, device: str
-) -> tuple[dict[str, list[Detection]], tuple[Video, ...], EvaluateConfig]:
-    """Detections of a run's model in the test videos of the run's data set, these videos, and how the run measures.
+@dataclass(frozen=True)
+class RunModel:
+    """The model of a run, and the data set that the run was given.
+
+    Attributes:
+        branches: in eval mode, on ``device``.
+        config: the run's settings.
+        device: where it runs.
+        data: the very videos of the run's own table.
+    """
+
+    branches: Branches
+    config: RunConfig
+    device: Device
+    data: VideoSet
+
+
+def open_run(model: Path, device: str) -> RunModel:
+    """The model in a run folder, or that of a checkpoint inside one, and the run's data set.
 
     Args:
-        model: run folder, or a checkpoint inside one.
-        branch: whose scores, None for what the run was configured with.
+        model: run folder or checkpoint.
         device: as ``--device``.
     """
     branches, config, where, checkpoint = load(model, device)
@@ -39,8 +54,7 @@ def detect_test_videos(
             f"{model}: lies in no run folder, so its test videos are not known; evaluate a run folder, or the "
             "predictions that wtal-predict makes with it"
         )
-    run = Run.open(folder)
-    setup = run.setup
+    setup = Run.open(folder).setup
     data = open_data(
         setup.dataset,
         Path(setup.root) if setup.root else None,
@@ -49,13 +63,16 @@ def detect_test_videos(
         shapes=setup.shapes,
         world=setup.world,
         allow_missing=setup.allow_missing,
-        need_clip=True,  # the very videos of the run's own table
+        need_clip=True,
     )
-    test = data.subset("test")
-    if not test or any(video.instances is None for video in test):
-        raise WtalError(f"data set {data.name}: its test videos have no temporal ground truth to evaluate against")
-    found = find(branches, branch or config.localize.branch, data, test, config, where)
-    return {item.video.id: item.detections for item in found}, test, config.evaluate
+    return RunModel(branches, config, where, data)
+
+
+def detect_test_videos(run: RunModel, branch: str | None) -> dict[str, list[Detection]]:
+    """Detections in the run's test videos by video id; ``branch`` says whose scores, None for what the run has."""
+    test = run.data.subset("test")
+    found = find(run.branches, branch or run.config.localize.branch, run.data, test, run.config, run.device)
+    return {item.video.id: item.detections for item in found}
 
 
 def detect_in_folder(

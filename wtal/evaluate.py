@@ -97,9 +97,10 @@ def evaluate(
     Args:
         predictions: path of a predictions file (:func:`wtal.data.predictions.read_predictions`), the content of
             an official JSON, or lists of :class:`~wtal.data.predictions.Detection` by video id.
-        ground_truth: path of a ground-truth file or folder (:mod:`wtal.data.annotations`), the content of a JSON
-            one, :class:`~wtal.data.annotations.Annotations`, a :class:`~wtal.data.video.VideoSet` or other
-            videos with instances, or lists of :class:`~wtal.data.video.Instance` by video id.
+        ground_truth: path of a ground-truth file or folder (:mod:`wtal.data.annotations`), of a ``dataset.toml`` or
+            its segments file; the content of a JSON annotation file; :class:`~wtal.data.annotations.Annotations`; a
+            :class:`~wtal.data.video.VideoSet` or other videos with instances; or lists of
+            :class:`~wtal.data.video.Instance` by video id.
         protocol: ``"seconds"`` or ``"snippets"``, see the module.
         tiou: thresholds above 0 and up to 1, rounded to 12 decimals, so that ``np.linspace`` gives 0.3 and not
             0.30000000000000004; None for 0.1 to 0.7.
@@ -176,13 +177,15 @@ def average_precisions(
     hits = (
         match_detections(segments, scores, videos, classes, truth_segments, truth_videos, truth_classes, tiou) >= 0
     )  # [K, D]
-    order = np.argsort(-np.asarray(scores), kind="stable")
-    order = order[np.argsort(np.asarray(classes)[order], kind="stable")]  # by class, then by falling score
-    ends = np.cumsum(np.bincount(classes, minlength=class_count))
+    falling, labels = -np.asarray(scores), np.asarray(classes)
+    # By class first, where sorting is linear in this type, and then within each by falling score.
+    by_class = np.argsort(labels.astype(np.uint16) if class_count <= 2**16 else labels, kind="stable")
+    ends = np.cumsum(np.bincount(labels, minlength=class_count))
     counts = np.bincount(truth_classes, minlength=class_count)
     values = np.zeros((class_count, len(tiou)))
     for index in np.flatnonzero(counts[:class_count]):
-        own = order[ends[index - 1] if index else 0 : ends[index]]
+        own = by_class[ends[index - 1] if index else 0 : ends[index]]
+        own = own[np.argsort(falling[own], kind="stable")]
         values[index] = average_precision(hits[:, own], int(counts[index]))
     return values
 
@@ -197,10 +200,13 @@ def average_precision(hits: np.ndarray, count: int) -> np.ndarray:
     Returns:
         ``[K]`` in [0, 1]; 0 without detections.
     """
-    precision = np.cumsum(hits, axis=1) / np.arange(1, hits.shape[1] + 1)
-    highest_from_here = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-    # Recall rises by 1 / count at each hit; dividing last makes a perfect result exactly 1.
-    area: np.ndarray = (highest_from_here * hits).sum(axis=1) / count
+    area = np.zeros(len(hits))
+    for row, found in enumerate(hits):
+        # Recall rises at hits alone, and the highest precision from there on is that of a hit.
+        places = np.flatnonzero(found)
+        precision = np.arange(1, len(places) + 1) / (places + 1)
+        # Dividing last makes a perfect result exactly 1.
+        area[row] = np.maximum.accumulate(precision[::-1]).sum() / count
     return area
 
 

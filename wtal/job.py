@@ -15,13 +15,14 @@ from rich.markup import escape
 from wtal.about import versions
 from wtal.branches import Branches, build_branches
 from wtal.config import RunConfig
-from wtal.data.batches import statistics, whole_videos
+from wtal.data.batches import whole_videos
+from wtal.data.index import survey
 from wtal.data.open import open_data
 from wtal.data.video import VideoSet
 from wtal.device import Device, choose_device, describe
 from wtal.errors import WtalError
 from wtal.files import WriteError
-from wtal.measure import table
+from wtal.measure import caption, table
 from wtal.progress import Reporter
 from wtal.recipe import Sources
 from wtal.run import Run, default_folder
@@ -30,6 +31,8 @@ from wtal.setup import CHANGEABLE, Setup
 from wtal.train import Trainer
 
 PROGRAM = "wtal-train"
+BIAS_VIDEOS = 1_000
+"""How many training videos VLP's logit bias is measured on at most."""
 
 
 def start(
@@ -140,17 +143,22 @@ def prepare(run: Run, device: Device, reporter: Reporter, stages: Sequence[Stage
     if found := run.checkpoints.load(reporter.say):
         trainer.resume(*found)
     else:
-        fit_inputs(branches, data, run.config, device)
+        fit_inputs(branches, data, run.config, device, reporter)
     return trainer
 
 
-def fit_inputs(branches: Branches, data: VideoSet, config: RunConfig, device: Device) -> None:
-    """What is measured on the training features before training: CBP's standardisation, VLP's logit bias."""
+def fit_inputs(branches: Branches, data: VideoSet, config: RunConfig, device: Device, reporter: Reporter) -> None:
+    """Read all features once before training, and set what is measured on the training ones.
+
+    That is CBP's standardisation, and VLP's logit bias, for which :data:`BIAS_VIDEOS` evenly chosen videos will do.
+    """
     train = data.subset("train")
+    with reporter.counted("reading all features once", "videos") as progress:
+        mean, deviation = survey(data, progress)
     if config.batch.standardize:
-        mean, deviation = statistics(train)
         branches.classification.set_statistics(torch.from_numpy(mean), torch.from_numpy(deviation))
-    batches = (batch.to(device.name) for batch in whole_videos(data, train, 16, with_i3d=False))
+    chosen = train[:: -(-len(train) // BIAS_VIDEOS)]
+    batches = (batch.to(device.name) for batch in whole_videos(data, chosen, 16, with_i3d=False))
     branches.vision_language.calibrate_bias((batch.clip, batch.lengths) for batch in batches if batch.clip is not None)
 
 
@@ -168,14 +176,6 @@ def open_with_progress(setup: Setup, reporter: Reporter) -> VideoSet:
             progress=progress,
             need_clip=True,
         )
-
-
-def caption(data: VideoSet, rows: list[dict[str, object]]) -> str:
-    """On what the numbers of a table were measured."""
-    last = rows[-1]
-    if last["kind"] == "localization":
-        return f"{data.name}: mAP (%) at tIoU, protocol '{last['protocol']}', {last['videos']} test videos"
-    return f"{data.name}: video-level mAP (%), {last['videos']} held-out videos; there is no temporal ground truth"
 
 
 def _path(text: str | None) -> Path | None:

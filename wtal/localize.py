@@ -91,7 +91,8 @@ def detect(scores: Tensor, video_scores: Tensor, lengths: Tensor, config: Locali
         method=config.nms,
         max_per_group=config.max_detections,
     )
-    return Detections(owner[kept, 0], owner[kept, 1], segments[kept], score)
+    rows = owner[kept]
+    return Detections(rows[:, 0], rows[:, 1], segments[kept], score)
 
 
 def to_seconds(detections: Detections, timebases: Sequence[Timebase], classes: Sequence[str]) -> list[list[Detection]]:

@@ -109,3 +109,11 @@ def table(rows: Sequence[Row], sources: str) -> Any:
         values = [*row["per_tiou"].values(), row["mean"]] if tious else [row["mean"], row["proposals_per_video"]]
         shown.add_row(row["name"], *(f"{value:.1f}" for value in values))
     return shown
+
+
+def caption(data: VideoSet, rows: Sequence[Row]) -> str:
+    """On what the numbers of a table were measured."""
+    last = rows[-1]
+    if last["kind"] == "localization":
+        return f"{data.name}: mAP (%) at tIoU, protocol '{last['protocol']}', {last['videos']} test videos"
+    return f"{data.name}: video-level mAP (%), {last['videos']} held-out videos; there is no temporal ground truth"

@@ -36,10 +36,10 @@ class Stage:
 
 
 def schedule(config: ScheduleConfig) -> tuple[Stage, ...]:
-    """Warm-up, the control if asked for, then B, F, B, F ..., and a last step by the ensemble if asked for."""
+    """Warm-up, VLP as it is, the control if asked for, then B, F, B, F ..., and a step by the ensemble if asked for."""
     stages = [
-        Stage("zero-shot", "vlp", None, 0, "VLP zero-shot"),
         Stage("warmup", "cbp", None, config.warmup_epochs, "CBP after warm-up"),
+        Stage("zero-shot", "vlp", None, 0, "VLP zero-shot"),
     ]
     if config.control:
         epochs = config.f_epochs * config.rounds

@@ -188,7 +188,8 @@ class Trainer:
         told = f"the loss became {loss} in {where} (videos {videos})"
         if self.skipped > allowed:
             advice = f" after {allowed} skipped batches" if allowed else "; --skip-bad-batches N would leave it out"
-            raise WtalError(f"{told}{advice}; the last good checkpoint is {self.run.checkpoints.newest()}")
+            last = self.run.checkpoints.newest()
+            raise WtalError(f"{told}{advice}; {f'the last good checkpoint is {last}' if last else 'no checkpoint yet'}")
         self.reporter.say(f"skipped batch {self.skipped} of at most {allowed}: {told}")
 
     def new_optimizer(self, student: torch.nn.Module) -> torch.optim.Optimizer:

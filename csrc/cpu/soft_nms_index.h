@@ -24,6 +24,7 @@ class IntervalIndex {
   // Fills the index with the rows of a group that may enter. Memory is kept for the next group.
   void build(const Suppression<T>& rule, const T* segments, const T* scores, int64_t size) {
     rows_ = 0;
+    inverse_ = exact_inverse(rule.sigma);
     reserve(size);
     for (int64_t i = 0; i < size; ++i) {
       start_[rows_] = segments[2 * i];
@@ -33,7 +34,7 @@ class IntervalIndex {
       rows_ += rule.admit(scores[i]) != rule.kDropped;
     }
     octaves_.clear();
-    if (rows_ > kUnsorted) {
+    if (rows_ > kLine) {
       sort();
     } else {
       octaves_.push_back({std::numeric_limits<T>::infinity(), T(0), T(0), 0, 1});
@@ -44,7 +45,7 @@ class IntervalIndex {
 
   // What to take next; kDropped where nothing is left.
   Best<T> best() const {
-    return sweep_.best_of(block_score_.data(), block_row_.data(), static_cast<int64_t>(block_score_.size()));
+    return sweep_.select(highest_.data(), static_cast<int64_t>(highest_.size()), score_.data(), row_.data());
   }
 
   // A row's own score: best() may give 0 for -0.
@@ -64,8 +65,12 @@ class IntervalIndex {
       const int64_t begin = std::max(first / kLine * kLine, swept), end = (last + kLine - 1) / kLine * kLine;
       if (begin >= end) continue;
       swept = end;
-      sweep_.decay(rule, taken, &start_[begin], &end_[begin], &score_[begin], end - begin);
-      for (int64_t block = begin / kBlock; block * kBlock < end; ++block) summarize(block);
+      for (int64_t block = begin / kBlock; block * kBlock < end; ++block) {
+        const int64_t low = std::max(begin, block * kBlock), high = std::min(end, (block + 1) * kBlock);
+        const bool changed =
+            sweep_.decay(rule, inverse_, taken, &start_[low], &end_[low], &score_[low], high - low);
+        if (changed || block == at / kBlock) summarize(block);
+      }
     }
     // What is out of the running is swept along. Now and then it is removed: the cost a selection stays
     // constant.
@@ -73,7 +78,7 @@ class IntervalIndex {
   }
 
  private:
-  static constexpr int64_t kUnsorted = 128, kCompactEvery = 8, kRowsPerCell = 8;
+  static constexpr int64_t kOneOctave = 2048, kCompactEvery = 3, kRowsPerCell = 8;
   static constexpr int kOctaves = 10;
 
   struct Octave {
@@ -115,9 +120,10 @@ class IntervalIndex {
       high = std::max(high, start_[i]);
     }
     const int top = exponent_of(longest);
+    const bool single = rows_ <= kOneOctave;
     int64_t members[kOctaves] = {};
     for (int64_t i = 0; i < rows_; ++i) {
-      const int below = top - exponent_of(make_interval(start_[i], end_[i]).length);
+      const int below = single ? 0 : top - exponent_of(make_interval(start_[i], end_[i]).length);
       key_[i] = below < kOctaves ? below : kOctaves - 1;
       ++members[key_[i]];
     }
@@ -128,7 +134,8 @@ class IntervalIndex {
       if (members[octave] == 0) continue;
       // Longer than any in it: lengths are below 2^(exponent + 1), rounded or not. May be infinite.
       const T limit = std::ldexp(T(1), top - octave + 1);
-      const T wanted = std::min(T(8) * span / limit, T(members[octave]) / T(kRowsPerCell));
+      const T fair = T(members[octave]) / T(kRowsPerCell);
+      const T wanted = single ? fair : std::min(T(8) * span / limit, fair);
       const int64_t here =
           wanted >= T(1) ? static_cast<int64_t>(wanted) : 1;  // also where a span is infinite
       octaves_.push_back({limit, low, T(here) / span, cells, here});
@@ -181,16 +188,11 @@ class IntervalIndex {
       row_[i] = Best<T>::kNone;
     }
     const auto padded = static_cast<size_t>((blocks + kLine - 1) / kLine * kLine);
-    block_score_.assign(padded, Suppression<T>::kDropped);
-    block_row_.assign(padded, Best<T>::kNone);
+    highest_.assign(padded, Suppression<T>::kDropped);
     for (int64_t block = 0; block < blocks; ++block) summarize(block);
   }
 
-  void summarize(int64_t block) {
-    const Best<T> best = sweep_.best_of(&score_[block * kBlock], &row_[block * kBlock], kBlock);
-    block_score_[block] = best.score;
-    block_row_[block] = best.index;
-  }
+  void summarize(int64_t block) { highest_[block] = sweep_.highest(&score_[block * kBlock], kBlock); }
 
   const Sweep<T>& sweep_;
   int64_t rows_ = 0, taken_ = 0;  // in the index; selected since the last compaction
@@ -200,8 +202,8 @@ class IntervalIndex {
   std::vector<int64_t> key_, next_;
   std::vector<Octave> octaves_;
   std::vector<int64_t> bounds_;  // [cells + 1]: the places of each cell
-  std::vector<T> block_score_;   // the best of each block, padded to whole lines
-  std::vector<Row> block_row_;
+  std::vector<T> highest_;       // score of each block, padded to whole lines
+  T inverse_ = 0;                // exact_inverse of the group's sigma
 };
 
 }  // namespace wtal

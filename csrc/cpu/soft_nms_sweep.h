@@ -2,6 +2,8 @@
 // Every lane does the operations of common/suppression.h in their order, so that the choice changes no bit
 // (no contraction in any of them, see CMakeLists.txt).
 #pragma once
+#include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <limits>
 #include <type_traits>
@@ -32,68 +34,138 @@ constexpr int64_t kLine = 16, kBlock = 64;
 
 namespace sweep_body {
 
-template <SuppressionMethod kMethod, class T>
-[[gnu::always_inline]] inline void decay(const Suppression<T>& rule, const Interval<T>& taken,
+// Whether anything in the line is in the running and overlaps what was taken: the others keep their scores.
+template <class T>
+[[gnu::always_inline]] inline bool reached(const Interval<T>& taken, const T* __restrict__ start,
+                                           const T* __restrict__ end, const T* __restrict__ score) {
+  const T left = taken.start, right = taken.end;
+  Index<T> any = 0;
+#pragma omp simd reduction(| : any)
+  for (int64_t i = 0; i < kLine; ++i) {
+    any |= Index<T>((start[i] < right) & (end[i] > left) & (score[i] > Suppression<T>::kDropped));
+  }
+  return any != 0;
+}
+
+template <SuppressionMethod kMethod, bool kInverse, class T>
+[[gnu::always_inline]] inline bool decay(const Suppression<T>& rule, T inverse, const Interval<T>& taken,
                                          const T* __restrict__ start, const T* __restrict__ end,
                                          T* __restrict__ score, int64_t count) {
   const Suppression<T> fixed{kMethod, rule.sigma, rule.iou_threshold, rule.min_score};
   const Interval<T> best = taken;
-  for (int64_t i = 0; i < count; ++i) {
-    score[i] = fixed.decay(score[i], tiou(best, make_interval(start[i], end[i])));
+  bool changed = false;
+  for (int64_t line = 0; line < count; line += kLine) {
+    if (!reached(best, start + line, end + line, score + line)) continue;
+    changed = true;
+    for (int64_t i = line; i < line + kLine; ++i) {
+      const T overlap = tiou(best, make_interval(start[i], end[i]));
+      if constexpr (kInverse) {
+        score[i] = fixed.admit(score[i] * exp_nonpositive<T>(-(overlap * overlap) * inverse));
+      } else {
+        score[i] = fixed.decay(score[i], overlap);
+      }
+    }
   }
-}
-
-template <class T>
-[[gnu::always_inline]] inline void decay_all(const Suppression<T>& rule, const Interval<T>& taken,
-                                             const T* start, const T* end, T* score, int64_t count) {
-  switch (rule.method) {
-    case SuppressionMethod::kHard:
-      return decay<SuppressionMethod::kHard>(rule, taken, start, end, score, count);
-    case SuppressionMethod::kLinear:
-      return decay<SuppressionMethod::kLinear>(rule, taken, start, end, score, count);
-    case SuppressionMethod::kGaussian:
-      return decay<SuppressionMethod::kGaussian>(rule, taken, start, end, score, count);
-  }
-}
-
-template <class T>
-[[gnu::always_inline]] inline Best<T> best_of(const T* __restrict__ score, const Index<T>* __restrict__ index,
-                                              int64_t count) {
-  T highest = Suppression<T>::kDropped;
-#pragma omp simd reduction(max : highest)
-  for (int64_t i = 0; i < count; ++i) highest = score[i] > highest ? score[i] : highest;
-  Index<T> first = Best<T>::kNone;
-#pragma omp simd reduction(min : first)
-  for (int64_t i = 0; i < count; ++i) {
-    const Index<T> candidate = score[i] == highest ? index[i] : Best<T>::kNone;
-    first = candidate < first ? candidate : first;
-  }
-  return {highest, first};
+  return changed;
 }
 
 }  // namespace sweep_body
 
-// One level's loops. decay: what all of `count` segments are left with once `taken` is selected. best_of:
-// which of `count` scores comes next. Both want count % kLine == 0.
+// 1 / sigma where a product with it is the quotient by sigma, to the bit; else 0. A division takes as long as
+// half an exp.
+template <class T>
+inline T exact_inverse(T sigma) {
+  int exponent;
+  const T inverse = T(1) / sigma;
+  return std::frexp(sigma, &exponent) == T(0.5) && std::isnormal(inverse) ? inverse : T(0);
+}
+
+namespace sweep_body {
+
+template <class T>
+[[gnu::always_inline]] inline bool decay_all(const Suppression<T>& rule, T inverse, const Interval<T>& taken,
+                                             const T* start, const T* end, T* score, int64_t count) {
+  using enum SuppressionMethod;
+  switch (rule.method) {
+    case kHard:
+      return decay<kHard, false>(rule, inverse, taken, start, end, score, count);
+    case kLinear:
+      return decay<kLinear, false>(rule, inverse, taken, start, end, score, count);
+    default:
+      return inverse > T(0) ? decay<kGaussian, true>(rule, inverse, taken, start, end, score, count)
+                            : decay<kGaussian, false>(rule, inverse, taken, start, end, score, count);
+  }
+}
+
+template <class T>
+[[gnu::always_inline]] inline T highest_of(const T* __restrict__ score, int64_t count) {
+  T highest = Suppression<T>::kDropped;
+#pragma omp simd reduction(max : highest)
+  for (int64_t i = 0; i < count; ++i) highest = score[i] > highest ? score[i] : highest;
+  return highest;
+}
+
+template <class T>
+[[gnu::always_inline]] inline Index<T> lowest_of(T wanted, const T* __restrict__ score,
+                                                 const Index<T>* __restrict__ index, int64_t count) {
+  Index<T> lowest = Best<T>::kNone;
+#pragma omp simd reduction(min : lowest)
+  for (int64_t i = 0; i < count; ++i) {
+    const Index<T> candidate = score[i] == wanted ? index[i] : Best<T>::kNone;
+    lowest = candidate < lowest ? candidate : lowest;
+  }
+  return lowest;
+}
+
+// The lowest row of those with the highest score: what is taken next.
+template <class T>
+[[gnu::always_inline]] inline Best<T> select(const T* __restrict__ block_highest, int64_t blocks,
+                                             const T* __restrict__ score, const Index<T>* __restrict__ row) {
+  const T highest = highest_of(block_highest, blocks);
+  Index<T> lowest = Best<T>::kNone;
+  for (int64_t line = 0; line < blocks && highest != Suppression<T>::kDropped; line += kLine) {
+    Index<T> any = 0;
+#pragma omp simd reduction(| : any)
+    for (int64_t i = 0; i < kLine; ++i) any |= Index<T>(block_highest[line + i] == highest);
+    if (!any) continue;
+    for (int64_t block = line; block < line + kLine; ++block) {
+      if (block_highest[block] != highest) continue;
+      lowest = std::min(lowest, lowest_of(highest, score + block * kBlock, row + block * kBlock, kBlock));
+    }
+  }
+  return {highest, lowest};
+}
+
+}  // namespace sweep_body
+
+// One level's loops, each over counts that are multiples of kLine.
+//   decay: what `count` segments are left with once `taken` is selected, and whether that may have changed
+//   any. highest: of `count` scores.   select: what comes next, given the highest score of each block.
 template <class T>
 struct Sweep {
-  void (*decay)(const Suppression<T>&, const Interval<T>& taken, const T* start, const T* end, T* score,
-                int64_t count);
-  Best<T> (*best_of)(const T* score, const Index<T>* index, int64_t count);
+  bool (*decay)(const Suppression<T>&, T inverse, const Interval<T>& taken, const T* start, const T* end,
+                T* score, int64_t count);
+  T (*highest)(const T* score, int64_t count);
+  Best<T> (*select)(const T* block_highest, int64_t blocks, const T* score, const Index<T>* row);
 };
 
-#define WTAL_DEFINE_SWEEP(name, attribute)                                                          \
-  template <class T>                                                                                \
-  attribute void decay_##name(const Suppression<T>& rule, const Interval<T>& taken, const T* start, \
-                              const T* end, T* score, int64_t count) {                              \
-    sweep_body::decay_all(rule, taken, start, end, score, count);                                   \
-  }                                                                                                 \
-  template <class T>                                                                                \
-  attribute Best<T> best_of_##name(const T* score, const Index<T>* index, int64_t count) {          \
-    return sweep_body::best_of<T>(score, index, count);                                             \
-  }                                                                                                 \
-  template <class T>                                                                                \
-  constexpr Sweep<T> sweep_##name{&decay_##name<T>, &best_of_##name<T>};
+#define WTAL_DEFINE_SWEEP(name, attribute)                                                     \
+  template <class T>                                                                           \
+  attribute bool decay_##name(const Suppression<T>& rule, T inverse, const Interval<T>& taken, \
+                              const T* start, const T* end, T* score, int64_t count) {         \
+    return sweep_body::decay_all(rule, inverse, taken, start, end, score, count);              \
+  }                                                                                            \
+  template <class T>                                                                           \
+  attribute T highest_##name(const T* score, int64_t count) {                                  \
+    return sweep_body::highest_of(score, count);                                               \
+  }                                                                                            \
+  template <class T>                                                                           \
+  attribute Best<T> select_##name(const T* block_highest, int64_t blocks, const T* score,      \
+                                  const Index<T>* row) {                                       \
+    return sweep_body::select(block_highest, blocks, score, row);                              \
+  }                                                                                            \
+  template <class T>                                                                           \
+  constexpr Sweep<T> sweep_##name{&decay_##name<T>, &highest_##name<T>, &select_##name<T>};
 
 WTAL_DEFINE_SWEEP(baseline, )
 #ifdef WTAL_X86_LEVELS

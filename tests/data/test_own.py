@@ -18,6 +18,7 @@ from wtal.data.own import held_out_fifth, open_own
 from wtal.data.timebase import Timebase
 from wtal.data.video import Instance
 from wtal.errors import WtalError
+from wtal.evaluate import evaluate
 
 PAGE = Path(__file__).parents[2] / "docs" / "own_data.md"
 VIDEOS = ("monday", "tuesday", "wednesday", "thursday", "friday")
@@ -204,3 +205,31 @@ def test_the_held_out_fifth_is_a_fifth_and_hardly_moves() -> None:
     assert len(held_out) == 200
     assert len(held_out_fifth({**labels, "another": ["class1"]}) ^ held_out) <= 2
     assert held_out_fifth({"only": ["class1"]}) == frozenset()
+
+
+@pytest.mark.parametrize("truth", ["dataset.toml", "segments.csv", "segments.json"])
+def test_ground_truth_fed_back_scores_everything(kitchen: Path, truth: str) -> None:
+    """Of a dataset.toml the test videos count, of a segments file all that it names."""
+    data = open_own(kitchen)
+    listed = {
+        video.id: [{"segment": [found.start, found.end], "label": found.label} for found in video.instances or ()]
+        for video in data
+    }
+    kitchen.with_name("segments.json").write_text(json.dumps(listed))
+    if truth == "dataset.toml":
+        kitchen.write_text(kitchen.read_text() + 'test = ["tuesday", "friday"]\n')
+        data = open_own(kitchen)
+        videos = [video.id for video in data.subset("test")]
+    else:
+        videos = [video.id for video in data if video.instances]
+    results = {video: [{**row, "score": 0.5} for row in listed[video]] for video in videos}
+    result = evaluate({"version": "1", "results": results, "external_data": {}}, kitchen.with_name(truth))
+    assert result.mean == 100.0
+    assert result.videos == len(videos)
+    assert result.subset == ("test" if truth == "dataset.toml" else "all")
+
+
+def test_a_data_set_without_segments_is_no_ground_truth(edited: Callable[..., Path]) -> None:
+    path = edited('segments = "segments.csv"', "#")
+    with pytest.raises(WtalError, match="dataset.toml: no 'segments', expected .* to evaluate against"):
+        evaluate({"version": "1", "results": {}, "external_data": {}}, path)

@@ -16,7 +16,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from wtal.apply import detect_test_videos
+from wtal.apply import detect_test_videos, open_run
 from wtal.cli import report
 from wtal.config import LocalizeConfig
 from wtal.errors import WtalError
@@ -39,8 +39,9 @@ def opened(small_run: Path) -> Study:
 def test_scores_give_what_the_evaluation_of_the_run_gives(small_run: Path, opened: Study) -> None:
     """The same bits as wtal-eval, and the table's numbers but for the last bits of a score that turn a near tie."""
     rows = {row["name"]: row for row in opened.rows}
+    run = open_run(small_run, "cpu")
     for source, name in (("cbp", "CBP after F"), ("vlp", "VLP after B"), ("ensemble", "ensemble")):
-        assert opened.detections[source] == detect_test_videos(small_run, source, "cpu")[0]
+        assert opened.detections[source] == detect_test_videos(run, source)
         assert opened.analyses[source].mean == pytest.approx(rows[name]["mean"], abs=0.05)
 
 

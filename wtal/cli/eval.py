@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from wtal.cli.parsing import parse, run
 from wtal.config import EvaluateConfig
 from wtal.errors import WtalError
+
+if TYPE_CHECKING:
+    from wtal.apply import RunModel
 
 PROGRAM = "wtal-eval"
 
@@ -24,7 +28,7 @@ class Options:
     ``wtal-eval RUN`` evaluates a run folder (or a checkpoint in one) on the test videos of its data set.
     ``wtal-eval PREDICTIONS GROUND_TRUTH`` evaluates a file: official ActivityNet JSON or CSV (video,start,end,label,
     score; seconds) against any annotation file that wtal reads: BaSNet gt.json, ActionFormer / ActivityNet / BSN JSON,
-    a W-TALC annotation folder.
+    a W-TALC annotation folder, or the dataset.toml or segments file of your own videos.
     """
 
     what: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|PREDICTIONS")] = None
@@ -67,29 +71,51 @@ def command(arguments: Sequence[str]) -> int:
     if options.tiou is not None and (not options.tiou or any(not 0 < tiou <= 1 for tiou in options.tiou)):
         raise WtalError(f"--tiou {' '.join(map(str, options.tiou))}: expected thresholds above 0 and up to 1")
 
-    import json
+    trained = options.what.is_dir() or options.what.suffix == ".safetensors"
+    if trained and options.ground_truth is not None:
+        raise WtalError(
+            f"{options.what} is a trained model: it is evaluated on its own data set, without a second file"
+        )
+    if not trained and options.ground_truth is None:
+        raise WtalError(f"{options.what}: predictions need ground truth: wtal-eval PREDICTIONS GROUND_TRUTH")
 
     from wtal.evaluate import evaluate
 
     predictions: object = options.what
     ground_truth: object = options.ground_truth
     settings = EvaluateConfig()
-    if options.what.is_dir() or options.what.suffix == ".safetensors":
-        if options.ground_truth is not None:
-            raise WtalError(
-                f"{options.what} is a trained model: it is evaluated on its own data set, without a second file"
-            )
-        from wtal.apply import detect_test_videos
+    if trained:
+        from wtal.apply import detect_test_videos, open_run
+        from wtal.measure import has_ground_truth
 
-        predictions, ground_truth, settings = detect_test_videos(options.what, options.branch, options.device)
-    elif options.ground_truth is None:
-        raise WtalError(f"{options.what}: predictions need ground truth: wtal-eval PREDICTIONS GROUND_TRUTH")
+        found = open_run(options.what, options.device)
+        if not has_ground_truth(found.data):
+            return video_level(found, options)
+        settings = found.config.evaluate
+        predictions, ground_truth = detect_test_videos(found, options.branch), found.data.subset("test")
     protocol, tiou = options.protocol or settings.protocol, options.tiou or settings.tiou
     result = evaluate(predictions, ground_truth, protocol, tiou, options.subset)
     if options.json:
         print(json.dumps(result.to_json(), indent=1))
     else:
         print(result.table(per_class=options.per_class))
+    return 0
+
+
+def video_level(found: RunModel, options: Options) -> int:
+    """Print what can be measured without temporal ground truth: how well videos are ranked by class."""
+    from wtal.measure import caption, measure
+
+    asked = [name for name in ("protocol", "tiou", "subset") if getattr(options, name) is not None]
+    if asked:
+        raise WtalError(f"--{asked[0]}: the test videos of {found.data.name} have no temporal ground truth")
+    branch = options.branch or found.config.localize.branch
+    row, _ = measure(branch, branch, found.branches, found.data, found.config, found.device)
+    if options.json:
+        print(json.dumps(row, indent=1))
+    else:
+        print(caption(found.data, [row]))
+        print(f"{branch}: {row['mean']:.1f}, {row['proposals_per_video']:.1f} proposals a video")
     return 0
 
 

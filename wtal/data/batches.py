@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import queue
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -175,7 +175,7 @@ def in_parts(
         yield reader.batch([_Crop(0, start, stop - start, length)]), first, last
 
 
-def statistics(videos: Sequence[Video]) -> tuple[np.ndarray, np.ndarray]:
+def statistics(videos: Iterable[Video]) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of each I3D dimension over all snippets of ``videos``: two ``[Di]`` float64.
 
     One pass over the files; moments are joined as in Chan, Golub and LeVeque (1979).
@@ -183,12 +183,13 @@ def statistics(videos: Sequence[Video]) -> tuple[np.ndarray, np.ndarray]:
     count = 0
     mean = square = np.zeros(0)
     for video in videos:
-        rows = _as_wide(read_features(video), feature_width(videos[0].i3d), video, "I3D").astype(np.float64)
+        rows = read_features(video).astype(np.float64)
         own_mean = rows.mean(axis=0)
         own_square = np.square(rows - own_mean).sum(axis=0)
         if count == 0:
             mean, square = own_mean, own_square
         else:
+            _as_wide(rows, len(mean), video, "I3D")
             apart = own_mean - mean
             mean = mean + apart * (len(rows) / (count + len(rows)))
             square = square + own_square + np.square(apart) * (count * len(rows) / (count + len(rows)))

@@ -12,6 +12,8 @@ from wtal.data.npy import load_npy
 from wtal.data.video import Video
 from wtal.errors import WtalError
 
+_STRETCH = 16_384  # rows
+
 
 def read_features(video: Video, start: int = 0, stop: int | None = None) -> np.ndarray:
     """I3D features of the snippets ``[start, stop)``: ``[T, D]`` float32, the video's files side by side.
@@ -88,9 +90,19 @@ def interpolate(features: np.ndarray, positions: np.ndarray) -> np.ndarray:
 
 
 def feature_lengths(videos: Iterable[Video]) -> np.ndarray:
-    """The number of snippets of each video, from the files' headers: ``[N]`` int64."""
-    lengths = [min(len(part) for _, part in _mapped_parts(video)) for video in videos]
+    """The number of snippets of each video, from the files' headers where it does not know it: ``[N]`` int64."""
+    lengths = [
+        min(len(part) for _, part in _mapped_parts(video)) if video.snippets is None else video.snippets
+        for video in videos
+    ]
     return np.array(lengths, dtype=np.int64)
+
+
+def check_features(video: Video) -> None:
+    """Read all features of a video, I3D and CLIP, a stretch at a time; raises as :func:`read_features` does."""
+    for path, rows in [*_mapped_parts(video), *([_mapped_clip(video)] if video.clip else [])]:
+        for first in range(0, len(rows), _STRETCH):
+            _finite(rows[first : first + _STRETCH], path, video, first)
 
 
 def feature_width(paths: str | os.PathLike[str] | Sequence[Path]) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from wtal.data.cache import cache_root
 from wtal.data.catalog import find_annotations, open_dataset
+from wtal.data.index import with_lengths
 from wtal.data.span import check_spans
 from wtal.data.synthetic import (
     DEFAULT,
@@ -69,7 +70,8 @@ def open_data(
         WtalError: nothing found, something malformed, or features on another grid than they are said to be.
     """
     opened = _opened(dataset, root, features, layout, shapes, world, allow_missing, progress, need_clip)
-    return replace(opened, notes=check_spans(opened))
+    known = with_lengths(opened)
+    return replace(known, notes=check_spans(known))
 
 
 def _opened(

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import difflib
 import hashlib
-import io
 import math
 import os
 from collections import Counter
@@ -16,7 +14,8 @@ from typing import Any, NoReturn
 
 from wtal.data import fields
 from wtal.data.annotations import AnnotatedVideo, Annotations
-from wtal.data.layout import Candidate, assemble, check_id, read_text_features
+from wtal.data.layout import Candidate, assemble, read_text_features
+from wtal.data.own_files import read_labels, read_segments, read_text
 from wtal.data.timebase import Timebase
 from wtal.data.video import Instance, VideoSet
 from wtal.errors import WtalError
@@ -55,6 +54,15 @@ def open_own(path: str | os.PathLike[str], allow_missing: bool = False, need_cli
     return _Description(Path(path)).open(allow_missing, need_clip)
 
 
+def read_own_annotations(path: str | os.PathLike[str]) -> Annotations:
+    """What a ``dataset.toml`` says of its videos, features aside.
+
+    Raises:
+        WtalError: as :func:`open_own`, or it has no ``segments``.
+    """
+    return _Description(Path(path)).annotations()
+
+
 class _Description:
     """The checked content of a ``dataset.toml``."""
 
@@ -75,6 +83,13 @@ class _Description:
                 raise WtalError(f"{path}: {error}") from None
         if not self.classes or len(set(self.classes)) != len(self.classes):
             raise WtalError(f"{path}: classes is {fields.shown(self.table['classes'])}, expected different names")
+
+    def annotations(self) -> Annotations:
+        if "segments" not in self.table:
+            raise WtalError(
+                f"{self.path}: no 'segments', expected {_KEYS['segments']}: there is nothing to evaluate against"
+            )
+        return Annotations(self.path, "own", self._videos(), self.classes)
 
     def open(self, allow_missing: bool, need_clip: bool) -> VideoSet:
         if not isinstance(self.table["name"], str) or not self.table["name"]:
@@ -135,44 +150,20 @@ class _Description:
 
     def _segments(self, path: Path, labels: dict[str, tuple[str, ...]]) -> dict[str, tuple[Instance, ...]]:
         """Instances of each video that the file mentions, by start."""
-        found: dict[str, list[Instance]] = {}
-        if path.suffix == ".json":
-            expected = '{"video": [{"segment": [start, end], "label": "..."}, ...]}'
-            content = fields.load_json(path, f"JSON such as {expected}")
-            if not isinstance(content, dict) or not all(isinstance(rows, list) for rows in content.values()):
-                raise WtalError(f"{path}: {fields.shown(content)}, expected {expected}")
-            for video_id, rows in content.items():
-                where = f"video {video_id!r}"
-                found[video_id] = []
-                for row in rows:
-                    try:
-                        segment = fields.take(row, "segment", "[start, end] in seconds")
-                        label = fields.take(row, "label", "a class name")
-                    except ValueError as error:
-                        raise WtalError(f"{path}: {where}: {error}") from None
-                    found[video_id].append(self._instance(segment, label, path, where))
-        else:
-            for line, (video_id, *segment, label) in _csv_rows(path, ("video", "start", "end", "label")):
-                found.setdefault(video_id, []).append(self._instance(segment, label, path, f"line {line}"))
-        for video_id, instances in found.items():
+        found = read_segments(path)
+        for video_id, rows in found.items():
             if video_id not in labels:
                 raise WtalError(f"{path}: video {_meant(video_id, labels)} is not in {self.table['labels']}")
-            for instance in instances:
-                if instance.label not in labels[video_id]:
+            for where, instance in rows:
+                if self._class(instance.label, path, where) not in labels[video_id]:
                     raise WtalError(
                         f"{path}: video {video_id!r}: a segment of {instance.label!r}, expected one of the video's "
                         f"labels in {self.table['labels']}: {', '.join(labels[video_id]) or 'none'}"
                     )
-        return {video_id: tuple(sorted(rows, key=lambda row: row.start)) for video_id, rows in found.items()}
-
-    def _instance(self, segment: object, label: object, path: Path, where: str) -> Instance:
-        try:
-            start, end = fields.segment(segment)
-        except ValueError as error:
-            raise WtalError(f"{path}: {where}: {error}") from None
-        if start < 0:
-            raise WtalError(f"{path}: {where}: segment starts at {start:g}, expected seconds from 0")
-        return Instance(start, end, self._class(label, path, where))
+        return {
+            video_id: tuple(sorted((instance for _, instance in rows), key=lambda instance: instance.start))
+            for video_id, rows in found.items()
+        }
 
     def _test(self, labels: Mapping[str, Collection[str]]) -> frozenset[str]:
         if "test" not in self.table:
@@ -181,7 +172,7 @@ class _Description:
             source, ids = self.path, list(self._names("test"))
         else:
             source = self._path("test")
-            ids = [line.strip() for line in _text(source).split("\n") if line.strip()]
+            ids = [line.strip() for line in read_text(source).split("\n") if line.strip()]
         for video_id in ids:
             if video_id not in labels:
                 raise WtalError(f"{source}: test video {_meant(video_id, labels)} is not in {self.table['labels']}")
@@ -225,32 +216,6 @@ class _Description:
         raise WtalError(f"{self.path}: {key} is {fields.shown(self.table[key])}, expected {kind}{_KEYS[key]}")
 
 
-def read_labels(path: Path) -> list[tuple[str, str, list[Any]]]:
-    """A file of video-level labels: where an entry stands, the video's id, and its labels; an id may come twice.
-
-    Raises:
-        WtalError: it is no CSV or JSON of labels, names no video, or an id would name a file elsewhere.
-    """
-    found: list[tuple[str, str, list[Any]]] = []
-    if path.suffix == ".json":
-        content = fields.load_json(path, 'JSON such as {"video": ["label", ...]}')
-        if not isinstance(content, dict):
-            raise WtalError(f'{path}: {fields.shown(content)}, expected {{"video": ["label", ...], ...}}')
-        for video_id, names in content.items():
-            if not isinstance(names, list):
-                raise WtalError(f"{path}: video {video_id!r}: {fields.shown(names)}, expected a list of labels")
-            found.append((f"video {video_id!r}", video_id, names))
-    else:
-        for line, (video_id, text) in _csv_rows(path, ("video", "label")):
-            labels = [label.strip() for label in text.split(";") if label.strip()]
-            found.append((f"line {line}", video_id, labels))
-    if not found:
-        raise WtalError(f"{path}: no video, expected some")
-    for _, video_id, _ in found:
-        check_id(video_id, path)
-    return found
-
-
 def held_out_fifth(labels: Mapping[str, Collection[str]]) -> frozenset[str]:
     """A fifth of the videos, in the order of a hash of their ids; what it leaves for training has every class.
 
@@ -273,35 +238,7 @@ def held_out_fifth(labels: Mapping[str, Collection[str]]) -> frozenset[str]:
 
 
 def _load(path: Path) -> dict[str, Any]:
-    return fields.parse_toml(_text(path), path)
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise WtalError(f"{path}: no such file, expected a text file") from None
-    except OSError as error:
-        raise WtalError(f"{path}: cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError:
-        raise WtalError(f"{path}: not UTF-8 text") from None
-
-
-def _csv_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, list[str]]]:
-    """Line number and values, stripped; the first line names the columns."""
-    rows = csv.reader(io.StringIO(_text(path), newline=""))  # str.splitlines would also cut at U+2028 and its like
-    try:
-        header = [name.strip() for name in next(rows, [])]
-        if header != list(columns):
-            raise WtalError(f"{path}: first line {','.join(header)!r}, expected {','.join(columns)!r}")
-        for row in rows:
-            if not any(value.strip() for value in row):
-                continue
-            if len(row) != len(columns) or not row[0].strip():
-                raise WtalError(f"{path}: line {rows.line_num}: {fields.shown(row)}, expected {','.join(columns)}")
-            yield rows.line_num, [value.strip() for value in row]
-    except csv.Error as error:
-        raise WtalError(f"{path}: line {rows.line_num}: {error}, expected {','.join(columns)}") from None
+    return fields.parse_toml(read_text(path), path)
 
 
 def _meant(name: object, known: Collection[str]) -> str:

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from wtal.data import fields
-from wtal.data.annotations import AnnotatedVideo, Annotations, parse_annotations, read_annotations
+from wtal.data.annotations import AnnotatedVideo, Annotations, parse_annotations
+from wtal.data.ground_truth import read_ground_truth
 from wtal.data.predictions import Predictions, check_predictions, parse_predictions, read_predictions
 from wtal.data.video import Instance, Video
 from wtal.errors import WtalError
@@ -108,7 +109,7 @@ def _truth(source: object) -> Annotations:
     if isinstance(source, Annotations):
         return source
     if isinstance(source, str | os.PathLike):
-        return read_annotations(source)
+        return read_ground_truth(source)
     if isinstance(source, Mapping):
         if not all(isinstance(listed, list | tuple) for listed in source.values()):
             return parse_annotations(source, "ground truth")

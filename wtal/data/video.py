@@ -34,6 +34,7 @@ class Video:
         duration: seconds; None where the annotations do not say.
         instances: ground truth, None for a video without temporal annotation. Never read in training.
         clip_fps: rows of ``clip`` a second, row 0 at second 0; None where they evenly cover the I3D snippets.
+        snippets: how many ``i3d`` has, None where nobody looked yet (:func:`wtal.data.index.with_lengths`).
     """
 
     id: str
@@ -45,6 +46,7 @@ class Video:
     duration: float | None = None
     instances: tuple[Instance, ...] | None = None
     clip_fps: float | None = None
+    snippets: int | None = None
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from wtal.data.own import read_labels
+from wtal.data.own_files import read_labels
 from wtal.data.timebase import Timebase
 from wtal.errors import WtalError
 from wtal.features.targets import CLIP_FOLDER, I3D_FOLDER

@@ -38,14 +38,15 @@ def temporal_attention(
         ``[B, H, T, D]``, contiguous; zeros (and no gradient) in rows from ``lengths[b]`` on.
 
     Raises:
-        ValueError: a wrong shape, dtype, device or stride of an argument, or a negative window.
+        ValueError: a wrong shape, dtype, device or stride of an argument, a negative window, or a scale that is
+            not finite.
         RuntimeError: a length outside 0..T (CPU); differentiating twice.
 
     ``torch.ops.wtal.temporal_attention`` gives log-sum-exp ``[B, H, T]`` as well (float32, float64 for
     float64; zero from ``lengths[b]`` on), also differentiable. On one machine the results are the same bits in
     every run, with any number of threads. Scheme: Dao et al., "FlashAttention" (NeurIPS 2022), section 3.
     """
-    _check(q, k, v, lengths, window)
+    _check(q, k, v, lengths, window, scale)
     if scale is None:
         scale = 1.0 / math.sqrt(q.shape[3])
     out, _ = torch.ops.wtal.temporal_attention(q, k, v, lengths, window, scale)
@@ -68,20 +69,21 @@ def temporal_attention_packed(
         ``[B, T, H, D]``, contiguous, so ``.flatten(2)`` is free; zeros in rows from ``lengths[b]`` on.
 
     Raises:
-        ValueError: a wrong shape, dtype, device or stride of an argument, or a negative window.
+        ValueError: a wrong shape, dtype, device or stride of an argument, a negative window, or a scale that is
+            not finite.
         RuntimeError: a length outside 0..T (CPU); differentiating twice.
     """
     if qkv.dim() != 5 or qkv.shape[2] != 3 or qkv.shape[4] < 1:
         raise ValueError(f"qkv has shape {list(qkv.shape)}, expected [B, T, 3, H, D] with D >= 1")
     _check_tensor("qkv", qkv)
-    _check_options("qkv", qkv, lengths, window)
+    _check_options("qkv", qkv, lengths, window, scale)
     if scale is None:
         scale = 1.0 / math.sqrt(qkv.shape[4])
     out, _ = torch.ops.wtal.temporal_attention_packed(qkv, lengths, window, scale)
     return out
 
 
-def _check(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor | None, window: int | None) -> None:
+def _check(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor | None, window: int | None, scale: float | None) -> None:
     """Say what is wrong in the caller's terms; the kernels check again what their memory accesses rest on."""
     if q.dim() != 4 or q.shape[3] < 1:
         raise ValueError(f"q has shape {list(q.shape)}, expected [B, H, T, D] with D >= 1")
@@ -94,7 +96,7 @@ def _check(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor | None, window: int 
             raise ValueError(f"{name} is on {tensor.device}, expected q's device {q.device}")
     for name, tensor in (("q", q), ("k", k), ("v", v)):
         _check_tensor(name, tensor)
-    _check_options("q", q, lengths, window)
+    _check_options("q", q, lengths, window, scale)
 
 
 def _check_tensor(name: str, tensor: Tensor) -> None:
@@ -109,7 +111,7 @@ def _check_tensor(name: str, tensor: Tensor) -> None:
         raise ValueError(f"{name} has strides {tensor.stride()}, expected D to be contiguous (.contiguous())")
 
 
-def _check_options(name: str, tensor: Tensor, lengths: Tensor | None, window: int | None) -> None:
+def _check_options(name: str, tensor: Tensor, lengths: Tensor | None, window: int | None, scale: float | None) -> None:
     if lengths is not None:
         if lengths.shape != tensor.shape[:1] or lengths.dtype != torch.int64:
             found = f"shape {list(lengths.shape)} and dtype {lengths.dtype}"
@@ -118,6 +120,8 @@ def _check_options(name: str, tensor: Tensor, lengths: Tensor | None, window: in
             raise ValueError(f"lengths is on {lengths.device}, expected {name}'s device {tensor.device}")
     if window is not None and window < 0:
         raise ValueError(f"window is {window}, expected a number of snippets >= 0, or None")
+    if scale is not None and not -math.inf < scale < math.inf:
+        raise ValueError(f"scale is {scale}, expected a finite number, or None")
 
 
 _DTYPES = {"cpu": (torch.float32, torch.float64), "cuda": (torch.float32, torch.float16, torch.bfloat16)}

@@ -1,0 +1,42 @@
+"""Ground truth for an evaluation, from any file that has some: the field's annotations, or a user's own."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from wtal.data import fields
+from wtal.data.annotations import AnnotatedVideo, Annotations, read_annotations
+from wtal.data.own import read_own_annotations
+from wtal.data.own_files import is_segments, read_segments
+
+
+def read_ground_truth(path: str | os.PathLike[str]) -> Annotations:
+    """The content of a ``dataset.toml``, of the segments file of one, or of an annotation file of the field.
+
+    A segments file alone knows no subset and no video without a segment; a ``dataset.toml`` knows both.
+
+    Raises:
+        WtalError: no such file, a structure that is none of these, or a value that is not what it should be.
+    """
+    path = Path(path)
+    if path.suffix == ".toml":
+        return read_own_annotations(path)
+    if path.suffix == ".csv":
+        return _of_segments(path)
+    if path.suffix == ".json" and path.is_file():
+        content = fields.load_json(path, "ground truth as JSON")
+        if content and is_segments(content):
+            return _of_segments(path)
+    return read_annotations(path)
+
+
+def _of_segments(path: Path) -> Annotations:
+    videos = {}
+    for video_id, rows in read_segments(path).items():
+        instances = tuple(instance for _, instance in rows)
+        labels = tuple(sorted({instance.label for instance in instances}))
+        videos[video_id] = AnnotatedVideo(video_id, "", None, None, instances, labels)
+    return Annotations(
+        path, "own", videos, tuple(sorted({label for video in videos.values() for label in video.labels}))
+    )

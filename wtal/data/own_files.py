@@ -1,0 +1,121 @@
+"""The files that describe a user's own videos, as tables of text: who may name what is for wtal.data.own to say."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from wtal.data import fields
+from wtal.data.layout import check_id
+from wtal.data.video import Instance
+from wtal.errors import WtalError
+
+_SEGMENTS = '{"video": [{"segment": [start, end], "label": "..."}, ...]}'
+
+
+def read_labels(path: Path) -> list[tuple[str, str, list[Any]]]:
+    """A file of video-level labels: where an entry stands, the video's id, and its labels; an id may come twice.
+
+    Raises:
+        WtalError: it is no CSV or JSON of labels, names no video, or an id would name a file elsewhere.
+    """
+    found: list[tuple[str, str, list[Any]]] = []
+    if path.suffix == ".json":
+        content = fields.load_json(path, 'JSON such as {"video": ["label", ...]}')
+        if not isinstance(content, dict):
+            raise WtalError(f'{path}: {fields.shown(content)}, expected {{"video": ["label", ...], ...}}')
+        for video_id, names in content.items():
+            if not isinstance(names, list):
+                raise WtalError(f"{path}: video {video_id!r}: {fields.shown(names)}, expected a list of labels")
+            found.append((f"video {video_id!r}", video_id, names))
+    else:
+        for line, (video_id, text) in _csv_rows(path, ("video", "label")):
+            labels = [label.strip() for label in text.split(";") if label.strip()]
+            found.append((f"line {line}", video_id, labels))
+    if not found:
+        raise WtalError(f"{path}: no video, expected some")
+    for _, video_id, _ in found:
+        check_id(video_id, path)
+    return found
+
+
+def read_segments(path: Path) -> dict[str, list[tuple[str, Instance]]]:
+    """A file of temporal annotation: for each video that it names, its instances and where each stands.
+
+    Raises:
+        WtalError: it is no CSV or JSON of segments in seconds, or an id would name a file elsewhere.
+    """
+    found: dict[str, list[tuple[str, Instance]]] = {}
+    if path.suffix == ".json":
+        content = fields.load_json(path, f"JSON such as {_SEGMENTS}")
+        if not is_segments(content):
+            raise WtalError(f"{path}: {fields.shown(content)}, expected {_SEGMENTS}")
+        for video_id, rows in content.items():
+            where = f"video {video_id!r}"
+            found[video_id] = []
+            for row in rows:
+                try:
+                    segment = fields.take(row, "segment", "[start, end] in seconds")
+                    label = fields.take(row, "label", "a class name")
+                except ValueError as error:
+                    raise WtalError(f"{path}: {where}: {error}") from None
+                found[video_id].append((where, _instance(segment, label, path, where)))
+    else:
+        for line, (video_id, *segment, label) in _csv_rows(path, ("video", "start", "end", "label")):
+            where = f"line {line}"
+            found.setdefault(video_id, []).append((where, _instance(segment, label, path, where)))
+    for video_id in found:
+        check_id(video_id, path)
+    return found
+
+
+def is_segments(content: object) -> bool:
+    """Whether the content of a JSON file has the form of :func:`read_segments`'s."""
+    return isinstance(content, dict) and all(isinstance(rows, list) for rows in content.values())
+
+
+def _instance(segment: object, label: object, path: Path, where: str) -> Instance:
+    try:
+        start, end = fields.segment(segment)
+        name = fields.name(label, "label")
+    except ValueError as error:
+        raise WtalError(f"{path}: {where}: {error}") from None
+    if start < 0:
+        raise WtalError(f"{path}: {where}: segment starts at {start:g}, expected seconds from 0")
+    return Instance(start, end, name)
+
+
+def read_text(path: Path) -> str:
+    """The content of a UTF-8 text file, with or without a byte-order mark.
+
+    Raises:
+        WtalError: there is none, it cannot be read, or it is not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise WtalError(f"{path}: no such file, expected a text file") from None
+    except OSError as error:
+        raise WtalError(f"{path}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise WtalError(f"{path}: not UTF-8 text") from None
+
+
+def _csv_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, list[str]]]:
+    """Line number and values, stripped; the first line names the columns."""
+    rows = csv.reader(io.StringIO(read_text(path), newline=""))  # str.splitlines would also cut at U+2028 and its like
+    try:
+        header = [name.strip() for name in next(rows, [])]
+        if header != list(columns):
+            raise WtalError(f"{path}: first line {','.join(header)!r}, expected {','.join(columns)!r}")
+        for row in rows:
+            if not any(value.strip() for value in row):
+                continue
+            if len(row) != len(columns) or not row[0].strip():
+                raise WtalError(f"{path}: line {rows.line_num}: {fields.shown(row)}, expected {','.join(columns)}")
+            yield rows.line_num, [value.strip() for value in row]
+    except csv.Error as error:
+        raise WtalError(f"{path}: line {rows.line_num}: {error}, expected {','.join(columns)}") from None
