@@ -231,5 +231,5 @@ def test_ground_truth_fed_back_scores_everything(kitchen: Path, truth: str) -> N
 
 def test_a_data_set_without_segments_is_no_ground_truth(edited: Callable[..., Path]) -> None:
     path = edited('segments = "segments.csv"', "#")
-    with pytest.raises(WtalError, match="dataset.toml: no 'segments', expected .* to evaluate against"):
+    with pytest.raises(WtalError, match=r"dataset.toml: no 'segments', expected .* to evaluate against"):
         evaluate({"version": "1", "results": {}, "external_data": {}}, path)
