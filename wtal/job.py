@@ -136,6 +136,8 @@ def prepare(run: Run, device: Device, reporter: Reporter, stages: Sequence[Stage
     untrained = [name for name in data.classes if name not in labels]
     for note in (*data.notes, *([f"no training video has {', '.join(untrained)}"] if untrained else [])):
         reporter.say(f"note: {note}")
+    if data.text_features is None and setup.clip_weights is None:
+        reporter.say(f"fetching the weights of CLIP {setup.clip_model}, where open_clip has not stored them yet")
     torch.manual_seed(setup.seed)
     branches = build_branches(data, run.config, setup.clip_model, _path(setup.clip_weights))
     branches.to(device.name)

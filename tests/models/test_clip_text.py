@@ -1,6 +1,7 @@
 """Prompts through open_clip's text encoder, against its own ``encode_text``; weights from files."""
 
 import copy
+import logging
 import pickle
 import warnings
 import zipfile
@@ -267,12 +268,19 @@ def test_architectures_that_will_not_do_are_named(tmp_path):
         load_clip("ViT-H-14")
 
 
-def test_a_download_that_fails_points_to_the_file_option(monkeypatch):
+def test_a_download_that_fails_points_to_the_file_option(monkeypatch, caplog):
     import open_clip
 
     def offline(*_, **__):
-        raise OSError("no route\nto the host")
+        logging.getLogger("huggingface_hub").warning("Retrying in 8s")
+        try:
+            raise OSError("no route\nto the host")
+        except OSError as error:
+            raise RuntimeError("page after page of advice") from error
 
     monkeypatch.setattr(open_clip, "create_model", offline)
     with pytest.raises(WtalError, match=r"could not be downloaded \(no route\); expected .*--clip-weights FILE"):
         load_clip(clip_weights.DEFAULT_MODEL)
+    assert not caplog.records
+    logging.getLogger("huggingface_hub").warning("heard again")
+    assert len(caplog.records) == 1

@@ -7,6 +7,9 @@ names needs it.
 from __future__ import annotations
 
 import difflib
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -90,13 +93,32 @@ def download(name: str) -> nn.Module:
             "expected --clip-weights FILE"
         )
     try:
-        return open_clip.create_model(name, pretrained="openai")
+        with _hushed():
+            return open_clip.create_model(name, pretrained="openai")
     except Exception as error:  # whatever the hub client, the proxy or the disk raises
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise WtalError(
-            f"the weights of CLIP {name} could not be downloaded ({reason[:200]}); "
+            f"the weights of CLIP {name} could not be downloaded ({_first_cause(error)}); "
             "expected a network, or --clip-weights FILE with a copy fetched elsewhere"
         ) from error
+
+
+@contextmanager
+def _hushed() -> Iterator[None]:
+    """Without the log of the hub client, which tells of every attempt twice; its progress bar stays."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+def _first_cause(error: BaseException) -> str:
+    """What went wrong in the first place, on a short line; what was raised on top of it says it less and less well."""
+    while (deeper := error.__cause__ or error.__context__) is not None:
+        error = deeper
+    line = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return line if len(line) <= 160 else line[:157] + "..."
 
 
 def _fill(model: nn.Module, state: dict[str, Tensor], name: str, quick_gelu: bool, path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import re
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
@@ -48,10 +49,9 @@ def read_weights(path: Path, option: str = "--clip-weights") -> dict[str, Tensor
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle raises anything
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise WtalError(
-            f"{option} {path} cannot be read ({reason[:160]}); "
-            "expected a state dict (.pt, .safetensors) or OpenAI's archive"
+            f"{option} {path} cannot be read ({_reason(error)}); expected a state dict (.pt, .safetensors) or OpenAI's "
+            "archive"
         ) from error
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
@@ -61,6 +61,15 @@ def read_weights(path: Path, option: str = "--clip-weights") -> dict[str, Tensor
     if not tensors:
         raise WtalError(f"{option} {path} holds no tensor; expected a state dict")
     return tensors
+
+
+def _reason(error: Exception) -> str:
+    """What a loader complains of, on a short line: torch says it after a page of advice."""
+    text = str(error).strip()
+    if found := re.search(r"Unpickler error:\s*(.+?)(?:\. |\n|$)", text):
+        text = found[1]
+    line = next(iter(text.splitlines()), type(error).__name__)
+    return line if len(line) <= 160 else line[:157] + "..."
 
 
 class _Node:
