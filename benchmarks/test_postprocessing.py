@@ -21,7 +21,12 @@ from wtal.localize import detect
 from wtal.ops import group_proposals, soft_nms
 
 LEVELS = np.linspace(0.1, 0.9, 10, dtype=np.float32)
-WORKLOADS = {"1.56 snippets a second": 25 / 16, "stride 4": 25 / 4}
+WORKLOADS = {
+    "smooth scores": (25 / 16, False),
+    "smooth scores, stride 4": (25 / 4, False),
+    "noisy scores": (25 / 16, True),
+    "noisy scores, stride 4": (25 / 4, True),
+}
 
 
 def same(found: tuple[torch.Tensor, ...], expected: tuple[torch.Tensor, ...]) -> bool:
@@ -132,7 +137,7 @@ CONFIG = LocalizeConfig(theta_cls=-1.0, theta_loc=tuple(LEVELS.tolist()), max_de
 
 @functools.cache
 def test_videos(name: str) -> TestVideos:
-    return TestVideos(WORKLOADS[name])
+    return TestVideos(*WORKLOADS[name])
 
 
 test_videos.__test__ = False  # type: ignore[attr-defined]
