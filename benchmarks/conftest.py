@@ -1,8 +1,9 @@
 """What all benchmarks share.
 
 ``pytest benchmarks`` times and prints, for each group, every side's median, its threads, and how many times slower than
-wtal's own side it is; ``--table FILE`` writes the same, with the machine, to a file. pytest-benchmark's options work as
-ever: ``--benchmark-json``, ``--benchmark-save``, ``pytest-benchmark compare``.
+wtal's own side it is; ``--table FILE`` writes the same, with the machine, to a file, and ``--plots FOLDER`` draws how
+times grow. pytest-benchmark's options work as ever: ``--benchmark-json``, ``--benchmark-save``, ``pytest-benchmark
+compare``.
 
 A benchmark asks for the fixture ``measure``::
 
@@ -34,6 +35,7 @@ _seconds = 1.0  # about so long for each side
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--peer-module", metavar="FILE", help="a compiled ActionFormer nms_1d_cpu to time beside wtal")
     parser.addoption("--table", metavar="FILE", help="write the tables of ratios to this file")
+    parser.addoption("--plots", metavar="FOLDER", help="write plots of how times grow with sizes to this folder")
 
 
 @pytest.fixture
@@ -123,3 +125,8 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     terminalreporter.write_line("\n".join(lines))
     if path := config.getoption("--table"):
         Path(path).write_text("\n".join(lines) + "\n")
+    if folder := config.getoption("--plots"):
+        from plots import write_scaling_plots
+
+        for file in write_scaling_plots(session.benchmarks, Path(folder), machine()[0]):
+            terminalreporter.write_line(f"wrote {file}")
