@@ -107,6 +107,20 @@ def strided(tensor: Tensor, order: tuple[int, int, int], gap: int) -> Tensor:
 
 
 @pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("length", [1, 31, 32, 33, 63, 64, 65, 96, 128])
+def test_runs_that_touch_the_edges_of_words(device: str, length: int) -> None:
+    """Kernels look at 32 or 64 snippets at a time; columns: everywhere, at one end, at both, up to and from an edge."""
+    columns = np.zeros((length, 6), np.float32)
+    columns[:, 0] = columns[-1, 1] = columns[0, 2] = columns[[0, -1], 3] = columns[:32, 4] = columns[32:, 5] = 1.0
+    for beyond in (0, 1, 32):
+        scores = np.concatenate([columns, np.ones((beyond, 6), np.float32)])[None]
+        lengths, thresholds = np.array([length]), np.array([0.5], np.float32)
+        expected = definition(scores, thresholds, lengths)
+        arguments = (torch.from_numpy(array).to(device) for array in (scores, thresholds, lengths))
+        assert_same(group_proposals(*arguments), expected)
+
+
+@pytest.mark.parametrize("device", DEVICES)
 @given(data=st.data())
 def test_equals_the_definition(device: str, data: st.DataObject) -> None:
     draw = data.draw
