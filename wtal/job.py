@@ -85,6 +85,8 @@ def start(
     except (WriteError, OSError) as error:
         told = str(error) if isinstance(error, WriteError) else f"{run.folder}: {error.strerror or error}"
         raise WtalError(f"{told}; earlier checkpoints are intact; when there is room, go on with: {again}") from None
+    finally:
+        run.release()
     if as_json:
         print(json.dumps({"run": str(run.folder), "rows": rows}, indent=1))
         return 0
