@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import IO, Any, Literal, get_args, get_origin, get_type_hints
 
 from wtal.checkpoints import Checkpoints
 from wtal.config import RunConfig
@@ -43,6 +43,7 @@ class Run:
         self.setup = setup
         self.config = config
         self.checkpoints = Checkpoints(folder / "checkpoints", setup.keep_checkpoints)
+        self._lock: IO[str] | None = None
         self.log = logging.getLogger(f"wtal.run.{folder.resolve()}")
         self.log.setLevel(logging.INFO)
         self.log.propagate = False
@@ -116,7 +117,8 @@ class Run:
 
     def release(self) -> None:
         """Let other processes train this run again."""
-        self._lock.close()
+        if self._lock is not None:
+            self._lock.close()
 
     @property
     def metrics(self) -> Path:
