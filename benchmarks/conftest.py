@@ -109,6 +109,8 @@ def tables(benchmarks: list[Any]) -> list[str]:
                 line += f"   {flops / median / 1e9:.0f} GFLOP/s"
             if moved := info.get("bytes"):
                 line += f"   {moved / median / 1e9:.1f} GB/s"
+            if videos := info.get("videos"):
+                line += f"   {videos / median:.1f} videos/s"
             if (peak := info.get("peak")) is not None:
                 line += f"   peak +{peak / 2**20:.1f} MiB"
             lines.append(line)

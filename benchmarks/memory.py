@@ -11,13 +11,16 @@ from pathlib import Path
 import torch
 
 
-def peak_extra_bytes(function: Callable[[], object], device: str) -> int | None:
+def peak_extra_bytes(function: Callable[[], object], device: str, warm: bool = True) -> int | None:
     """The highest amount in use during the call minus that before it; None where it cannot be known.
+
+    ``warm`` calls it before as well, so that what is there only once does not count.
 
     On the CPU it is the resident set's (Linux with glibc), for which large blocks go back to the system when they are
     freed, as they otherwise do not.
     """
-    function()
+    if warm:
+        function()
     gc.collect()
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
@@ -30,7 +33,8 @@ def peak_extra_bytes(function: Callable[[], object], device: str) -> int | None:
         return None
     libc = ctypes.CDLL(None)
     libc.mallopt(_M_MMAP_THRESHOLD, 2**16)
-    function()  # what it frees goes back from here on
+    if warm:
+        function()  # what it frees goes back from here on
     libc.malloc_trim(0)
     before = _status("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")
