@@ -13,7 +13,7 @@
 #include <type_traits>
 #include <vector>
 
-#include "common/attention_args.h"
+#include "common/attention_entries.h"
 #include "cpu/attention_tiles.h"
 
 namespace wtal {
@@ -206,56 +206,13 @@ void attend_backward(const AttentionSizes& sizes, const Tensor& grad_out, const 
   run(sizes, valid, scale, grad_out, grad_lse, x.q, x.k, x.v, out, lse, grads.q, grads.k, grads.v);
 }
 
-std::tuple<Tensor, Tensor> temporal_attention(const Tensor& q, const Tensor& k, const Tensor& v,
-                                              const OptionalTensor& lengths, std::optional<int64_t> window,
-                                              double scale) {
-  const AttentionSizes sizes = check_attention(q, k, v, lengths, window);
-  check_dtype(q);
-  Tensor out = new_like(q), lse = new_statistic(q);
-  attend(sizes, {q, k, v}, lengths, scale, out, lse);
-  return {out, lse};
-}
-
-std::tuple<Tensor, Tensor, Tensor> temporal_attention_backward(
-    const Tensor& grad_out, const OptionalTensor& grad_lse, const Tensor& q, const Tensor& k, const Tensor& v,
-    const Tensor& out, const Tensor& lse, const OptionalTensor& lengths, std::optional<int64_t> window,
-    double scale) {
-  const AttentionSizes sizes = check_attention(q, k, v, lengths, window);
-  check_dtype(q);
-  const Qkv grads{new_like(q), new_like(q), new_like(q)};
-  attend_backward(sizes, grad_out, grad_lse, {q, k, v}, out, lse, lengths, scale, grads);
-  return {grads.q, grads.k, grads.v};
-}
-
-std::tuple<Tensor, Tensor> temporal_attention_packed(const Tensor& qkv, const OptionalTensor& lengths,
-                                                     std::optional<int64_t> window, double scale) {
-  const Qkv x = unpack(qkv);
-  const AttentionSizes sizes = check_attention(x.q, x.k, x.v, lengths, window);
-  check_dtype(qkv);
-  Tensor out = new_rows(qkv), lse = new_statistic(x.q);
-  attend(sizes, x, lengths, scale, heads_first(out), lse);
-  return {out, lse};
-}
-
-Tensor temporal_attention_packed_backward(const Tensor& grad_out, const OptionalTensor& grad_lse,
-                                          const Tensor& qkv, const Tensor& out, const Tensor& lse,
-                                          const OptionalTensor& lengths, std::optional<int64_t> window,
-                                          double scale) {
-  const Qkv x = unpack(qkv);
-  const AttentionSizes sizes = check_attention(x.q, x.k, x.v, lengths, window);
-  check_dtype(qkv);
-  const Tensor grad = new_like(qkv);
-  attend_backward(sizes, heads_first(grad_out), grad_lse, x, heads_first(out), lse, lengths, scale,
-                  unpack(grad));
-  return grad;
-}
+struct Device {
+  static constexpr auto check = check_dtype;
+  static constexpr auto attend = wtal::attend;
+  static constexpr auto attend_backward = wtal::attend_backward;
+};
 
 }  // namespace
 }  // namespace wtal
 
-STABLE_TORCH_LIBRARY_IMPL(wtal, CPU, m) {
-  m.impl("temporal_attention", TORCH_BOX(&wtal::temporal_attention));
-  m.impl("temporal_attention_backward", TORCH_BOX(&wtal::temporal_attention_backward));
-  m.impl("temporal_attention_packed", TORCH_BOX(&wtal::temporal_attention_packed));
-  m.impl("temporal_attention_packed_backward", TORCH_BOX(&wtal::temporal_attention_packed_backward));
-}
+STABLE_TORCH_LIBRARY_IMPL(wtal, CPU, m) { wtal::AttentionEntries<wtal::Device>::add_to(m); }
