@@ -59,10 +59,6 @@ def main() -> int:
 
 def command(arguments: Sequence[str]) -> int:
     """Run the ablation, or check one."""
-    if "--version" in arguments:
-        from wtal.about import print_version
-
-        return print_version()
     options = parse(Options, PROGRAM, arguments)
     if options.check is not None:
         from wtal.ablation.check import check

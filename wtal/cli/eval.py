@@ -61,10 +61,6 @@ def main() -> int:
 
 def command(arguments: Sequence[str]) -> int:
     """Evaluate and print."""
-    if "--version" in arguments:
-        from wtal.about import print_version
-
-        return print_version()
     options = parse(Options, PROGRAM, arguments)
     if options.what is None:
         raise WtalError(f"expected a run folder, a checkpoint or a predictions file (all options: {PROGRAM} --help)")

@@ -96,10 +96,6 @@ def main() -> int:
 
 def command(arguments: Sequence[str]) -> int:
     """Extract; 1 if a video failed."""
-    if "--version" in arguments:
-        from wtal.about import print_version
-
-        return print_version()
     options = parse(Options, PROGRAM, arguments)
     if not options.videos or options.out is None:
         raise WtalError(f"expected VIDEOS and --out FOLDER (all options: {PROGRAM} --help)")

@@ -36,13 +36,18 @@ def parse(options: type[Options], program: str, arguments: Sequence[str], defaul
 
 
 def run(command: Callable[[Sequence[str]], int | None], program: str) -> int:
-    """Run a command with the process's arguments; returns the exit code.
+    """Run a command with the process's arguments, or do what ``--version`` asks for; returns the exit code.
 
     A :class:`WtalError` goes to stderr as it is written, nearly always one line; Ctrl-C exits with 130, a closed pipe
     quietly.
     """
+    arguments = sys.argv[1:]
     try:
-        return command(sys.argv[1:]) or 0
+        if "--version" in arguments:
+            from wtal.about import print_version
+
+            return print_version()
+        return command(arguments) or 0
     except WtalError as error:
         print(f"{program}: error: {error}", file=sys.stderr)
         return error.exit_code

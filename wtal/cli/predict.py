@@ -59,10 +59,6 @@ def main() -> int:
 
 def command(arguments: Sequence[str]) -> int:
     """Predict and write."""
-    if "--version" in arguments:
-        from wtal.about import print_version
-
-        return print_version()
     options = parse(Options, PROGRAM, arguments)
     if options.model is None or options.features is None:
         raise WtalError(

@@ -62,10 +62,6 @@ def main() -> int:
 
 def command(arguments: Sequence[str]) -> int:
     """Open the runs, write the page or the figure."""
-    if "--version" in arguments:
-        from wtal.about import print_version
-
-        return print_version()
     options = parse(Options, PROGRAM, arguments)
     if not options.runs:
         raise WtalError(f"expected the folder of a run (all options: {PROGRAM} --help)")

@@ -81,10 +81,6 @@ def main() -> int:
 
 def command(arguments: Sequence[str]) -> int:
     """Parse, then hand over to :func:`wtal.job.train`."""
-    if "--version" in arguments:
-        from wtal.about import print_version
-
-        return print_version()
     # Twice: the first pass finds the recipe, the second has its values for defaults, also in what --help shows.
     first = parse(Options, PROGRAM, [word for word in arguments if word not in ("-h", "--help")])
     recipe = load_recipe(first.recipe or default_recipe(first.dataset))
