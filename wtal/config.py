@@ -14,8 +14,14 @@ from wtal.limits import check_settings
 
 @dataclass(frozen=True)
 class ScheduleConfig:
-    """Warm-up, then ``rounds`` times a B step and an F step."""
+    """Warm-up, then ``rounds`` times a B step and an F step, or both at once."""
 
+    kind: Literal["alternating", "online"] = "alternating"
+    """alternating: B and F steps in turn. online: in every step both branches learn from one batch, each from
+    pseudo-labels of the other's moving average, which are made anew every epoch; epochs are those of B and F."""
+    online_ema: float = 0.95
+    """Online, the share of itself that a branch's moving average keeps a step. The averages teach and are what is left
+    at the end; 0 is the branches as they are."""
     warmup_epochs: int = 10
     """Epochs of the CBP warm-up on video labels alone."""
     b_epochs: int = 20
@@ -43,8 +49,8 @@ class OptimizerConfig:
     clip_norm: float = 0.0
     """Largest norm of the gradient; 0 does not clip."""
     ema: float = 0.0
-    """Each step ends with the moving average of its weights, which keeps this share of itself a step; 0 averages
-    nothing."""
+    """Each B, F or other step of the schedule ends with the moving average of its weights, which keeps this share of
+    itself a step; 0 averages nothing. Online training has one of its own, schedule.online_ema."""
 
 
 @dataclass(frozen=True)

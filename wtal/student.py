@@ -100,7 +100,15 @@ class Student:
 
 def students_of(stage: Stage, branches: Branches, config: RunConfig) -> tuple[Student, ...]:
     """Who learns in a stage; branches that begin as copies of others are made."""
-    if stage.start and stage.student not in branches:
-        branches.copy(stage.start, stage.student)
-    decay = config.optimizer.ema or None
-    return (Student(branches, stage.student, stage.teacher, stage.epochs, config.optimizer, decay),)
+    for name, start in stage.starts.items():
+        if start and name not in branches:
+            branches.copy(start, name)
+    if stage.peer is None:
+        decay = config.optimizer.ema or None
+        return (Student(branches, stage.student, stage.teacher, stage.epochs, config.optimizer, decay),)
+    epochs = {stage.student: stage.epochs, stage.peer.student: stage.peer.epochs}
+    other = {stage.student: f"{stage.peer.student}'s {EMA}", stage.peer.student: f"{stage.student}'s {EMA}"}
+    return tuple(
+        Student(branches, name, other[name], epochs[name], config.optimizer, config.schedule.online_ema, f"{name}'s ")
+        for name in epochs
+    )

@@ -1,4 +1,4 @@
-"""The trainer: CBP warm-up, then B and F steps in turn (paper, supplement: training).
+"""The trainer: CBP warm-up, then B and F steps in turn (paper, supplement: training), or both branches at once.
 
 :func:`wtal.schedule.schedule` is the whole story; :class:`Trainer` carries it out, one :class:`Stage` after another.
 """
@@ -72,7 +72,7 @@ class Trainer:
             while self.stage < len(self.stages):
                 stage = self.stages[self.stage]
                 self.config = from_table(stage.settings, self.run.config, f"stage {stage.name}")
-                lesson = self.train_stage(stage) if stage.epochs else None
+                lesson = self.train_stage(stage) if stage.length else None
                 self.stage, self.epoch = self.stage + 1, 0
                 self.measure(stage, lesson)
         return self.rows
@@ -98,9 +98,9 @@ class Trainer:
             with_clip=any(self.branches.reads_clip(student.name) for student in students),
         )
         names = " and ".join(student.name for student in students)
-        with self.reporter.work(f"{stage.name}: {names}", stage.epochs * batches.videos, "videos") as work:
+        with self.reporter.work(f"{stage.name}: {names}", stage.length * batches.videos, "videos") as work:
             work.advance(self.epoch * batches.videos)
-            while self.epoch < stage.epochs:
+            while self.epoch < stage.length:
                 self.teach(stage, students)
                 with Interruptible() as interrupt:
                     self.train_epoch(stage, students, batches, interrupt, work)
@@ -112,8 +112,9 @@ class Trainer:
         return students[0].lesson
 
     def teach(self, stage: Stage, students: Sequence[Student]) -> None:
-        """Give a lesson to each student that has none yet, its quality to the log."""
-        waiting = [s for s in students if s.lesson is None and (s.teacher or stage.labels == "truth")]
+        """Give a lesson to each student that learns on and has none, its quality to the log."""
+        learning = [s for s in students if self.epoch < s.epochs and (s.teacher or stage.labels == "truth")]
+        waiting = [student for student in learning if student.lesson is None]
         seed = self.seed + 1_000_003 * (self.number + 1)
         self.branches.eval()
         for student in waiting:
@@ -138,10 +139,11 @@ class Trainer:
         # Order, crops and dropout follow from (seed, stage, epoch); only within an epoch is there more to go on from.
         torch.manual_seed(self.seed + 1_000_003 * (self.number + 1) + 10_007 * self.epoch)
         self.restore_random()
-        for student in students:
+        learning = [student for student in students if self.epoch < student.epochs]
+        for student in learning:
             self.branches[student.name].train()
         for batch in batches.epoch(1_000 * self.number + self.epoch, self.batch):
-            terms = together({student.name: self.step(stage, student, batch) for student in students})
+            terms = together({student.name: self.step(stage, student, batch) for student in learning})
             self.batch += 1
             for name, value in terms.items():
                 self.losses[name] = self.losses.get(name, 0.0) + value * len(batch.lengths) / batches.videos
@@ -149,6 +151,9 @@ class Trainer:
             if interrupt.requested and self.batch < len(batches):
                 return
         self.epoch += 1
+        for student in learning:
+            if stage.peer and self.epoch < student.epochs:
+                student.lesson = None  # its teacher has learned something, too
         self.log_epoch(stage, self.losses)
         self.batch, self.losses = 0, {}
 
@@ -202,7 +207,7 @@ class Trainer:
     def log_epoch(self, stage: Stage, losses: dict[str, float]) -> None:
         """Losses of one epoch to the log and the curves."""
         told = "  ".join(f"{name} {value:.4f}" for name, value in losses.items())
-        self.reporter.log_only(f"{stage.name} epoch {self.epoch}/{stage.epochs}: {told}")
+        self.reporter.log_only(f"{stage.name} epoch {self.epoch}/{stage.length}: {told}")
         for name, value in losses.items():
             self.curves.add_scalar(f"{stage.name}/{name}", value, self.epoch)
 
@@ -253,8 +258,9 @@ class Trainer:
         if [row["name"] for row in self.rows] != [stage.row for stage in self.stages[: self.stage]]:
             raise WtalError(f"{checkpoint.path}: was trained on another schedule; start a new run")
         for stage in self.stages[: self.stage + 1]:
-            if stage.start and checkpoint.part(stage.student):
-                self.branches.copy(stage.start, stage.student)
+            for name, start in stage.starts.items():
+                if start and checkpoint.part(name):
+                    self.branches.copy(start, name)
         for name, branch in self.branches.items():
             branch.load_state_dict({**branch.state_dict(), **checkpoint.part(name)})
         self._checkpoint, self._random = checkpoint, checkpoint.part("random")
