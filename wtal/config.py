@@ -17,11 +17,11 @@ class ScheduleConfig:
     """Warm-up, then ``rounds`` times a B step and an F step, or both at once."""
 
     kind: Literal["alternating", "online"] = "alternating"
-    """alternating: B and F steps in turn. online: in every step both branches learn from one batch, each from
-    pseudo-labels of the other's moving average, which are made anew every epoch; epochs are those of B and F."""
-    online_ema: float = 0.95
-    """Online, the share of itself that a branch's moving average keeps a step. The averages teach and are what is left
-    at the end; 0 is the branches as they are."""
+    """alternating: B and F steps in turn. online: both branches learn in every step, each from the other's moving
+    average, whose pseudo-labels are made anew every epoch, for as many epochs as B and F have."""
+    online_ema: float = 0.9
+    """Online: the share of itself that each branch's moving average keeps a step; 0 averages nothing. The averages
+    teach, and are what is left at the end."""
     warmup_epochs: int = 10
     """Epochs of the CBP warm-up on video labels alone."""
     b_epochs: int = 20

@@ -71,6 +71,9 @@ def group_stages(group: str, config: ScheduleConfig) -> tuple[Stage, ...]:
             Stage("online", "cbp online", None, f, "CBP after online", "cbp warm", peer=Peer("vlp online", b, "vlp")),
             Stage("online vlp", "vlp online", None, 0, "VLP after online"),
             Stage("online ensemble", "cbp online+vlp online", None, 0, "ensemble after online"),
+            # B and F whose weights are averaged alike: what averaging alone brings.
+            *pair("averaged", "averaged", {"optimizer": {"ema": config.online_ema}}),
+            Stage("averaged ensemble", "cbp averaged+vlp averaged", None, 0, "ensemble after F, averaged"),
         ),
         "candidates": (
             Stage("maximum", "cbp F1", None, 0, "CBP after F, scored by maximum", settings=BY_MAXIMUM),
@@ -133,5 +136,8 @@ FURTHER = (
     Comparison("CBP after online", "CBP after F"),
     Comparison("VLP after online", "VLP after B"),
     Comparison("ensemble after online", "ensemble after F"),
+    Comparison("CBP after online", "CBP after F, averaged"),
+    Comparison("VLP after online", "VLP after B, averaged"),
+    Comparison("ensemble after online", "ensemble after F, averaged"),
 )
 """Further differences, those of the candidates among them."""

@@ -32,7 +32,7 @@ class Options:
     """small is the default difficulty; two more difficulties and three worlds in which the premise is false."""
     groups: tuple[Group, ...] = ("core", "comparisons", "rounds", "candidates", "online")
     """Parts of the table; all of one group are done in all worlds before the next begins. core comes always. online:
-    both branches learn at once, for as many steps each as in B and F."""
+    both branches learn at once, for as many steps each as in B and F, beside B and F with weights averaged alike."""
     seed: int = 0
     """Seed of weights, order, crops and dropout."""
     recipe: str = "synthetic"
