@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -196,4 +197,6 @@ def _answering() -> Iterator[None]:
 
 
 def _gist(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)[:160]
+    """The first sentence of an error of torch.distributed, without the place in its sources."""
+    line = next(iter(str(error).splitlines()), "") or type(error).__name__
+    return re.sub(r"^(\[[^\]]*\] )+", "", line).split(". ")[0][:160]

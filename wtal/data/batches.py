@@ -53,7 +53,7 @@ class Batch:
         """The same videos, at most ``size`` at a time; 0: all at once. None for a share without any."""
         for first in range(0, len(self.lengths), size or max(1, len(self.lengths))):
             here = slice(first, first + size) if size else ALL
-            yield self._each(operator.itemgetter(here))
+            yield replace(self._each(operator.itemgetter(here)), whole=self.videos)
 
     def to(self, device: str | torch.device) -> Batch:
         """The same on another device."""
