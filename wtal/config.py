@@ -58,7 +58,10 @@ class BatchConfig:
     """What one training batch holds."""
 
     size: int = 64
-    """Videos a batch; an epoch keeps its last, partial batch."""
+    """Videos a batch, over all processes; an epoch keeps its last, partial batch."""
+    micro: int = 0
+    """At most this many videos of a batch go through the network at once, for a small card: gradients are added up, and
+    are those of the whole batch. 0 is the whole batch, or a process's share of it."""
     steps_per_epoch: int = 0
     """Batches an epoch, all of them full, from as many passes over the videos as that takes; 0 is one pass."""
     snippets: int = 1000

@@ -41,7 +41,7 @@ LIMITS: dict[str, dict[str, Limit]] = {
         **dict.fromkeys(("warmup_epochs", "b_epochs", "f_epochs", "rounds", "ensemble_epochs"), _COUNT_OR_NONE),
     },
     "optimizer": {"lr": _POSITIVE, "weight_decay": _NOT_NEGATIVE, "clip_norm": _NOT_NEGATIVE, "ema": _DROPOUT},
-    "batch": {"size": _COUNT, "snippets": _COUNT, "steps_per_epoch": _COUNT_OR_NONE},
+    "batch": {"size": _COUNT, "micro": _COUNT_OR_NONE, "snippets": _COUNT, "steps_per_epoch": _COUNT_OR_NONE},
     "cbp": {
         **dict.fromkeys(("dim", "heads", "levels"), _COUNT),
         "mlp_ratio": _POSITIVE,

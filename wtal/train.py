@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import hashlib
-import re
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,10 +19,9 @@ from wtal.branches import Branches
 from wtal.checkpoint import Checkpoint
 from wtal.config import RunConfig
 from wtal.data.batches import Batch, TrainingBatches
-from wtal.data.predictions import write_predictions
 from wtal.data.video import VideoSet
 from wtal.device import Device
-from wtal.distill import step_loss
+from wtal.distributed import ALONE, Peers
 from wtal.errors import WtalError
 from wtal.interrupt import Interruptible
 from wtal.measure import Row, measure
@@ -30,6 +29,7 @@ from wtal.progress import Reporter, Work
 from wtal.recipe import from_table
 from wtal.run import Run
 from wtal.schedule import Stage, schedule
+from wtal.step import add_gradients
 from wtal.student import Student, students_of
 from wtal.teach import Lesson, teach
 
@@ -45,6 +45,7 @@ class Trainer:
         device: Device,
         reporter: Reporter,
         stages: Sequence[Stage] | None = None,
+        peers: Peers = ALONE,
     ) -> None:
         self.branches = branches
         self.data = data
@@ -54,6 +55,7 @@ class Trainer:
         self.seed = run.setup.seed
         self.device = device
         self.reporter = reporter
+        self.peers = peers  # the processes that train this run
         self.stages = tuple(schedule(run.config.schedule) if stages is None else stages)
         self.stage, self.epoch = 0, 0  # the next to train
         self.losses: dict[str, float] = {}  # of the epoch so far
@@ -66,9 +68,7 @@ class Trainer:
 
     def fit(self) -> list[Row]:
         """Carry out the schedule from where it stands; returns the rows of the table."""
-        from torch.utils.tensorboard import SummaryWriter
-
-        with SummaryWriter(self.run.folder / "tensorboard") as self.curves:
+        with self.run.curves() as self.curves:
             while self.stage < len(self.stages):
                 stage = self.stages[self.stage]
                 self.config = from_table(stage.settings, self.run.config, f"stage {stage.name}")
@@ -96,16 +96,18 @@ class Trainer:
             self.seed,
             with_i3d=not all(self.branches.reads_clip(student.name) for student in students),
             with_clip=any(self.branches.reads_clip(student.name) for student in students),
+            part=self.peers.part,
         )
         names = " and ".join(student.name for student in students)
         with self.reporter.work(f"{stage.name}: {names}", stage.length * batches.videos, "videos") as work:
             work.advance(self.epoch * batches.videos)
             while self.epoch < stage.length:
                 self.teach(stage, students)
-                with Interruptible() as interrupt:
+                with Interruptible(self.peers) as interrupt:
                     self.train_epoch(stage, students, batches, interrupt, work)
                     path = self.save(students)
-                if interrupt.requested:
+                    stop = interrupt.anywhere()
+                if stop:
                     raise KeyboardInterrupt(f"interrupted; saved all that was trained in {path}")
         for student in students:
             student.finish()
@@ -119,7 +121,9 @@ class Trainer:
         self.branches.eval()
         for student in waiting:
             own = replace(stage, student=student.name, teacher=student.teacher)
-            lesson = teach(own, self.branches, self.data, self.videos, self.config.distill, self.device, seed)
+            lesson = teach(
+                own, self.branches, self.data, self.videos, self.config.distill, self.device, seed, self.peers
+            )
             if lesson.quality.action:
                 told = "  ".join(f"{name} {_share(value)}" for name, value in lesson.quality.rates().items())
                 self.reporter.log_only(f"{stage.name}: {stage.labels} pseudo-labels of {student.teacher}: {told}")
@@ -137,7 +141,9 @@ class Trainer:
     ) -> None:
         """One epoch, or what is left of it; returns early when an interrupt is requested."""
         # Order, crops and dropout follow from (seed, stage, epoch); only within an epoch is there more to go on from.
-        torch.manual_seed(self.seed + 1_000_003 * (self.number + 1) + 10_007 * self.epoch)
+        torch.manual_seed(
+            self.seed + 1_000_003 * (self.number + 1) + 10_007 * self.epoch + 15_485_863 * self.peers.rank
+        )
         self.restore_random()
         learning = [student for student in students if self.epoch < student.epochs]
         for student in learning:
@@ -146,60 +152,55 @@ class Trainer:
             terms = together({student.name: self.step(stage, student, batch) for student in learning})
             self.batch += 1
             for name, value in terms.items():
-                self.losses[name] = self.losses.get(name, 0.0) + value * len(batch.lengths) / batches.videos
-            work.advance(len(batch.lengths), {"loss": terms["loss"]} if terms else {})
-            if interrupt.requested and self.batch < len(batches):
+                self.losses[name] = self.losses.get(name, 0.0) + value * batch.videos / batches.videos
+            work.advance(batch.videos, {"loss": terms["loss"]} if terms else {})
+            if self.batch < len(batches) and interrupt.anywhere():
                 return
         self.epoch += 1
         for student in learning:
             if stage.peer and self.epoch < student.epochs:
                 student.lesson = None  # its teacher has learned something, too
         self.log_epoch(stage, self.losses)
+        waiting = max(self.peers.gather(batches.waiting()))
+        self.reporter.log_only(f"{stage.name}: {waiting:.1%} of the time waiting for data")
         self.batch, self.losses = 0, {}
 
     def step(self, stage: Stage, student: Student, batch: Batch) -> dict[str, float]:
         """One optimiser step; returns the loss and its terms, averaged over the batch's videos; nothing if skipped."""
-        here = batch.to(self.device.name)
-        with self.device.autocast():
-            logits = self.branches.logits(student.name, here)
-        logits = logits.float()
-        target = weights = None
-        if student.lesson is not None:
-            cropped = student.lesson.crops(batch, logits.shape[1])
-            target, weights = (None if part is None else part.to(self.device.name) for part in cropped)
-        terms = step_loss(logits, here.lengths, here.labels, self.config.loss, target, weights)
-        loss = terms.pop("total").mean()
-        if not torch.isfinite(loss):
-            self.bad_batch(stage, batch, loss.item())
-            return {}
         student.optimizer.zero_grad()
-        loss.backward()
+        terms = add_gradients(self.branches, student.name, batch, student.lesson, self.config, self.device, self.peers)
+        if not math.isfinite(terms["loss"]):
+            self.bad_batch(stage, batch, terms["loss"])
+            return {}
+        self.peers.sum_gradients(self.branches[student.name].parameters())
         if self.config.optimizer.clip_norm > 0:
             torch.nn.utils.clip_grad_norm_(self.branches[student.name].parameters(), self.config.optimizer.clip_norm)
         student.optimizer.step()
         student.average()
-        return {"loss": loss.item(), **{name: term.mean().item() for name, term in terms.items()}}
+        return terms
 
     def bad_batch(self, stage: Stage, batch: Batch, loss: float) -> None:
         """Count a batch whose loss is not finite; an error when there are more than the run may skip."""
         self.skipped += 1
         allowed = self.run.setup.skip_bad_batches
-        videos = ", ".join(self.videos[index].id for index in batch.index.tolist())
+        videos = ", ".join(self.videos[index].id for part in self.peers.gather(batch.index.tolist()) for index in part)
         where = f"{stage.name}, epoch {self.epoch + 1}, step {self.batch + 1}"
         told = f"the loss became {loss} in {where} (videos {videos})"
         if self.skipped > allowed:
             advice = f" after {allowed} skipped batches" if allowed else "; --skip-bad-batches N would leave it out"
-            last = self.run.checkpoints.newest()
+            last = self.peers.first(self.run.checkpoints.newest)
             raise WtalError(f"{told}{advice}; {f'the last good checkpoint is {last}' if last else 'no checkpoint yet'}")
         self.reporter.say(f"skipped batch {self.skipped} of at most {allowed}: {told}")
 
     def measure(self, stage: Stage, lesson: Lesson | None) -> None:
         """Add a stage's row to the table, write it and the detections behind it, and save."""
-        row, detections = measure(stage.row, stage.student, self.branches, self.data, self.config, self.device)
+        row, detections = measure(
+            stage.row, stage.student, self.branches, self.data, self.config, self.device, self.peers
+        )
         if lesson is not None and lesson.quality.action:
             row["pseudo_labels"] = lesson.quality.rates()
         self.rows.append(row)
-        write_predictions(self.run.folder / "predictions" / f"{slug(stage.row)}.json", detections)
+        self.run.write_detections(stage.row, detections)
         self.run.write_rows(self.rows)
         self.reporter.say(f"{stage.row}: {row['kind']} mAP {row['mean']:.1f}")
         self.save(())
@@ -217,7 +218,8 @@ class Trainer:
         for student in students:
             tensors |= student.tensors()
         if self.batch:
-            tensors |= {f"random.{name}": tensor for name, tensor in self.random_state().items()}
+            for rank, state in enumerate(self.peers.gather(self.random_state())):
+                tensors |= {f"{_random(rank)}.{name}": tensor for name, tensor in state.items()}
         facts: dict[str, Any] = {
             **self.branches.facts,
             "stage": self.stage,
@@ -263,7 +265,7 @@ class Trainer:
                     self.branches.copy(start, name)
         for name, branch in self.branches.items():
             branch.load_state_dict({**branch.state_dict(), **checkpoint.part(name)})
-        self._checkpoint, self._random = checkpoint, checkpoint.part("random")
+        self._checkpoint, self._random = checkpoint, checkpoint.part(_random(self.peers.rank))
 
 
 def together(terms: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
@@ -274,9 +276,9 @@ def together(terms: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     return {"loss": sum(own["loss"] for own in terms.values() if own), **named} if named else {}
 
 
-def slug(title: str) -> str:
-    """A row's title as a file name."""
-    return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
+def _random(rank: int) -> str:
+    """What a checkpoint calls the generators of one process."""
+    return f"random.{rank}" if rank else "random"
 
 
 def _share(value: float | None) -> str:

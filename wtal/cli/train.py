@@ -124,7 +124,8 @@ def _settings(options: Options) -> RunConfig:
 
 def _setup(options: Options, recipe: str) -> Setup:
     """The part of the options that a run folder remembers; paths absolute, so that --resume works from anywhere."""
-    given: dict[str, Any] = {f.name: getattr(options, f.name) for f in dataclasses.fields(Setup) if f.name != "recipe"}
+    names = [field.name for field in dataclasses.fields(Setup) if field.name not in ("recipe", "processes")]
+    given: dict[str, Any] = {name: getattr(options, name) for name in names}
     paths = {name: str(value.resolve()) for name, value in given.items() if isinstance(value, Path)}
     if options.dataset.endswith(".toml"):
         paths["dataset"] = str(Path(options.dataset).resolve())
