@@ -160,6 +160,9 @@ def test_the_one_with_fewer_epochs_stops_after_them_and_teaches_on(tmp_path, con
     log = (tmp_path / "run" / "log.txt").read_text()
     assert log.count("pseudo-labels of vlp's moving average") == 2
     assert log.count("pseudo-labels of cbp's moving average") == 1
+    last = next(line for line in log.splitlines() if "online epoch 2/2" in line)
+    assert "cbp/loss" in last
+    assert "vlp" not in last
 
 
 class KilledError(Exception):

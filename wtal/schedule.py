@@ -78,10 +78,11 @@ def schedule(config: ScheduleConfig) -> tuple[Stage, ...]:
         peer = Peer("vlp", config.b_epochs * config.rounds)
         stages.append(Stage("online", "cbp", None, config.f_epochs * config.rounds, "CBP after online", peer=peer))
         stages.append(Stage("online vlp", "vlp", None, 0, "VLP after online"))
-    for number in range(1, config.rounds + 1 if config.kind == "alternating" else 1):
-        round_ = f" {number}" if config.rounds > 1 else ""
-        stages.append(Stage(f"B{number}", "vlp", "cbp", config.b_epochs, f"VLP after B{round_}"))
-        stages.append(Stage(f"F{number}", "cbp", "vlp", config.f_epochs, f"CBP after F{round_}"))
+    else:
+        for number in range(1, config.rounds + 1):
+            round_ = f" {number}" if config.rounds > 1 else ""
+            stages.append(Stage(f"B{number}", "vlp", "cbp", config.b_epochs, f"VLP after B{round_}"))
+            stages.append(Stage(f"F{number}", "cbp", "vlp", config.f_epochs, f"CBP after F{round_}"))
     if config.ensemble_epochs:
         stages.append(Stage("E", "cbp", "ensemble", config.ensemble_epochs, "CBP taught by the ensemble"))
     return (*stages, Stage("ensemble", "ensemble", None, 0, "ensemble"))

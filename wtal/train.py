@@ -149,7 +149,8 @@ class Trainer:
         for student in learning:
             self.branches[student.name].train()
         for batch in batches.epoch(1_000 * self.number + self.epoch, self.batch):
-            terms = together({student.name: self.step(stage, student, batch) for student in learning})
+            each = {student.name: self.step(stage, student, batch) for student in learning}
+            terms = together(each) if stage.peer else each[stage.student]
             self.batch += 1
             for name, value in terms.items():
                 self.losses[name] = self.losses.get(name, 0.0) + value * batch.videos / batches.videos
@@ -269,9 +270,7 @@ class Trainer:
 
 
 def together(terms: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """The loss terms of one step: a single student's, or several students' by name beside the sum of their losses."""
-    if len(terms) == 1:
-        return dict(*terms.values())
+    """The loss terms of all students, by name, and the sum of their losses; nothing where all were skipped."""
     named = {f"{name}/{term}": value for name, own in terms.items() for term, value in own.items()}
     return {"loss": sum(own["loss"] for own in terms.values() if own), **named} if named else {}
 
