@@ -24,9 +24,10 @@ from wtal.branches import Branches
 from wtal.checkpoint import load_checkpoint
 from wtal.config import CBPConfig, LossConfig, RunConfig
 from wtal.data.batches import Batch
-from wtal.device import Device
+from wtal.device import Device, choose_device
 from wtal.distill import PseudoLabelQuality
-from wtal.distributed import ALONE, Peers
+from wtal.distributed import ALONE, PeerError, Peers
+from wtal.errors import WtalError
 from wtal.models.cbp import CBP
 from wtal.step import add_gradients
 from wtal.teach import Lesson
@@ -277,6 +278,47 @@ def test_parts_of_a_batch_have_the_gradients_of_the_whole(
     assert set(terms) == set(whole) == {"loss", "video", *(("foreground", "background", "absent") if taught else ())}
     assert terms == pytest.approx(whole, rel=1e-5, abs=1e-6)
     torch.testing.assert_close(sums, gradients, rtol=1e-5, atol=1e-7)
+
+
+def test_what_no_process_has_a_gradient_for_has_none_after_the_sum(monkeypatch: pytest.MonkeyPatch) -> None:
+    def all_reduce(flat: torch.Tensor) -> None:  # the other process has a gradient for the second of three
+        flat += torch.tensor([0.0, 1, 0, *[0] * 4, 5, 6, 7, 8, 0])
+
+    monkeypatch.setattr("torch.distributed.all_reduce", all_reduce)
+    shapes = ((2, 2), (2,), (2, 2), (1,))  # the second is frozen
+    parameters = [torch.nn.Parameter(torch.zeros(shape)) for shape in shapes]
+    parameters[1].requires_grad_(False)
+    parameters[0].grad = torch.tensor([[1.0, 2], [3, 4]])
+    Peers(0, 2).sum_gradients(parameters)
+    assert parameters[0].grad.tolist() == [[1, 2], [3, 4]]
+    assert parameters[1].grad is None
+    assert parameters[2].grad.tolist() == [[5, 6], [7, 8]]
+    assert parameters[3].grad is None
+
+
+def test_each_process_of_a_machine_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen: list[torch.device] = []
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("torch.cuda.set_device", chosen.append)
+    assert choose_device("auto", "auto", Peers(5, 8, 1).gpu) == Device(torch.device("cuda", 1), bf16=True)
+    assert chosen == [torch.device("cuda", 1)]
+    assert choose_device("cuda:1", "float32", ALONE.gpu).name == torch.device("cuda", 1)
+    assert choose_device("cpu", "auto", 1).name == torch.device("cpu")
+    with pytest.raises(WtalError, match="cuda:1: several processes take a GPU each"):
+        choose_device("cuda:1", "auto", 0)
+    with pytest.raises(WtalError, match="there are 2 CUDA devices, one a process"):
+        choose_device("cuda", "auto", 2)
+
+
+def test_a_process_that_is_gone_is_told_in_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(*_: object, **__: object) -> None:
+        raise RuntimeError("[/w/gloo/tcp/pair.cc:561] Connection closed by peer [127.0.0.1]:9. This is typical\nof it")
+
+    monkeypatch.setattr("torch.distributed.all_reduce", gone)
+    told = r"another process of this run ended or does not answer \(Connection closed by peer \[127.0.0.1\]:9\)"
+    with pytest.raises(PeerError, match=told):
+        Peers(0, 2).any(True)
 
 
 def test_a_batch_in_one_go_is_the_batch() -> None:

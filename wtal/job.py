@@ -122,10 +122,10 @@ def resumed_setup(before: Setup, asked: Setup) -> Setup:
 def facts_of(device: Device, peers: Peers) -> dict[str, Any]:
     """What a run's bits depend on beside its settings, as :class:`wtal.setup.Setup` has it."""
     return {
+        "processes": peers.size,
         "device": str(device.name) if peers.gpu is None else device.name.type,
         "precision": "bf16" if device.bf16 else "float32",
         "threads": torch.get_num_threads(),
-        "processes": peers.size,
     }
 
 
