@@ -21,8 +21,13 @@ class Device:
         return torch.autocast(self.name.type, torch.bfloat16, enabled=self.bf16)
 
 
-def choose_device(name: str, precision: str) -> Device:
+def choose_device(name: str, precision: str, local_rank: int | None = None) -> Device:
     """The device that ``--device`` and ``--precision`` ask for.
+
+    Args:
+        name: of the device.
+        precision: of the forward pass.
+        local_rank: number of this process on its machine where there are several: its GPU. None where it is alone.
 
     Raises:
         WtalError: torch does not know or does not have it.
@@ -38,6 +43,13 @@ def choose_device(name: str, precision: str) -> Device:
         raise WtalError(f"--device {name}: torch {torch.__version__} sees no CUDA device here")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise WtalError(f"--device {name}: there are {torch.cuda.device_count()} CUDA devices, counted from 0")
+    if device.type == "cuda" and local_rank is not None:
+        if device.index is not None:
+            raise WtalError(f"--device {name}: several processes take a GPU each; expected auto, cuda or cpu")
+        if local_rank >= torch.cuda.device_count():
+            raise WtalError(f"--nproc-per-node: there are {torch.cuda.device_count()} CUDA devices, one a process")
+        device = torch.device("cuda", local_rank)
+        torch.cuda.set_device(device)
     if precision == "bf16" and device.type == "cpu":
         raise WtalError("--precision bf16 needs a CUDA device; on the CPU leave it at float32")
     return Device(device, bf16=device.type == "cuda" and precision != "float32")

@@ -12,11 +12,12 @@ from torch import Tensor
 
 from wtal.branches import Branches
 from wtal.config import RunConfig
-from wtal.data.batches import in_parts, whole_videos
+from wtal.data.batches import ALL, in_parts, whole_videos
 from wtal.data.features import feature_lengths
 from wtal.data.predictions import Detection
 from wtal.data.video import Video, VideoSet
 from wtal.device import Device
+from wtal.distributed import ALONE, Peers
 from wtal.errors import WtalError
 from wtal.localize import detect, scale_scores, to_seconds
 from wtal.models.blocks import video_logits
@@ -46,15 +47,19 @@ def members(branch: str) -> tuple[str, ...]:
 
 
 def frame_logits(
-    branches: Branches, name: str, data: VideoSet, videos: Sequence[Video], device: Device
+    branches: Branches, name: str, data: VideoSet, videos: Sequence[Video], device: Device, peers: Peers = ALONE
 ) -> list[Tensor]:
-    """Logits ``[T, C]`` of one branch for each video, float32 on the CPU, in the order given."""
-    found: list[Tensor] = [torch.empty(0)] * len(videos)
-    for scored in _scored(branches, (name,), data, videos, device):
+    """Logits ``[T, C]`` of one branch for each video, float32 on the CPU, in the order given.
+
+    Several processes share the work, and each has all of it in the end.
+    """
+    found: dict[int, Tensor] = {}
+    for scored in _scored(branches, (name,), data, videos, device, peers.part):
         logits = scored.logits[name].cpu()
         for row, (index, length) in enumerate(zip(scored.index, scored.lengths.tolist(), strict=True)):
             found[index] = logits[row, :length].clone()
-    return found
+    every = {index: logits for share in peers.gather(found) for index, logits in share.items()}
+    return [every[index] for index in range(len(videos))]
 
 
 def find(
@@ -64,8 +69,9 @@ def find(
     videos: Sequence[Video],
     config: RunConfig,
     device: Device,
+    part: slice = ALL,
 ) -> Iterator[Found]:
-    """Detections and video-level probabilities of every video, one batch after another.
+    """Detections and video-level probabilities of every video, one batch after another, the longest first.
 
     Args:
         branches: in eval mode.
@@ -75,9 +81,10 @@ def find(
         videos: which of its videos.
         config: pooling and localisation settings.
         device: where to run.
+        part: which of the batches; what is found in a video does not depend on it.
     """
     names = members(branch)
-    for scored in _scored(branches, names, data, videos, device):
+    for scored in _scored(branches, names, data, videos, device, part):
         lengths = scored.lengths
         with torch.inference_mode():
             scores = [scale_scores(torch.sigmoid(scored.logits[name]), lengths) for name in names]
@@ -103,9 +110,9 @@ class _Scored:
 
 
 def _scored(
-    branches: Branches, names: Sequence[str], data: VideoSet, videos: Sequence[Video], device: Device
+    branches: Branches, names: Sequence[str], data: VideoSet, videos: Sequence[Video], device: Device, part: slice
 ) -> Iterator[_Scored]:
-    """Every video once: whole where it fits, in parts where it does not, memory bounded either way."""
+    """Every video of the part once: whole where it fits, in parts where it does not, memory bounded either way."""
     if not videos:
         return
     with ExitStack() as held:
@@ -113,30 +120,32 @@ def _scored(
             branch = branches.reading(name)
             if isinstance(branch, VLP):
                 held.enter_context(branch.hold_text())
-        yield from _scored_each(branches, names, data, videos, device)
+        yield from _scored_each(branches, names, data, videos, device, part)
 
 
 def _scored_each(
-    branches: Branches, names: Sequence[str], data: VideoSet, videos: Sequence[Video], device: Device
+    branches: Branches, names: Sequence[str], data: VideoSet, videos: Sequence[Video], device: Device, part: slice
 ) -> Iterator[_Scored]:
     lengths = feature_lengths(videos)
-    part = {name: _part(branches, name, videos, lengths) for name in names}
-    alone = {index for index, length in enumerate(lengths) if any(0 < size < length for size in part.values())}
+    sizes = {name: _size(branches, name, videos, lengths) for name in names}
+    longest_first = np.argsort(-lengths, kind="stable").tolist()
+    alone = [index for index in longest_first if any(0 < size < lengths[index] for size in sizes.values())]
     clip = [branches.reads_clip(name) for name in names]
     kinds = {"with_i3d": not all(clip), "with_clip": any(clip)}
-    for index in alone:
+    for index in alone[part]:
         length = int(lengths[index])
-        logits = {name: _in_parts(branches, name, data, videos[index], length, part[name], device) for name in names}
+        logits = {name: _in_parts(branches, name, data, videos[index], length, sizes[name], device) for name in names}
         yield _Scored([index], torch.tensor([length], device=device.name), logits)
-    rest = [index for index in range(len(videos)) if index not in alone]
-    for batch in whole_videos(data, [videos[index] for index in rest], _BATCH, snippets=_SNIPPETS, **kinds):
+    rest = sorted(longest_first[len(alone) :])
+    shown = [videos[index] for index in rest]
+    for batch in whole_videos(data, shown, _BATCH, snippets=_SNIPPETS, part=part, **kinds):
         here = batch.to(device.name)
         with torch.inference_mode(), device.autocast():
             logits = {name: branches.logits(name, here).float() for name in names}
         yield _Scored([rest[place] for place in batch.index.tolist()], here.lengths, logits)
 
 
-def _part(branches: Branches, name: str, videos: Sequence[Video], lengths: np.ndarray) -> int:
+def _size(branches: Branches, name: str, videos: Sequence[Video], lengths: np.ndarray) -> int:
     """How many snippets of a long video a branch takes at once; 0: the whole of any that is allowed.
 
     Raises:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,17 @@ from rich.markup import escape
 
 from wtal.about import versions
 from wtal.branches import Branches, build_branches
+from wtal.checkpoint import own_tensors
 from wtal.config import RunConfig
 from wtal.data.batches import whole_videos
 from wtal.data.index import survey
 from wtal.data.open import open_data
 from wtal.data.video import VideoSet
 from wtal.device import Device, choose_device, describe
+from wtal.distributed import ALONE, Peers, joined
 from wtal.errors import WtalError
 from wtal.files import WriteError
+from wtal.follower import Follower
 from wtal.measure import caption, table
 from wtal.progress import Reporter
 from wtal.recipe import Sources
@@ -57,28 +61,42 @@ def start(
         quiet: print the table only.
         as_json: print the run folder and its rows as JSON, and nothing else.
     """
-    run = Run.open(resume) if resume is not None else None
-    setup = resumed_setup(run.setup, setup) if run is not None else setup
-    if setup.threads is not None:
-        torch.set_num_threads(setup.threads)
-    where = choose_device(setup.device, setup.precision)
-    changed = ""
-    if run is None:
-        setup = replace(setup, **facts_of(where))
-        run = Run.create(out or default_folder(setup.dataset), setup, config, source, versions())
-    else:
-        before = {name: getattr(run.setup, name) for name in facts_of(where)}
-        if before != facts_of(where):
-            changed = f" instead of {', '.join(f'{k} {v}' for k, v in before.items())}: from here on, other bits"
-        run = Run(run.folder, setup, run.config)
-    console = Console()
+    with joined() as peers:
+        before: Setup | None = None
+        if resume is not None:
+            before, config = peers.first(partial(_known, resume))
+            setup = resumed_setup(before, setup)
+        if setup.threads is not None:
+            torch.set_num_threads(setup.threads)
+        where = choose_device(setup.device, setup.precision, peers.gpu)
+        facts = facts_of(where, peers)
+        setup = replace(setup, **facts)
+        told = describe(where) + (f", {peers.size} processes" if peers.size > 1 else "")
+        if before is not None and (old := {name: getattr(before, name) for name in facts}) != facts:
+            told += f" instead of {', '.join(f'{k} {v}' for k, v in old.items())}: from here on, other bits"
+        told = f"{f'{setup.recipe} recipe, seed {setup.seed}' if before is None else 'resumed'}, {told}"
+        folder = peers.first(lambda: _create(out, setup, config, source) if resume is None else resume)
+        run = Follower(folder, setup, config) if peers.rank else Run(folder, setup, config)
+        return _train(run, where, peers, told, quiet, as_json)
+
+
+def _known(folder: Path) -> tuple[Setup, RunConfig]:
+    run = Run.open(folder)
+    return run.setup, run.config
+
+
+def _create(out: Path | None, setup: Setup, config: RunConfig, source: Sources) -> Path:
+    return Run.create(out or default_folder(setup.dataset), setup, config, source, versions()).folder
+
+
+def _train(run: Run, device: Device, peers: Peers, told: str, quiet: bool, as_json: bool) -> int:
+    console = Console(quiet=peers.rank > 0)
     reporter = Reporter(console, quiet or as_json, run.log)
     again = f"{PROGRAM} --resume {run.folder}"
     try:
         run.hold()
-        trainer = begin(run, where, reporter)
-        told = "resumed" if resume is not None else f"{setup.recipe} recipe, seed {setup.seed}"
-        reporter.say(f"{told}, {describe(where)}{changed}; every setting is in {run.folder}/config.toml")
+        trainer = begin(run, device, reporter, peers)
+        reporter.say(f"{told}; every setting is in {run.folder}/config.toml")
         rows = trainer.fit()
     except KeyboardInterrupt as interrupt:
         raise KeyboardInterrupt(f"{str(interrupt) or 'interrupted'}; go on with: {again}") from None
@@ -88,7 +106,8 @@ def start(
     finally:
         run.release()
     if as_json:
-        print(json.dumps({"run": str(run.folder), "rows": rows}, indent=1))
+        if peers.rank == 0:
+            print(json.dumps({"run": str(run.folder), "rows": rows}, indent=1))
         return 0
     console.print(table(rows, escape(caption(trainer.data, rows))))
     console.print(f"run folder: {run.folder}", markup=False, highlight=False, soft_wrap=True)
@@ -102,29 +121,32 @@ def resumed_setup(before: Setup, asked: Setup) -> Setup:
     return replace(before, **said)
 
 
-def facts_of(device: Device) -> dict[str, Any]:
+def facts_of(device: Device, peers: Peers) -> dict[str, Any]:
     """What a run's bits depend on beside its settings, as :class:`wtal.setup.Setup` has it."""
     return {
-        "device": str(device.name),
+        "processes": peers.size,
+        "device": str(device.name) if peers.gpu is None else device.name.type,
         "precision": "bf16" if device.bf16 else "float32",
         "threads": torch.get_num_threads(),
     }
 
 
-def begin(run: Run, device: Device, reporter: Reporter) -> Trainer:
+def begin(run: Run, device: Device, reporter: Reporter, peers: Peers = ALONE) -> Trainer:
     """:func:`prepare`; a run that fails at this, with nothing trained yet, leaves no folder behind."""
     try:
-        return prepare(run, device, reporter)
+        return prepare(run, device, reporter, peers=peers)
     except WtalError:
         if run.checkpoints.newest() is None:
             run.discard()
         raise
 
 
-def prepare(run: Run, device: Device, reporter: Reporter, stages: Sequence[Stage] | None = None) -> Trainer:
+def prepare(
+    run: Run, device: Device, reporter: Reporter, stages: Sequence[Stage] | None = None, peers: Peers = ALONE
+) -> Trainer:
     """Data and branches of a run, fresh or as its checkpoint has them; ``stages`` in place of its own schedule."""
     setup = run.setup
-    data = open_with_progress(setup, reporter)
+    data = peers.machine_first(lambda: open_with_progress(setup, reporter))
     train, test = data.subset("train"), data.subset("test")
     if not train:
         raise WtalError(f"data set {data.name}: no training videos")
@@ -143,11 +165,12 @@ def prepare(run: Run, device: Device, reporter: Reporter, stages: Sequence[Stage
     torch.manual_seed(setup.seed)
     branches = build_branches(data, run.config, setup.clip_model, _path(setup.clip_weights))
     branches.to(device.name)
-    trainer = Trainer(branches, data, run, device, reporter, stages)
-    if found := run.checkpoints.load(reporter.say):
+    trainer = Trainer(branches, data, run, device, reporter, stages, peers)
+    if found := peers.first(lambda: run.checkpoints.load(reporter.say)):
         trainer.resume(*found)
     else:
-        fit_inputs(branches, data, run.config, device, reporter)
+        peers.first(lambda: fit_inputs(branches, data, run.config, device, reporter))
+        peers.spread(tensor for branch in branches.values() for tensor in own_tensors(branch).values())
     return trainer
 
 

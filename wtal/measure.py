@@ -9,12 +9,14 @@ import numpy as np
 
 from wtal.branches import Branches
 from wtal.config import RunConfig
+from wtal.data.features import feature_lengths
 from wtal.data.predictions import Detection
 from wtal.data.video import VideoSet
 from wtal.device import Device
+from wtal.distributed import ALONE, Peers
 from wtal.evaluate import evaluate
 from wtal.faults import fault_rates
-from wtal.infer import find
+from wtal.infer import Found, find
 
 Row = dict[str, Any]
 """``name``, ``branch``, ``kind``, ``videos``, ``protocol``, ``mean`` (percent), and either ``per_tiou`` (percent) and
@@ -28,21 +30,43 @@ def has_ground_truth(data: VideoSet) -> bool:
 
 
 def measure(
-    name: str, branch: str, branches: Branches, data: VideoSet, config: RunConfig, device: Device
+    name: str,
+    branch: str,
+    branches: Branches,
+    data: VideoSet,
+    config: RunConfig,
+    device: Device,
+    peers: Peers = ALONE,
 ) -> tuple[Row, dict[str, list[Detection]]]:
     """Run a branch on the test videos.
 
     Localisation mAP where they have temporal ground truth; else mAP of the video-level labels, never a localisation
-    number.
+    number. Several processes share the videos.
 
     Returns:
-        the row, and the detections behind it by video id.
+        the row, and on rank 0 the detections behind it by video id, the longest video first.
     """
     test = data.subset("test")
     training = branches.training
     branches.eval()
-    found = list(find(branches, branch, data, test, config, device))
+    share = list(find(branches, branch, data, test, config, device, peers.part))
     branches.train(training)
+    found = {item.video.id: item for part in peers.gather(share, everywhere=False) for item in part}
+    longest_first = [test[index].id for index in np.argsort(-feature_lengths(test), kind="stable")]
+    detections: dict[str, list[Detection]] = {}
+
+    def row() -> Row:
+        nonlocal detections
+        made, detections = _row(name, branch, data, [found[video] for video in longest_first], config)
+        return made
+
+    return peers.first(row), detections
+
+
+def _row(
+    name: str, branch: str, data: VideoSet, found: Sequence[Found], config: RunConfig
+) -> tuple[Row, dict[str, list[Detection]]]:
+    test = data.subset("test")
     detections = {item.video.id: item.detections for item in found}
     row: Row = {"name": name, "branch": branch, "videos": len(test)}
     if has_ground_truth(data):

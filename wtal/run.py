@@ -16,21 +16,26 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from typing import IO, Any, Literal, get_args, get_origin, get_type_hints
+from typing import IO, TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 from wtal.checkpoints import Checkpoints
 from wtal.config import RunConfig
 from wtal.data.fields import load_json, parse_toml, shown
+from wtal.data.predictions import Detection, write_predictions
 from wtal.errors import WtalError
 from wtal.files import WriteError, remove_temporaries, write_atomically
 from wtal.recipe import Sources, from_table, to_toml
 from wtal.setup import Setup
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 CONFIG = "config.toml"
 
@@ -142,6 +147,21 @@ class Run:
     def write_rows(self, rows: list[dict[str, Any]]) -> None:
         """Replace the table."""
         write_atomically(self.metrics, json.dumps({"rows": rows}, indent=1).encode())
+
+    def write_detections(self, row: str, detections: Mapping[str, Sequence[Detection]]) -> None:
+        """Write the detections behind a row, by video id."""
+        write_predictions(self.folder / "predictions" / f"{slug(row)}.json", detections)
+
+    def curves(self) -> SummaryWriter:
+        """Where the curves go; closed by the caller."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        return SummaryWriter(self.folder / "tensorboard")
+
+
+def slug(title: str) -> str:
+    """A row's title as a file name."""
+    return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
 
 
 def default_folder(dataset: str) -> Path:

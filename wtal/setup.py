@@ -35,6 +35,7 @@ class Setup:
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; a run folder has what ``auto`` came to.
         precision: ``auto``, ``float32`` or ``bf16``; likewise.
         threads: CPU threads, None for torch's choice; likewise.
+        processes: how many train the run together, each with a share of every batch; torchrun says.
 
     Raises:
         WtalError: a number is out of range.
@@ -56,6 +57,7 @@ class Setup:
     device: str = "auto"
     precision: Precision = "auto"
     threads: int | None = None
+    processes: int = 1
 
     def __post_init__(self) -> None:
         for name, least in (
@@ -64,6 +66,7 @@ class Setup:
             ("keep_checkpoints", 1),
             ("skip_bad_batches", 0),
             ("threads", 1),
+            ("processes", 1),
         ):
             value = getattr(self, name)
             if value is not None and not least <= value < 2**63:

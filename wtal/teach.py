@@ -1,4 +1,4 @@
-"""What a stage's teacher tells its student: pseudo-labels of all training videos, made once and fixed for the stage."""
+"""What a stage's teacher tells its student: pseudo-labels of all training videos, made once a stage, or an epoch."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from wtal.data.truth import snippet_truth
 from wtal.data.video import Video, VideoSet
 from wtal.device import Device
 from wtal.distill import IGNORE, PseudoLabelQuality, pseudo_label_quality, pseudo_labels, temporal_quantiles
+from wtal.distributed import ALONE, Peers
 from wtal.infer import frame_logits, members
 from wtal.localize import scale_scores
 from wtal.schedule import Stage
@@ -72,14 +73,18 @@ def teach(
     config: DistillConfig,
     device: Device,
     seed: int,
+    peers: Peers = ALONE,
 ) -> Lesson:
-    """The lesson of one stage; ``branches`` are in eval mode, ``seed`` is that of shuffling."""
+    """The lesson of one stage; ``branches`` are in eval mode, ``seed`` is that of shuffling.
+
+    Several processes share the teacher's work, and each has the same whole lesson in the end.
+    """
     if stage.labels == "truth":
-        lengths = [len(scores) for scores in frame_logits(branches, stage.student, data, videos, device)]
+        lengths = [len(scores) for scores in frame_logits(branches, stage.student, data, videos, device, peers)]
         truth = [snippet_truth(data, video, n).to(torch.int8) for video, n in zip(videos, lengths, strict=True)]
         return Lesson(truth, None, PseudoLabelQuality())
     assert stage.teacher is not None
-    scores = teacher_scores(branches, stage.teacher, data, videos, config, device)
+    scores = teacher_scores(branches, stage.teacher, data, videos, config, device, peers)
     labels = [torch.from_numpy(data.multi_hot(video))[None] for video in videos]
     foreground, background = (
         (config.b_foreground, config.b_background)
@@ -103,10 +108,16 @@ def teach(
 
 
 def teacher_scores(
-    branches: Branches, teacher: str, data: VideoSet, videos: Sequence[Video], config: DistillConfig, device: Device
+    branches: Branches,
+    teacher: str,
+    data: VideoSet,
+    videos: Sequence[Video],
+    config: DistillConfig,
+    device: Device,
+    peers: Peers = ALONE,
 ) -> list[Tensor]:
     """Frame scores ``[T, C]`` of a teacher: a branch's logits, or the mean over an ensemble on a common scale."""
-    logits = [frame_logits(branches, name, data, videos, device) for name in members(teacher)]
+    logits = [frame_logits(branches, name, data, videos, device, peers) for name in members(teacher)]
     if len(logits) == 1:
         return logits[0]
 

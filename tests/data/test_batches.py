@@ -55,7 +55,8 @@ def no_thread_is_left() -> Iterator[None]:
 
 
 def same(left: Batch, right: Batch) -> bool:
-    return all(torch.equal(a, b) for a, b in zip(vars(left).values(), vars(right).values(), strict=True))
+    pairs = zip(vars(left).values(), vars(right).values(), strict=True)
+    return all(torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b for a, b in pairs)
 
 
 def check_rows(data: VideoSet, batch: Batch) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from rich.console import Console
 
-import wtal.train
+import wtal.step
 from wtal.device import Device
 from wtal.errors import WtalError
 from wtal.job import prepare
@@ -37,7 +37,7 @@ def trainer(folder: Path, toml: Path, skip: int) -> Trainer:
 def poisoned(monkeypatch) -> list[int]:
     """Numbers of training steps (from 1) whose loss is made NaN; fill it."""
     steps: list[int] = []
-    real, count = wtal.train.step_loss, 0
+    real, count = wtal.step.step_loss, 0
 
     def loss(*arguments: object, **named: object) -> dict[str, torch.Tensor]:
         nonlocal count
@@ -45,7 +45,7 @@ def poisoned(monkeypatch) -> list[int]:
         terms = real(*arguments, **named)
         return {**terms, "total": terms["total"] * torch.nan} if count in steps else terms
 
-    monkeypatch.setattr(wtal.train, "step_loss", loss)
+    monkeypatch.setattr(wtal.step, "step_loss", loss)
     return steps
 
 

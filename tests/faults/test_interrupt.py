@@ -29,7 +29,7 @@ def test_interrupted(number: int, point: str, count: int, tiny, wtal, whole, out
         assert f"saved all that was trained in {saved[0].path}" in stopped.text
         per_epoch = 3
         facts = saved[0].facts
-        steps = {1: 0, 2: 9, 3: 18, 4: 27}[facts["stage"]] + per_epoch * facts["epoch"] + facts["batch"]
+        steps = {0: 0, 2: 9, 3: 18, 4: 27}[facts["stage"]] + per_epoch * facts["epoch"] + facts["batch"]
         assert steps == count
     resumed = wtal("train", "--resume", folder, "--threads", 1)
     assert resumed.code == 0, resumed.text

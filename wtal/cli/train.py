@@ -23,8 +23,9 @@ class Options(RunConfig):
     """Train a weakly-supervised temporal action localizer: videos, and which actions occur in them, never where.
 
     A classification branch on I3D features (CBP) is warmed up, then B and F steps alternate: CBP's confident
-    background trains a CLIP branch (VLP), VLP's confident foreground trains CBP. Without options it generates the
-    embedded benchmark, trains on it in about two minutes, and prints the mAP that each step buys.
+    background trains a CLIP branch (VLP), VLP's confident foreground trains CBP. With --schedule.kind online both
+    learn at once. Without options it generates the embedded benchmark, trains on it in about two minutes, and prints
+    the mAP that each step buys. Under torchrun the processes share each batch.
 
     Options below come from the recipe of the data set and can be set one by one. Times in seconds, tIoU and scores
     in 0..1, mAP in percent.
@@ -119,7 +120,8 @@ def _settings(options: Options) -> RunConfig:
 
 def _setup(options: Options, recipe: str) -> Setup:
     """The part of the options that a run folder remembers; paths absolute, so that --resume works from anywhere."""
-    given: dict[str, Any] = {f.name: getattr(options, f.name) for f in dataclasses.fields(Setup) if f.name != "recipe"}
+    names = [field.name for field in dataclasses.fields(Setup) if field.name not in ("recipe", "processes")]
+    given: dict[str, Any] = {name: getattr(options, name) for name in names}
     paths = {name: str(value.resolve()) for name, value in given.items() if isinstance(value, Path)}
     if options.dataset.endswith(".toml"):
         paths["dataset"] = str(Path(options.dataset).resolve())

@@ -1,12 +1,12 @@
-"""Batches of videos: random crops for training, whole videos for inference, made ahead in a thread."""
+"""Batches of videos: random crops for training, whole videos for inference."""
 
 from __future__ import annotations
 
 import hashlib
-import queue
-import threading
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+import operator
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,9 +14,12 @@ import torch
 from torch import Tensor
 
 from wtal.config import BatchConfig
+from wtal.data.ahead import ahead
 from wtal.data.features import feature_lengths, feature_width, read_aligned_clip, read_features
 from wtal.data.video import Video, VideoSet
 from wtal.errors import WtalError
+
+ALL = slice(None)
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,7 @@ class Batch:
         labels: ``[B, C]`` float32, zeros and ones.
         index: ``[B]`` int64, places among the videos that the batches are made of.
         start: ``[B]`` int64, first snippet of the crop.
+        whole: how many videos the batch has of which these are one process's share; None where they are all of it.
     """
 
     i3d: Tensor | None
@@ -38,13 +42,28 @@ class Batch:
     labels: Tensor
     index: Tensor
     start: Tensor
+    whole: int | None = None
+
+    @property
+    def videos(self) -> int:
+        """How many videos the whole batch has: what a loss is averaged over."""
+        return len(self.lengths) if self.whole is None else self.whole
+
+    def parts(self, size: int) -> Iterator[Batch]:
+        """The same videos, at most ``size`` at a time; 0: all at once. None for a share without any."""
+        for first in range(0, len(self.lengths), size or max(1, len(self.lengths))):
+            here = slice(first, first + size) if size else ALL
+            yield replace(self._each(operator.itemgetter(here)), whole=self.videos)
 
     def to(self, device: str | torch.device) -> Batch:
         """The same on another device."""
-        moved: dict[str, Any] = {
-            name: None if tensor is None else tensor.to(device) for name, tensor in vars(self).items()
+        return self._each(lambda tensor: tensor.to(device))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        changed: dict[str, Any] = {
+            name: change(value) if isinstance(value, Tensor) else value for name, value in vars(self).items()
         }
-        return Batch(**moved)
+        return Batch(**changed)
 
 
 class TrainingBatches:
@@ -59,6 +78,7 @@ class TrainingBatches:
         seed: of order and crops.
         with_i3d: read I3D features.
         with_clip: read CLIP features; a video without is an error then.
+        part: which videos of each batch to read. Which batches there are does not depend on it.
     """
 
     def __init__(
@@ -69,11 +89,14 @@ class TrainingBatches:
         seed: int,
         with_i3d: bool = True,
         with_clip: bool = True,
+        part: slice = ALL,
     ) -> None:
         self._reader = _Reader(data, videos, with_i3d, with_clip)
         self._batch = batch
         self._seed = seed
         self._lengths = feature_lengths(videos)
+        self._part = part
+        self._began = self._waited = 0.0  # seconds
 
     def __len__(self) -> int:
         """Batches an epoch; the last may be partial."""
@@ -98,7 +121,22 @@ class TrainingBatches:
             crops += [self._crop(int(index), number, again) for index in random.permutation(len(self._lengths))]
         crops = crops[: self.videos]
         size = self._batch.size
-        return _ahead(self._reader.batch(crops[at : at + size]) for at in range(first * size, len(crops), size))
+        wholes = (crops[at : at + size] for at in range(first * size, len(crops), size))
+        return self._timed(ahead(replace(self._reader.batch(whole[self._part]), whole=len(whole)) for whole in wholes))
+
+    def waiting(self) -> float:
+        """Of the time since the last epoch's first batch was asked for, the share in which the next was not ready."""
+        return self._waited / max(time.monotonic() - self._began, 1e-9)
+
+    def _timed(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        self._began, self._waited = time.monotonic(), 0.0
+        while True:
+            began = time.monotonic()
+            batch = next(batches, None)
+            self._waited += time.monotonic() - began
+            if batch is None:
+                return
+            yield batch
 
     def _crop(self, index: int, number: int, again: int) -> _Crop:
         total = int(self._lengths[index])
@@ -116,6 +154,7 @@ def whole_videos(
     with_i3d: bool = True,
     with_clip: bool = True,
     snippets: int | None = None,
+    part: slice = ALL,
 ) -> Iterator[Batch]:
     """Every video once and whole, longest first, so that little is padding and memory is short at once or never.
 
@@ -126,6 +165,7 @@ def whole_videos(
         with_i3d: read I3D features.
         with_clip: read CLIP features.
         snippets: at most this many snippets a batch, padding included, or one video; None: any number.
+        part: which of the batches. What is in them does not depend on it.
 
     Raises:
         WtalError: a video's features are missing or malformed.
@@ -135,14 +175,13 @@ def whole_videos(
     order = np.argsort(-lengths, kind="stable")
     crops = [_Crop(int(index), 0, int(lengths[index]), int(lengths[index])) for index in order]
 
-    def batches() -> Iterator[Batch]:
-        first = 0
-        while first < len(crops):
-            size = batch_size if snippets is None else max(1, min(batch_size, snippets // crops[first].length))
-            yield reader.batch(crops[first : first + size])
-            first += size
-
-    return _ahead(batches())
+    batches: list[list[_Crop]] = []
+    first = 0
+    while first < len(crops):
+        size = batch_size if snippets is None else max(1, min(batch_size, snippets // crops[first].length))
+        batches.append(crops[first : first + size])
+        first += size
+    return ahead(reader.batch(crops) for crops in batches[part])
 
 
 def in_parts(
@@ -222,7 +261,7 @@ class _Reader:
 
     def batch(self, crops: Sequence[_Crop]) -> Batch:
         """Read one batch."""
-        longest = max(crop.length for crop in crops)
+        longest = max((crop.length for crop in crops), default=0)
         shape = (len(crops), longest)
         i3d = None if self._i3d_width is None else torch.zeros(*shape, self._i3d_width)
         clip = torch.zeros(*shape, self._clip_width) if self._with_clip else None
@@ -234,14 +273,16 @@ class _Reader:
             if clip is not None:
                 rows = _as_wide(read_aligned_clip(video, crop.total, crop.start, stop), clip.shape[2], video, "CLIP")
                 clip[row, : crop.length] = torch.from_numpy(rows)
-        labels = np.stack([self._data.multi_hot(self.videos[crop.index]) for crop in crops])
+        labels = np.zeros((len(crops), len(self._data.classes)), np.float32)
+        for row, crop in enumerate(crops):
+            labels[row] = self._data.multi_hot(self.videos[crop.index])
         return Batch(
             i3d,
             clip,
-            lengths=torch.tensor([crop.length for crop in crops]),
+            lengths=torch.tensor([crop.length for crop in crops], dtype=torch.int64),
             labels=torch.from_numpy(labels),
-            index=torch.tensor([crop.index for crop in crops]),
-            start=torch.tensor([crop.start for crop in crops]),
+            index=torch.tensor([crop.index for crop in crops], dtype=torch.int64),
+            start=torch.tensor([crop.start for crop in crops], dtype=torch.int64),
         )
 
 
@@ -251,39 +292,3 @@ def _as_wide(rows: np.ndarray, width: int, video: Video, kind: str) -> np.ndarra
             f"video {video.id}: its {kind} features are {rows.shape[1]} wide, expected {width} as in other videos"
         )
     return rows
-
-
-def _ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
-    """The same batches, the next made in a thread while the last is used.
-
-    What the thread raises is raised here. The thread ends with the iteration, also with one that is given up.
-    """
-    ready: queue.Queue[Batch | BaseException | None] = queue.Queue(maxsize=1)
-    given_up = threading.Event()
-
-    def make() -> None:
-        end: BaseException | None = None
-        try:
-            for batch in batches:
-                ready.put(batch)
-                if given_up.is_set():
-                    return
-        except BaseException as error:
-            end = error
-        ready.put(end)
-
-    maker = threading.Thread(target=make, name="wtal-batches", daemon=True)
-    maker.start()
-    try:
-        while (item := ready.get()) is not None:
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-    finally:
-        given_up.set()
-        # Making room lets the thread put what it holds, and then it sees that nobody waits.
-        while maker.is_alive():
-            try:
-                ready.get_nowait()
-            except queue.Empty:
-                maker.join(0.01)

@@ -1,0 +1,202 @@
+"""The processes that train one run together: started by torchrun, joined by torch.distributed.
+
+Every process holds the whole model. It takes its share of each batch and of the videos to score; what they find is
+summed or gathered. Decisions are taken together, and the first process (rank 0) alone writes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from wtal.errors import WtalError
+
+T = TypeVar("T")
+
+ANSWER = timedelta(minutes=10)
+"""How long a process may keep the others waiting in training; one that dies closes its connections at once."""
+WORK = timedelta(days=1)
+"""How long it may while it does alone what the others wait for: preparing data, reading all features."""
+
+
+class PeerError(WtalError):
+    """Another process of this run ended or does not answer."""
+
+
+@dataclass(frozen=True)
+class Peers:
+    """This process among those that train one run; alone by default, and then every method does nothing.
+
+    All processes must call the same methods in the same order.
+
+    Attributes:
+        rank: number of this process, from 0.
+        size: how many there are.
+        local_rank: its number on its machine.
+        store: what they all can write to and read from, however one of them ends.
+        patient: the group for waiting as long as :data:`WORK`.
+    """
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    store: Any = None
+    patient: Any = None
+
+    @property
+    def gpu(self) -> int | None:
+        """Which GPU of its machine is this process's; None where it is alone and may choose."""
+        return None if self.size == 1 else self.local_rank
+
+    @property
+    def part(self) -> slice:
+        """This process's share of a sequence: every ``size``-th."""
+        return slice(self.rank, None, self.size)
+
+    def add(self, values: Sequence[float]) -> list[float]:
+        """Sums over the processes, in float64."""
+        if self.size == 1:
+            return list(values)
+        total = torch.tensor(values, dtype=torch.float64)
+        with _answering():
+            dist.all_reduce(total)
+        return total.tolist()
+
+    def any(self, flag: bool) -> bool:
+        """Whether it is so in any process."""
+        return self.add([flag])[0] > 0
+
+    def gather(self, item: T, everywhere: bool = True) -> list[T]:
+        """What each process has, in order of rank; with ``everywhere`` false on rank 0 alone, elsewhere nothing."""
+        if self.size == 1:
+            return [item]
+        found: list[Any] = [None] * self.size if everywhere or self.rank == 0 else []
+        with _answering():
+            if everywhere:
+                dist.all_gather_object(found, item, group=self.patient)
+            else:
+                dist.gather_object(item, found or None, dst=0, group=self.patient)
+        return found
+
+    def first(self, make: Callable[[], T]) -> T:
+        """What rank 0 makes of ``make``, for all; the others wait and do not call it."""
+        if self.size == 1:
+            return make()
+        made: list[Any] = [make() if self.rank == 0 else None]
+        with _answering():
+            dist.broadcast_object_list(made, src=0, group=self.patient)
+        return made[0]
+
+    def machine_first(self, make: Callable[[], T]) -> T:
+        """``make()``, called in one process of each machine and then in the others, which find its files there."""
+        if self.size == 1:
+            return make()
+        made = [make()] if self.local_rank == 0 else []
+        with _answering():
+            dist.barrier(group=self.patient)
+        return made[0] if made else make()
+
+    @torch.no_grad()
+    def spread(self, tensors: Iterable[Tensor]) -> None:
+        """Overwrite tensors with those of rank 0."""
+        if self.size == 1:
+            return
+        for tensor in tensors:
+            value = tensor.detach().cpu().contiguous()
+            with _answering():
+                dist.broadcast(value, src=0, group=self.patient)
+            tensor.copy_(value)
+
+    @torch.no_grad()
+    def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Replace each gradient by its sum over the processes; where no process has one, there is none."""
+        if self.size == 1:
+            return
+        learned = [parameter for parameter in parameters if parameter.requires_grad]
+        has = torch.tensor([p.grad is not None for p in learned], dtype=learned[0].dtype, device=learned[0].device)
+        parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in learned]
+        flat = torch.cat([has, *(part.reshape(-1) for part in parts)])
+        with _answering():
+            dist.all_reduce(flat)
+        sums = flat[len(learned) :].split([p.numel() for p in learned])
+        for parameter, count, total in zip(learned, flat[: len(learned)].tolist(), sums, strict=True):
+            parameter.grad = total.view_as(parameter) if count else None
+
+    def says(self, message: str) -> bool:
+        """Whether this process is to tell a message that several may have: the one that asks first is."""
+        if self.size == 1:
+            return True
+        try:
+            key = hashlib.sha256(message.encode("utf-8", "backslashreplace")).hexdigest()
+            return bool(self.store.add(f"wtal/said/{key}", 1) == 1)
+        except RuntimeError:  # the store is gone: rather twice than never
+            return True
+
+
+ALONE = Peers()
+
+
+@contextmanager
+def joined() -> Iterator[Peers]:
+    """Join the other processes that torchrun started, if it did; leave them at the end.
+
+    An error that several have is told by one of them, an interruption by rank 0; the others end in silence, with the
+    same exit code.
+    """
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1 or "RANK" not in os.environ:
+        yield ALONE
+        return
+    peers = _join()
+    try:
+        yield peers
+    except KeyboardInterrupt:
+        if peers.rank:
+            raise SystemExit(130) from None
+        raise
+    except PeerError as error:
+        if peers.rank:
+            raise SystemExit(error.exit_code) from None
+        raise
+    except WtalError as error:
+        if not peers.says(str(error)):
+            raise SystemExit(error.exit_code) from None
+        raise
+    # Not after an error: a process that waits for one that is gone would not come back from this.
+    dist.destroy_process_group()
+
+
+def _join() -> Peers:
+    local = int(os.environ.get("LOCAL_RANK", 0))
+    try:
+        store, rank, size = next(dist.rendezvous("env://", timeout=ANSWER))
+        backend = "cpu:gloo,cuda:nccl" if dist.is_nccl_available() and torch.cuda.is_available() else "gloo"
+        dist.init_process_group(
+            backend, store=dist.PrefixStore("wtal", store), rank=rank, world_size=size, timeout=ANSWER
+        )
+        return Peers(rank, size, local, store, dist.new_group(backend="gloo", timeout=WORK))
+    except (RuntimeError, ValueError) as error:
+        raise PeerError(f"cannot join the other processes of this run: {_gist(error)}") from error
+
+
+@contextmanager
+def _answering() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:  # whatever gloo and NCCL raise
+        raise PeerError(f"another process of this run ended or does not answer ({_gist(error)})") from error
+
+
+def _gist(error: Exception) -> str:
+    """The first sentence of an error of torch.distributed, without the place in its sources."""
+    line = next(iter(str(error).splitlines()), "") or type(error).__name__
+    return re.sub(r"^(\[[^\]]*\] )+", "", line).split(". ")[0][:160]
