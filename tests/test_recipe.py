@@ -13,7 +13,7 @@ from wtal.recipe import from_table, load_recipe, shipped, to_toml, with_override
 
 # What the paper's supplement states, section by section.
 SUPPLEMENT = {
-    "schedule": {"warmup_epochs": 10, "b_epochs": 20, "f_epochs": 20},
+    "schedule": {"kind": "alternating", "warmup_epochs": 10, "b_epochs": 20, "f_epochs": 20},
     "optimizer": {"name": "adam", "lr": 1e-4},
     "batch": {"size": 64},
     "vlp": {"blocks": 2, "prompts_before": 16, "prompts_after": 16, "init_std": 0.01, "temperature": 0.07},

@@ -14,8 +14,14 @@ from wtal.limits import check_settings
 
 @dataclass(frozen=True)
 class ScheduleConfig:
-    """Warm-up, then ``rounds`` times a B step and an F step."""
+    """Warm-up, then ``rounds`` times a B step and an F step, or both at once."""
 
+    kind: Literal["alternating", "online"] = "alternating"
+    """alternating: B and F steps in turn. online: both branches learn in every step, each from the other's moving
+    average, whose pseudo-labels are made anew every epoch, for as many epochs as B and F have."""
+    online_ema: float = 0.9
+    """Online: the share of itself that each branch's moving average keeps a step; 0 averages nothing. The averages
+    teach, and are what is left at the end."""
     warmup_epochs: int = 10
     """Epochs of the CBP warm-up on video labels alone."""
     b_epochs: int = 20
@@ -43,8 +49,8 @@ class OptimizerConfig:
     clip_norm: float = 0.0
     """Largest norm of the gradient; 0 does not clip."""
     ema: float = 0.0
-    """Each step ends with the moving average of its weights, which keeps this share of itself a step; 0 averages
-    nothing."""
+    """Each B, F or other step of the schedule ends with the moving average of its weights, which keeps this share of
+    itself a step; 0 averages nothing. Online training has one of its own, schedule.online_ema."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What is trained in which order, as data: the paper's schedule; wtal.ablation has the one of its variants."""
+"""What is trained in which order, as data: the paper's schedule and the online one; wtal.ablation has its variants'."""
 
 from __future__ import annotations
 
@@ -7,6 +7,21 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from wtal.config import ScheduleConfig
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A second student, which learns in the same steps of a stage as the first, each from the other's moving average.
+
+    Attributes:
+        student: a branch.
+        epochs: as those of the stage. Whose epochs are fewer stops after them and only teaches on.
+        start: as that of the stage.
+    """
+
+    student: str
+    epochs: int
+    start: str | None = None
 
 
 @dataclass(frozen=True)
@@ -23,6 +38,7 @@ class Stage:
         labels: ``ranked`` pseudo-labels are the method; ``shuffled`` ones in the time of each video and the ``truth``
             are comparisons.
         settings: section -> key -> value, where this stage departs from the run's settings.
+        peer: a second student; there is no other teacher then, and pseudo-labels are made anew every epoch.
     """
 
     name: str
@@ -33,10 +49,24 @@ class Stage:
     start: str | None = None
     labels: Literal["ranked", "shuffled", "truth"] = "ranked"
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    peer: Peer | None = None
+
+    @property
+    def length(self) -> int:
+        """Epochs until its last student is done."""
+        return max(self.epochs, self.peer.epochs if self.peer else 0)
+
+    @property
+    def starts(self) -> dict[str, str | None]:
+        """Each student's start."""
+        return {self.student: self.start, **({self.peer.student: self.peer.start} if self.peer else {})}
 
 
 def schedule(config: ScheduleConfig) -> tuple[Stage, ...]:
-    """Warm-up, VLP as it is, the control if asked for, then B, F, B, F ..., and a step by the ensemble if asked for."""
+    """Warm-up, VLP as it is, the control if asked for, then B, F, B, F ..., and a step by the ensemble if asked for.
+
+    Online, one stage takes the place of B, F, B, F ...: as many epochs of each branch, at once.
+    """
     stages = [
         Stage("warmup", "cbp", None, config.warmup_epochs, "CBP after warm-up"),
         Stage("zero-shot", "vlp", None, 0, "VLP zero-shot"),
@@ -44,10 +74,15 @@ def schedule(config: ScheduleConfig) -> tuple[Stage, ...]:
     if config.control:
         epochs = config.f_epochs * config.rounds
         stages.append(Stage("control", "control", None, epochs, "CBP as long, no teacher", start="cbp"))
-    for number in range(1, config.rounds + 1):
-        round_ = f" {number}" if config.rounds > 1 else ""
-        stages.append(Stage(f"B{number}", "vlp", "cbp", config.b_epochs, f"VLP after B{round_}"))
-        stages.append(Stage(f"F{number}", "cbp", "vlp", config.f_epochs, f"CBP after F{round_}"))
+    if config.kind == "online":
+        peer = Peer("vlp", config.b_epochs * config.rounds)
+        stages.append(Stage("online", "cbp", None, config.f_epochs * config.rounds, "CBP after online", peer=peer))
+        stages.append(Stage("online vlp", "vlp", None, 0, "VLP after online"))
+    else:
+        for number in range(1, config.rounds + 1):
+            round_ = f" {number}" if config.rounds > 1 else ""
+            stages.append(Stage(f"B{number}", "vlp", "cbp", config.b_epochs, f"VLP after B{round_}"))
+            stages.append(Stage(f"F{number}", "cbp", "vlp", config.f_epochs, f"CBP after F{round_}"))
     if config.ensemble_epochs:
         stages.append(Stage("E", "cbp", "ensemble", config.ensemble_epochs, "CBP taught by the ensemble"))
     return (*stages, Stage("ensemble", "ensemble", None, 0, "ensemble"))

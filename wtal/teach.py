@@ -1,4 +1,4 @@
-"""What a stage's teacher tells its student: pseudo-labels of all training videos, made once and fixed for the stage."""
+"""What a stage's teacher tells its student: pseudo-labels of all training videos, made once a stage, or an epoch."""
 
 from __future__ import annotations
 

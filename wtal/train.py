@@ -1,4 +1,4 @@
-"""The trainer: CBP warm-up, then B and F steps in turn (paper, supplement: training).
+"""The trainer: CBP warm-up, then B and F steps in turn (paper, supplement: training), or both branches at once.
 
 :func:`wtal.schedule.schedule` is the whole story; :class:`Trainer` carries it out, one :class:`Stage` after another.
 """
@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from wtal.branches import Branches
-from wtal.checkpoint import Checkpoint, optimizer_tensors, restore_optimizer
+from wtal.checkpoint import Checkpoint
 from wtal.config import RunConfig
 from wtal.data.batches import Batch, TrainingBatches
 from wtal.data.video import VideoSet
@@ -29,10 +30,8 @@ from wtal.recipe import from_table
 from wtal.run import Run
 from wtal.schedule import Stage, schedule
 from wtal.step import add_gradients
+from wtal.student import Student, students_of
 from wtal.teach import Lesson, teach
-
-EMA = "moving average"
-"""The branch that holds the moving average of the student's weights while a stage trains with one."""
 
 
 class Trainer:
@@ -61,11 +60,10 @@ class Trainer:
         self.stage, self.epoch = 0, 0  # the next to train
         self.losses: dict[str, float] = {}  # of the epoch so far
         self.batch = 0  # batches of the epoch that are done
-        self.lesson: Lesson | None = None  # the stage's pseudo-labels
         self.skipped = 0  # batches left out because their loss was not finite
         self.rows: list[Row] = []
         self.saved = 0  # checkpoints written
-        self._optimizer_tensors: dict[str, Tensor] = {}
+        self._checkpoint: Checkpoint | None = None  # that the stage at hand goes on from
         self._random: dict[str, Tensor] = {}
 
     def fit(self) -> list[Row]:
@@ -74,10 +72,8 @@ class Trainer:
             while self.stage < len(self.stages):
                 stage = self.stages[self.stage]
                 self.config = from_table(stage.settings, self.run.config, f"stage {stage.name}")
-                if stage.epochs:
-                    self.train_stage(stage)
-                lesson, self.lesson = self.lesson, None
-                self.stage, self.epoch, self._optimizer_tensors = self.stage + 1, 0, {}
+                lesson = self.train_stage(stage) if stage.length else None
+                self.stage, self.epoch = self.stage + 1, 0
                 self.measure(stage, lesson)
         return self.rows
 
@@ -86,53 +82,59 @@ class Trainer:
         """What the stage's order, crops and dropout are drawn by: its name, so that no other stage can change them."""
         return int.from_bytes(hashlib.sha256(self.stages[self.stage].name.encode()).digest()[:4], "big")
 
-    def train_stage(self, stage: Stage) -> None:
-        """All epochs of one stage; a checkpoint after each."""
-        if stage.start and stage.student not in self.branches:
-            self.branches.copy(stage.start, stage.student)
-        if self.config.optimizer.ema and EMA not in self.branches:
-            self.branches.copy(stage.student, EMA)
-        optimizer = self.new_optimizer(self.branches[stage.student])
-        restore_optimizer(optimizer, self._optimizer_tensors)
-        if self.lesson is None and (stage.teacher or stage.labels == "truth"):
-            self.lesson = self.teach(stage)
-            self.save(optimizer)
+    def train_stage(self, stage: Stage) -> Lesson | None:
+        """All epochs of one stage, a checkpoint after each; returns what its student learned from last."""
+        students = students_of(stage, self.branches, self.config)
+        if self._checkpoint is not None:
+            for student in students:
+                student.restore(self._checkpoint, len(self.videos))
+            self._checkpoint = None
         batches = TrainingBatches(
             self.data,
             self.videos,
             self.config.batch,
             self.seed,
-            with_i3d=not self.branches.reads_clip(stage.student),
-            with_clip=self.branches.reads_clip(stage.student),
+            with_i3d=not all(self.branches.reads_clip(student.name) for student in students),
+            with_clip=any(self.branches.reads_clip(student.name) for student in students),
             part=self.peers.part,
         )
-        with self.reporter.work(f"{stage.name}: {stage.student}", stage.epochs * batches.videos, "videos") as work:
+        names = " and ".join(student.name for student in students)
+        with self.reporter.work(f"{stage.name}: {names}", stage.length * batches.videos, "videos") as work:
             work.advance(self.epoch * batches.videos)
-            while self.epoch < stage.epochs:
+            while self.epoch < stage.length:
+                self.teach(stage, students)
                 with Interruptible(self.peers) as interrupt:
-                    self.train_epoch(stage, optimizer, batches, interrupt, work)
-                    path = self.save(optimizer)
+                    self.train_epoch(stage, students, batches, interrupt, work)
+                    path = self.save(students)
                     stop = interrupt.anywhere()
                 if stop:
                     raise KeyboardInterrupt(f"interrupted; saved all that was trained in {path}")
-        if EMA in self.branches:
-            self.branches[stage.student].load_state_dict(self.branches[EMA].state_dict())
-            del self.branches[EMA]
+        for student in students:
+            student.finish()
+        return students[0].lesson
 
-    def teach(self, stage: Stage) -> Lesson:
-        """The lesson of a stage, its quality in the log."""
-        self.branches.eval()
+    def teach(self, stage: Stage, students: Sequence[Student]) -> None:
+        """Give a lesson to each student that learns on and has none, its quality to the log."""
+        learning = [s for s in students if self.epoch < s.epochs and (s.teacher or stage.labels == "truth")]
+        waiting = [student for student in learning if student.lesson is None]
         seed = self.seed + 1_000_003 * (self.number + 1)
-        lesson = teach(stage, self.branches, self.data, self.videos, self.config.distill, self.device, seed, self.peers)
-        if lesson.quality.action:
-            told = "  ".join(f"{name} {_share(value)}" for name, value in lesson.quality.rates().items())
-            self.reporter.log_only(f"{stage.name}: {stage.labels} pseudo-labels of {stage.teacher}: {told}")
-        return lesson
+        self.branches.eval()
+        for student in waiting:
+            own = replace(stage, student=student.name, teacher=student.teacher)
+            lesson = teach(
+                own, self.branches, self.data, self.videos, self.config.distill, self.device, seed, self.peers
+            )
+            if lesson.quality.action:
+                told = "  ".join(f"{name} {_share(value)}" for name, value in lesson.quality.rates().items())
+                self.reporter.log_only(f"{stage.name}: {stage.labels} pseudo-labels of {student.teacher}: {told}")
+            student.lesson = lesson
+        if waiting:
+            self.save(students)
 
     def train_epoch(
         self,
         stage: Stage,
-        optimizer: torch.optim.Optimizer,
+        students: Sequence[Student],
         batches: TrainingBatches,
         interrupt: Interruptible,
         work: Work,
@@ -143,9 +145,12 @@ class Trainer:
             self.seed + 1_000_003 * (self.number + 1) + 10_007 * self.epoch + 15_485_863 * self.peers.rank
         )
         self.restore_random()
-        self.branches[stage.student].train()
+        learning = [student for student in students if self.epoch < student.epochs]
+        for student in learning:
+            self.branches[student.name].train()
         for batch in batches.epoch(1_000 * self.number + self.epoch, self.batch):
-            terms = self.step(stage, optimizer, batch)
+            each = {student.name: self.step(stage, student, batch) for student in learning}
+            terms = together(each) if stage.peer else each[stage.student]
             self.batch += 1
             for name, value in terms.items():
                 self.losses[name] = self.losses.get(name, 0.0) + value * batch.videos / batches.videos
@@ -153,27 +158,27 @@ class Trainer:
             if self.batch < len(batches) and interrupt.anywhere():
                 return
         self.epoch += 1
+        for student in learning:
+            if stage.peer and self.epoch < student.epochs:
+                student.lesson = None  # its teacher has learned something, too
         self.log_epoch(stage, self.losses)
         waiting = max(self.peers.gather(batches.waiting()))
         self.reporter.log_only(f"{stage.name}: {waiting:.1%} of the time waiting for data")
         self.batch, self.losses = 0, {}
 
-    def step(self, stage: Stage, optimizer: torch.optim.Optimizer, batch: Batch) -> dict[str, float]:
+    def step(self, stage: Stage, student: Student, batch: Batch) -> dict[str, float]:
         """One optimiser step; returns the loss and its terms, averaged over the batch's videos; nothing if skipped."""
-        optimizer.zero_grad()
-        terms = add_gradients(self.branches, stage.student, batch, self.lesson, self.config, self.device, self.peers)
+        student.optimizer.zero_grad()
+        learned = self.branches[student.name].parameters
+        terms = add_gradients(self.branches, student.name, batch, student.lesson, self.config, self.device, self.peers)
         if not math.isfinite(terms["loss"]):
             self.bad_batch(stage, batch, terms["loss"])
             return {}
-        self.peers.sum_gradients(self.branches[stage.student].parameters())
+        self.peers.sum_gradients(learned())
         if self.config.optimizer.clip_norm > 0:
-            torch.nn.utils.clip_grad_norm_(self.branches[stage.student].parameters(), self.config.optimizer.clip_norm)
-        optimizer.step()
-        if EMA in self.branches:
-            with torch.no_grad():
-                pairs = zip(self.branches[EMA].parameters(), self.branches[stage.student].parameters(), strict=True)
-                for mean, value in pairs:
-                    mean.lerp_(value, 1 - self.config.optimizer.ema)
+            torch.nn.utils.clip_grad_norm_(learned(), self.config.optimizer.clip_norm)
+        student.optimizer.step()
+        student.average()
         return terms
 
     def bad_batch(self, stage: Stage, batch: Batch, loss: float) -> None:
@@ -189,12 +194,6 @@ class Trainer:
             raise WtalError(f"{told}{advice}; {f'the last good checkpoint is {last}' if last else 'no checkpoint yet'}")
         self.reporter.say(f"skipped batch {self.skipped} of at most {allowed}: {told}")
 
-    def new_optimizer(self, student: torch.nn.Module) -> torch.optim.Optimizer:
-        """A fresh optimiser over what the student learns."""
-        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[self.config.optimizer.name]
-        learned = [parameter for parameter in student.parameters() if parameter.requires_grad]
-        return kind(learned, lr=self.config.optimizer.lr, weight_decay=self.config.optimizer.weight_decay)
-
     def measure(self, stage: Stage, lesson: Lesson | None) -> None:
         """Add a stage's row to the table, write it and the detections behind it, and save."""
         row, detections = measure(
@@ -206,22 +205,20 @@ class Trainer:
         self.run.write_detections(stage.row, detections)
         self.run.write_rows(self.rows)
         self.reporter.say(f"{stage.row}: {row['kind']} mAP {row['mean']:.1f}")
-        self.save(None)
+        self.save(())
 
     def log_epoch(self, stage: Stage, losses: dict[str, float]) -> None:
         """Losses of one epoch to the log and the curves."""
         told = "  ".join(f"{name} {value:.4f}" for name, value in losses.items())
-        self.reporter.log_only(f"{stage.name} epoch {self.epoch}/{stage.epochs}: {told}")
+        self.reporter.log_only(f"{stage.name} epoch {self.epoch}/{stage.length}: {told}")
         for name, value in losses.items():
             self.curves.add_scalar(f"{stage.name}/{name}", value, self.epoch)
 
-    def save(self, optimizer: torch.optim.Optimizer | None) -> Path:
+    def save(self, students: Sequence[Student]) -> Path:
         """Write the checkpoint that :meth:`resume` goes on from, and return where it is."""
         tensors = self.branches.tensors()
-        if optimizer is not None:
-            tensors |= {f"optimizer.{name}": tensor for name, tensor in optimizer_tensors(optimizer).items()}
-        if self.lesson is not None:
-            tensors |= {f"lesson.{name}": tensor for name, tensor in self.lesson.tensors().items()}
+        for student in students:
+            tensors |= student.tensors()
         if self.batch:
             for rank, state in enumerate(self.peers.gather(self.random_state())):
                 tensors |= {f"{_random(rank)}.{name}": tensor for name, tensor in state.items()}
@@ -232,9 +229,10 @@ class Trainer:
             "batch": self.batch,
             "losses": self.losses,
             "skipped": self.skipped,
-            "quality": None if self.lesson is None else vars(self.lesson.quality),
             "rows": self.rows,
         }
+        for student in students:
+            facts |= student.facts()
         path = self.run.checkpoints.save(tensors, facts, self.saved + 1)
         self.saved += 1
         return path
@@ -264,21 +262,18 @@ class Trainer:
         if [row["name"] for row in self.rows] != [stage.row for stage in self.stages[: self.stage]]:
             raise WtalError(f"{checkpoint.path}: was trained on another schedule; start a new run")
         for stage in self.stages[: self.stage + 1]:
-            if stage.start and checkpoint.part(stage.student):
-                self.branches.copy(stage.start, stage.student)
-        if checkpoint.part(EMA):
-            self.branches.copy(self.stages[self.stage].student, EMA)
+            for name, start in stage.starts.items():
+                if start and checkpoint.part(name):
+                    self.branches.copy(start, name)
         for name, branch in self.branches.items():
             branch.load_state_dict({**branch.state_dict(), **checkpoint.part(name)})
-        self._optimizer_tensors = checkpoint.part("optimizer")
-        self._random = checkpoint.part(_random(self.peers.rank))
-        if packed := checkpoint.part("lesson"):
-            self.lesson = Lesson.of_tensors(packed, facts["quality"])
-            if len(self.lesson.targets) != len(self.videos):
-                raise WtalError(
-                    f"{checkpoint.path}: has pseudo-labels of {len(self.lesson.targets)} videos, the data set has "
-                    f"{len(self.videos)} for training now"
-                )
+        self._checkpoint, self._random = checkpoint, checkpoint.part(_random(self.peers.rank))
+
+
+def together(terms: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """The loss terms of all students, by name, and the sum of their losses; nothing where all were skipped."""
+    named = {f"{name}/{term}": value for name, own in terms.items() for term, value in own.items()}
+    return {"loss": sum(own["loss"] for own in terms.values() if own), **named} if named else {}
 
 
 def _random(rank: int) -> str:

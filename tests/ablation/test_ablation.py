@@ -67,21 +67,27 @@ def test_what_a_stage_needs_is_trained_before(group: str) -> None:
     there = {"random scores", "cbp", "vlp"}
     core = group_stages("core", ScheduleConfig())
     for stage in core if group == "core" else (*core, *group_stages(group, ScheduleConfig())):
-        needs = {*(stage.teacher or "").split("+"), stage.start, *([] if stage.epochs else stage.student.split("+"))}
+        measured = [] if stage.length else stage.student.split("+")
+        needs = {*(stage.teacher or "").split("+"), *stage.starts.values(), *measured}
         assert needs - {"", None} <= there, stage.name
-        there.add(stage.student)
+        there |= stage.starts.keys()
 
 
-def test_the_core_is_what_training_does(world: World, tmp_path) -> None:
-    rows = {row["name"]: row for row in run_group(tmp_path / "runs", world, "core")}
+def test_core_and_online_are_what_training_does(world: World, tmp_path) -> None:
+    runs = tmp_path / "runs"
+    rows = {row["name"]: row for group in ("core", "online") for row in run_group(runs, world, group)}
     recipe = load_recipe(world.recipe)
-    run = Run.create(tmp_path / "train", Setup(recipe=world.recipe), recipe.config, {}, {})
-    trained = prepare(run, Device(torch.device("cpu")), Reporter(Console(quiet=True), True, run.log)).fit()
-    shared = {"ensemble": "ensemble after F"}
-    assert len(trained) == 6
-    for row in trained:
-        same = rows[shared.get(row["name"], row["name"])]
-        assert (row["per_tiou"], row["snippets"]) == (same["per_tiou"], same["snippets"])
+    online = dataclasses.replace(recipe.config.schedule, kind="online", control=False)
+    for config, ensemble, count in (
+        (recipe.config, "ensemble after F", 6),
+        (dataclasses.replace(recipe.config, schedule=online), "ensemble after online", 5),
+    ):
+        run = Run.create(tmp_path / config.schedule.kind, Setup(recipe=world.recipe), config, {}, {})
+        trained = prepare(run, Device(torch.device("cpu")), Reporter(Console(quiet=True), True, run.log)).fit()
+        assert len(trained) == count
+        for row in trained:
+            same = rows[ensemble if row["name"] == "ensemble" else row["name"]]
+            assert (row["per_tiou"], row["snippets"]) == (same["per_tiou"], same["snippets"])
 
 
 class KilledError(Exception):

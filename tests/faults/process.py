@@ -80,7 +80,9 @@ def arm(signal: int, point: str, count: int) -> None:
         "before a step": lambda: before(train.Trainer, "step"),
         "after the teacher's pseudo-labels": lambda: after(train.Trainer, "teach"),
         "before the student's first step": lambda: before(
-            train.Trainer, "step", lambda trainer, *_: trainer.lesson is not None and not trainer.batch + trainer.epoch
+            train.Trainer,
+            "step",
+            lambda trainer, _, own, *__: own.lesson is not None and not trainer.batch + trainer.epoch,
         ),
         "while a checkpoint is half written": lambda: before(os, "fsync", is_half_written_checkpoint),
         "while a checkpoint is written": lambda: before(os, "fsync", is_checkpoint_descriptor),

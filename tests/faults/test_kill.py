@@ -65,6 +65,23 @@ def test_killed_again_and_again(tiny, wtal, whole, outcome, record, tmp_path) ->
     record("SIGKILL", "six times in one run", "resumed to the same bits")
 
 
+def test_killed_in_online_training(tiny, wtal, outcome, record, tmp_path) -> None:
+    """Where two optimisers, two moving averages and pseudo-labels of the epoch are at stake."""
+    done = wtal("train", *tiny.arguments(tmp_path / "whole", schedule__kind="online"))
+    assert done.code == 0, done.text
+    folder = tmp_path / "run"
+    arguments = tiny.arguments(folder, schedule__kind="online")
+    # 9 steps of warm-up, 9 of the control, 6 an online epoch; then the second online epoch's checkpoint.
+    for point, count in [("before a step", 28), ("while a checkpoint is half written", 2)]:
+        killed = wtal("train", *arguments, strike=(signal.SIGKILL, point, count))
+        assert killed.code == -signal.SIGKILL, killed.text
+        assert phase(folder).startswith("online"), phase(folder)
+        arguments = ["--resume", str(folder), "--threads", "1"]
+    assert wtal("train", *arguments).code == 0
+    assert outcome.of(folder).differences(outcome.of(tmp_path / "whole")) == []
+    record("SIGKILL", "twice in online training", "resumed to the same bits")
+
+
 def test_killed_at_random_times(tiny, wtal, whole, outcome, record, long_form, tmp_path) -> None:
     """Fresh processes, killed from outside; the times are spread over the run, imports included in the long form."""
     seed = int(time.time())

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from wtal.config import ScheduleConfig
-from wtal.schedule import Stage
+from wtal.schedule import Peer, Stage
 
-GROUPS = ("core", "comparisons", "rounds", "candidates")
+GROUPS = ("core", "comparisons", "rounds", "candidates", "online")
 """Parts of the table. Each but the first goes on from what ``core`` trained."""
 
 RANDOM = "random scores"
@@ -67,6 +67,14 @@ def group_stages(group: str, config: ScheduleConfig) -> tuple[Stage, ...]:
             Stage("supervised", "cbp true", None, warmup + f, "CBP fully supervised", "cbp", "truth"),
         ),
         "rounds": (*further(2), *further(3)),
+        "online": (
+            Stage("online", "cbp online", None, f, "CBP after online", "cbp warm", peer=Peer("vlp online", b, "vlp")),
+            Stage("online vlp", "vlp online", None, 0, "VLP after online"),
+            Stage("online ensemble", "cbp online+vlp online", None, 0, "ensemble after online"),
+            # B and F whose weights are averaged alike: what averaging alone brings.
+            *pair("averaged", "averaged", {"optimizer": {"ema": config.online_ema}}),
+            Stage("averaged ensemble", "cbp averaged+vlp averaged", None, 0, "ensemble after F, averaged"),
+        ),
         "candidates": (
             Stage("maximum", "cbp F1", None, 0, "CBP after F, scored by maximum", settings=BY_MAXIMUM),
             Stage("threshold", "cbp F1", None, 0, "CBP after F, one threshold", settings=SINGLE_THRESHOLD),
@@ -125,5 +133,11 @@ FURTHER = (
     Comparison("CBP after F, confidence and EMA", "CBP after F"),
     Comparison("CBP after F, then E", "CBP after F, twice as long"),
     Comparison("CBP after F, then E", "ensemble after F"),
+    Comparison("CBP after online", "CBP after F"),
+    Comparison("VLP after online", "VLP after B"),
+    Comparison("ensemble after online", "ensemble after F"),
+    Comparison("CBP after online", "CBP after F, averaged"),
+    Comparison("VLP after online", "VLP after B, averaged"),
+    Comparison("ensemble after online", "ensemble after F, averaged"),
 )
 """Further differences, those of the candidates among them."""

@@ -14,7 +14,7 @@ from wtal.errors import WtalError
 PROGRAM = "wtal-ablate"
 
 Benchmark = Literal["small", "easy", "hard", "clip-without-action", "i3d-with-scene", "no-core-gap"]
-Group = Literal["core", "comparisons", "rounds", "candidates"]
+Group = Literal["core", "comparisons", "rounds", "candidates", "online"]
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,9 @@ class Options:
     """Seeds of the data: 7, or 100-109."""
     benchmarks: tuple[Benchmark, ...] = ("small",)
     """small is the default difficulty; two more difficulties and three worlds in which the premise is false."""
-    groups: tuple[Group, ...] = ("core", "comparisons", "rounds", "candidates")
-    """Parts of the table; all of one group are done in all worlds before the next begins. core comes always."""
+    groups: tuple[Group, ...] = ("core", "comparisons", "rounds", "candidates", "online")
+    """Parts of the table; all of one group are done in all worlds before the next begins. core comes always. online:
+    both branches learn at once, for as many steps each as in B and F, beside B and F with weights averaged alike."""
     seed: int = 0
     """Seed of weights, order, crops and dropout."""
     recipe: str = "synthetic"

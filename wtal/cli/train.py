@@ -23,9 +23,9 @@ class Options(RunConfig):
     """Train a weakly-supervised temporal action localizer: videos, and which actions occur in them, never where.
 
     A classification branch on I3D features (CBP) is warmed up, then B and F steps alternate: CBP's confident
-    background trains a CLIP branch (VLP), VLP's confident foreground trains CBP. Without options it generates the
-    embedded benchmark, trains on it in about two minutes, and prints the mAP that each step buys. Under torchrun the
-    processes share each batch.
+    background trains a CLIP branch (VLP), VLP's confident foreground trains CBP. With --schedule.kind online both
+    learn at once. Without options it generates the embedded benchmark, trains on it in about two minutes, and prints
+    the mAP that each step buys. Under torchrun the processes share each batch.
 
     Options below come from the recipe of the data set and can be set one by one. Times in seconds, tIoU and scores
     in 0..1, mAP in percent.
