@@ -78,7 +78,7 @@ def arm(signal: int, point: str, count: int) -> None:
 
     points: dict[str, Callable[[], None]] = {
         "before a step": lambda: before(train.Trainer, "step"),
-        "after the teacher's pseudo-labels": lambda: after(train.Trainer, "teach"),
+        "after the teacher's pseudo-labels": lambda: after(train, "teach"),
         "before the student's first step": lambda: before(
             train.Trainer,
             "step",
