@@ -72,8 +72,9 @@ def start(
         facts = facts_of(where, peers)
         setup = replace(setup, **facts)
         told = describe(where) + (f", {peers.size} processes" if peers.size > 1 else "")
-        if before is not None and (old := {name: getattr(before, name) for name in facts}) != facts:
-            told += f" instead of {', '.join(f'{k} {v}' for k, v in old.items())}: from here on, other bits"
+        other = [] if before is None else [name for name in facts if getattr(before, name) != facts[name]]
+        if other:
+            told += f" instead of {', '.join(f'{k} {getattr(before, k)}' for k in other)}: from here on, other bits"
         told = f"{f'{setup.recipe} recipe, seed {setup.seed}' if before is None else 'resumed'}, {told}"
         folder = peers.first(lambda: _create(out, setup, config, source) if resume is None else resume)
         run = Follower(folder, setup, config) if peers.rank else Run(folder, setup, config)

@@ -169,13 +169,14 @@ class Trainer:
     def step(self, stage: Stage, student: Student, batch: Batch) -> dict[str, float]:
         """One optimiser step; returns the loss and its terms, averaged over the batch's videos; nothing if skipped."""
         student.optimizer.zero_grad()
+        learned = self.branches[student.name].parameters
         terms = add_gradients(self.branches, student.name, batch, student.lesson, self.config, self.device, self.peers)
         if not math.isfinite(terms["loss"]):
             self.bad_batch(stage, batch, terms["loss"])
             return {}
-        self.peers.sum_gradients(self.branches[student.name].parameters())
+        self.peers.sum_gradients(learned())
         if self.config.optimizer.clip_norm > 0:
-            torch.nn.utils.clip_grad_norm_(self.branches[student.name].parameters(), self.config.optimizer.clip_norm)
+            torch.nn.utils.clip_grad_norm_(learned(), self.config.optimizer.clip_norm)
         student.optimizer.step()
         student.average()
         return terms
