@@ -121,6 +121,15 @@ def test_runs_that_touch_the_edges_of_words(device: str, length: int) -> None:
 
 
 @pytest.mark.parametrize("device", DEVICES)
+def test_more_cells_than_are_numbered_at_a_time(device: str) -> None:
+    """A block numbers 1024 cells (video, class, threshold), then the next."""
+    rng = np.random.default_rng(0)
+    scores, thresholds = rng.random((3, 5, 29), dtype=np.float32), np.linspace(0.1, 0.9, 37, dtype=np.float32)
+    expected = definition(scores, thresholds)
+    assert_same(group_proposals(torch.from_numpy(scores).to(device), torch.from_numpy(thresholds).to(device)), expected)
+
+
+@pytest.mark.parametrize("device", DEVICES)
 @given(data=st.data())
 def test_equals_the_definition(device: str, data: st.DataObject) -> None:
     draw = data.draw

@@ -150,7 +150,7 @@ def problems(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 @given(
     problem=problems(),
     method=st.sampled_from(METHODS),
-    sigma=st.sampled_from([0.5, 1e-3, 0.07, 100.0, 1e-40]),
+    sigma=st.sampled_from([0.5, 1e-3, 0.07, 100.0, 1e-40, 2.0**-126, 2.0**20]),
     iou_threshold=st.sampled_from([0.5, 0.0, 0.1, 1.0, 1.5]),
     min_score=st.sampled_from([0.001, 0.0, 0.3, 0.75]),
     max_per_group=st.sampled_from([None, 0, 1, 5, 1000]),
@@ -178,6 +178,35 @@ def test_many_segments_and_groups(device: str, method: str) -> None:
     scores = (rng.integers(0, 1000, total) / 1000).astype(np.float32)
     offsets = np.concatenate([[0], np.cumsum(sizes)])
     options = {"method": method, "max_per_group": 300}
+    assert_same_bits(
+        run(device, segments, scores, offsets, **options), definition(segments, scores, offsets, **options)
+    )
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("method", METHODS)
+def test_groups_that_the_cpu_sorts_by_length(method: str, dtype: type) -> None:
+    """Above 2048 rows, in octaves; lengths over more octaves than there are kept apart, and of one alone."""
+    rng = np.random.default_rng(0)
+    sizes = [2049, 3000, 2500]
+    total = sum(sizes)
+    length = np.exp2(rng.random(total) * 14 - 4)
+    length[5049:] = 1.5
+    start = rng.random(total) * 700
+    segments = np.stack([start, start + length], 1).astype(dtype)
+    scores, offsets = rng.random(total).astype(dtype), np.concatenate([[0], np.cumsum(sizes)])
+    options: dict[str, Any] = {"method": method, "max_per_group": 500}
+    assert_same_bits(run("cpu", segments, scores, offsets, **options), definition(segments, scores, offsets, **options))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_more_groups_than_are_numbered_at_a_time(device: str) -> None:
+    """A block numbers 1024 groups, then the next."""
+    rng = np.random.default_rng(0)
+    offsets = np.concatenate([[0], np.cumsum(rng.integers(0, 3, 2500))])
+    start = rng.random(offsets[-1])
+    segments, scores = np.stack([start, start + 0.5], 1).astype(np.float32), rng.random(offsets[-1]).astype(np.float32)
+    options = {"method": "hard", "iou_threshold": 0.4}
     assert_same_bits(
         run(device, segments, scores, offsets, **options), definition(segments, scores, offsets, **options)
     )
