@@ -1,6 +1,7 @@
-// The segments of one group where soft_nms finds what overlaps a given one: by octave of length, in each
-// octave by start. Those that overlap [a, b] start after a - (longest of the octave) and not after b: one
-// contiguous range an octave, and little else in it.
+// The segments of one group where soft_nms finds what overlaps a given one: by start, those of a large group
+// by octave of length first. Those that overlap [a, b] start after a - (longest of the octave) and not after
+// b: one contiguous range an octave, and little else in it. Within a range, lines without an overlap are
+// passed over.
 #pragma once
 #include <algorithm>
 #include <bit>
@@ -19,7 +20,10 @@ class IntervalIndex {
  public:
   using Row = Index<T>;
 
-  explicit IntervalIndex(const Sweep<T>& sweep) : sweep_(sweep) {}
+  // Up to `by_start` rows lie by start alone: where a line holds most of what overlaps a segment, octaves
+  // would only spread it over more lines.
+  explicit IntervalIndex(const Sweep<T>& sweep, int64_t by_start = 2048)
+      : sweep_(sweep), by_start_(by_start) {}
 
   // Fills the index with the rows of a group that may enter. Memory is kept for the next group.
   void build(const Suppression<T>& rule, const T* segments, const T* scores, int64_t size) {
@@ -78,7 +82,7 @@ class IntervalIndex {
   }
 
  private:
-  static constexpr int64_t kOneOctave = 2048, kCompactEvery = 3, kRowsPerCell = 8;
+  static constexpr int64_t kCompactEvery = 3, kRowsPerCell = 8;
   static constexpr int kOctaves = 10;
 
   struct Octave {
@@ -120,7 +124,7 @@ class IntervalIndex {
       high = std::max(high, start_[i]);
     }
     const int top = exponent_of(longest);
-    const bool single = rows_ <= kOneOctave;
+    const bool single = rows_ <= by_start_;
     int64_t members[kOctaves] = {};
     for (int64_t i = 0; i < rows_; ++i) {
       const int below = single ? 0 : top - exponent_of(make_interval(start_[i], end_[i]).length);
@@ -195,6 +199,7 @@ class IntervalIndex {
   void summarize(int64_t block) { highest_[block] = sweep_.highest(&score_[block * kBlock], kBlock); }
 
   const Sweep<T>& sweep_;
+  const int64_t by_start_;
   int64_t rows_ = 0, taken_ = 0;  // in the index; selected since the last compaction
   std::vector<T> start_, end_, score_,
       scratch_;                                 // [rows_], padded to whole blocks with what never takes part
