@@ -30,6 +30,7 @@ def test_sides_train_alike(name: str, side: str) -> None:
     assert first_loss(BRANCHES[name], side) == pytest.approx(first_loss(BRANCHES[name], "wtal"), rel=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of torch.compile's own
 @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
 @pytest.mark.parametrize("side", SIDES)
 @pytest.mark.parametrize("name", BRANCHES)
