@@ -37,9 +37,12 @@ __global__ void exclusive_scan_kernel(const Count* __restrict__ counts, int64_t 
       chunk_total = running;
     }
     __syncthreads();
-    if (i < n) offsets[i] = before + warp_totals[warp] + sum - count;
+    // The lane that overwrites it in the next chunk is the one that reads it, and chunk_total changes after
+    // the next barrier only: no third barrier.
+    const Count earlier =
+        __shfl_sync(kWholeWarp, lane == kWarpSize - 1 ? warp_totals[warp] : 0, kWarpSize - 1);
+    if (i < n) offsets[i] = before + earlier + sum - count;
     before += chunk_total;
-    __syncthreads();  // all have read what the next chunk overwrites
   }
   if (threadIdx.x == 0) offsets[n] = before;
 }
