@@ -106,7 +106,7 @@ def test_blocks_of_all_other_pages_run(kitchen: tuple[Path, str], tmp_path) -> N
 
 def console_lines(page: Path) -> list[str]:
     fenced = [line for block in blocks(page) if block.language == "console" for line in block.text.splitlines()]
-    outside = FENCE.sub("", page.read_text(encoding="utf-8"))
+    outside = re.sub(r"\\\n\s+", " ", FENCE.sub("", page.read_text(encoding="utf-8")))  # continued lines in one
     indented = re.findall(r"^    (\S.*)$", outside, re.MULTILINE)
     inline = re.findall(r"`(wtal-\w+ [^`]+)`", outside)
     first = [line for block in blocks(page) if block.language == "sh" for line in block.text.splitlines()]
