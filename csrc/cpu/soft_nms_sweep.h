@@ -32,6 +32,15 @@ using Index = typename Best<T>::Index;
 // Sweeps work on whole lines, summaries on whole blocks.
 constexpr int64_t kLine = 16, kBlock = 64;
 
+// 1 / sigma where a product with it is the quotient by sigma, to the bit (a power of two, as the
+// usual 0.5 is); else 0. It saves every decay a division.
+template <class T>
+inline T exact_inverse(T sigma) {
+  int exponent;
+  const T inverse = T(1) / sigma;
+  return std::frexp(sigma, &exponent) == T(0.5) && std::isnormal(inverse) ? inverse : T(0);
+}
+
 namespace sweep_body {
 
 // Whether anything in the line is in the running and overlaps what was taken: the others keep their scores.
@@ -68,19 +77,6 @@ template <SuppressionMethod kMethod, bool kInverse, class T>
   }
   return changed;
 }
-
-}  // namespace sweep_body
-
-// 1 / sigma where a product with it is the quotient by sigma, to the bit; else 0. A division takes as long as
-// half an exp.
-template <class T>
-inline T exact_inverse(T sigma) {
-  int exponent;
-  const T inverse = T(1) / sigma;
-  return std::frexp(sigma, &exponent) == T(0.5) && std::isnormal(inverse) ? inverse : T(0);
-}
-
-namespace sweep_body {
 
 template <class T>
 [[gnu::always_inline]] inline bool decay_all(const Suppression<T>& rule, T inverse, const Interval<T>& taken,

@@ -49,9 +49,9 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         seen.extend(video.id for video in videos)
         return feature_lengths(videos)
 
-    def check(video):
+    def check(video, i3d):
         seen.append(video.id)
-        real(video)
+        real(video, i3d)
 
     real = index.check_features
     monkeypatch.setattr(index, "feature_lengths", lengths)

@@ -228,7 +228,9 @@ def test_files_that_are_no_weights_are_named(tmp_path):
         read_weights(tmp_path / "none.pt")
     for name, content in (("a.pt", b""), ("b.safetensors", b"123"), ("c.pt", b"PK\x03\x04 cut off")):
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(WtalError, match=rf"{name} cannot be read .*expected a state dict"):
+        with pytest.raises(
+            WtalError, match=rf"{name} cannot be read \((?!Weights only load failed).*expected a state dict"
+        ):
             read_weights(tmp_path / name)
     torch.save([torch.zeros(2)], tmp_path / "list.pt")
     with pytest.raises(WtalError, match=r"list.pt holds a list; expected a state dict"):

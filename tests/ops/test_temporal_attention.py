@@ -471,6 +471,14 @@ def test_a_wrong_argument_is_named_with_what_was_expected(fault: str) -> None:
         OP(*(args[name] for name in "qkv"), args.get("lengths"), args.get("window"), 1.0)
 
 
+@pytest.mark.parametrize("scale", [torch.nan, torch.inf, -torch.inf])
+def test_a_scale_that_is_not_finite_is_refused(scale: float) -> None:
+    with pytest.raises(ValueError, match=r"^scale is -?(nan|inf), expected a finite number, or None"):
+        temporal_attention(**GOOD, scale=scale)
+    with pytest.raises(ValueError, match=r"^scale is -?(nan|inf), expected a finite number, or None"):
+        temporal_attention_packed(torch.zeros(2, 5, 3, 1, 4), scale=scale)
+
+
 @pytest.mark.parametrize("lengths", [[5, 6], [-1, 0]])
 def test_a_length_outside_the_video_is_an_error_on_the_cpu(lengths: list[int]) -> None:
     with pytest.raises(RuntimeError, match=r"lengths\[\d\] is -?\d, expected 0 to T = 5"):

@@ -98,9 +98,9 @@ def feature_lengths(videos: Iterable[Video]) -> np.ndarray:
     return np.array(lengths, dtype=np.int64)
 
 
-def check_features(video: Video) -> None:
-    """Read all features of a video, I3D and CLIP, a stretch at a time; raises as :func:`read_features` does."""
-    for path, rows in [*_mapped_parts(video), *([_mapped_clip(video)] if video.clip else [])]:
+def check_features(video: Video, i3d: bool = True) -> None:
+    """Read all features of a video, CLIP and I3D, a stretch at a time; raises as :func:`read_features` does."""
+    for path, rows in [*(_mapped_parts(video) if i3d else []), *([_mapped_clip(video)] if video.clip else [])]:
         for first in range(0, len(rows), _STRETCH):
             _finite(rows[first : first + _STRETCH], path, video, first)
 

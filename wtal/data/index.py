@@ -69,10 +69,10 @@ def survey(data: VideoSet, progress: Progress | None = None) -> tuple[np.ndarray
         return known["mean"], known["deviation"]
     done = 0
 
-    def checked(videos: Iterable[Video]) -> Iterator[Video]:
+    def checked(subset: str) -> Iterator[Video]:
         nonlocal done
-        for video in videos:
-            check_features(video)
+        for video in data.subset(subset):
+            check_features(video, i3d=subset != "train")  # the statistics read that
             if (found := feature_width(video.i3d)) != width:
                 raise WtalError(
                     f"video {video.id}: its I3D features are {found} wide, expected {width} as in other videos"
@@ -82,9 +82,9 @@ def survey(data: VideoSet, progress: Progress | None = None) -> tuple[np.ndarray
             if progress is not None:
                 progress(done, len(data.videos))
 
-    for _ in checked(video for video in data.videos if video.subset != "train"):
+    for _ in checked("test"):
         pass
-    mean, deviation = statistics(checked(data.subset("train")))
+    mean, deviation = statistics(checked("train"))
     if not young.any():
         _store(place, {"mean": mean, "deviation": deviation})
     return mean, deviation

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wtal.errors import WtalError
+from wtal.errors import WtalError, reason
 from wtal.models.clip_text import text_tower
 from wtal.models.weights import read_weights
 
@@ -97,7 +97,7 @@ def download(name: str) -> nn.Module:
             return open_clip.create_model(name, pretrained="openai")
     except Exception as error:  # whatever the hub client, the proxy or the disk raises
         raise WtalError(
-            f"the weights of CLIP {name} could not be downloaded ({_first_cause(error)}); "
+            f"the weights of CLIP {name} could not be downloaded ({reason(_first_cause(error))}); "
             "expected a network, or --clip-weights FILE with a copy fetched elsewhere"
         ) from error
 
@@ -113,12 +113,11 @@ def _hushed() -> Iterator[None]:
         logging.disable(before)
 
 
-def _first_cause(error: BaseException) -> str:
-    """What went wrong in the first place, on a short line; what was raised on top of it says it less and less well."""
+def _first_cause(error: BaseException) -> BaseException:
+    """What went wrong in the first place; what was raised on top of it says it less and less well."""
     while (deeper := error.__cause__ or error.__context__) is not None:
         error = deeper
-    line = next(iter(str(error).strip().splitlines()), type(error).__name__)
-    return line if len(line) <= 160 else line[:157] + "..."
+    return error
 
 
 def _fill(model: nn.Module, state: dict[str, Tensor], name: str, quick_gelu: bool, path: Path) -> None:

@@ -15,7 +15,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from wtal.errors import WtalError
+from wtal.errors import WtalError, reason
 
 
 def read_weights(path: Path, option: str = "--clip-weights") -> dict[str, Tensor]:
@@ -64,12 +64,9 @@ def read_weights(path: Path, option: str = "--clip-weights") -> dict[str, Tensor
 
 
 def _reason(error: Exception) -> str:
-    """What a loader complains of, on a short line: torch says it after a page of advice."""
-    text = str(error).strip()
-    if found := re.search(r"Unpickler error:\s*(.+?)(?:\. |\n|$)", text):
-        text = found[1]
-    line = next(iter(text.splitlines()), type(error).__name__)
-    return line if len(line) <= 160 else line[:157] + "..."
+    """What a loader complains of: torch says it after a page of advice."""
+    found = re.search(r"Unpickler error:\s*(.+?)(?:\. |\n|$)", str(error))
+    return found[1][:160] if found else reason(error)
 
 
 class _Node:
