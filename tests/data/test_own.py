@@ -207,6 +207,11 @@ def test_the_held_out_fifth_is_a_fifth_and_hardly_moves() -> None:
     assert held_out_fifth({"only": ["class1"]}) == frozenset()
 
 
+@pytest.mark.parametrize(("old", "told"), [("labels.csv", "no such file"), ('"clip"', "no such folder")])
+def test_a_name_that_no_file_can_have_is_not_there(edited: Callable[..., Path], old: str, told: str) -> None:
+    assert told in message(edited(old, old.replace("l", "l" * 5000, 1)))
+
+
 @pytest.mark.parametrize("truth", ["dataset.toml", "segments.csv", "segments.json"])
 def test_ground_truth_fed_back_scores_everything(kitchen: Path, truth: str) -> None:
     """Of a dataset.toml the test videos count, of a segments file all that it names."""

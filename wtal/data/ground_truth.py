@@ -24,7 +24,7 @@ def read_ground_truth(path: str | os.PathLike[str]) -> Annotations:
         return read_own_annotations(path)
     if path.suffix == ".csv":
         return _of_segments(path)
-    if path.suffix == ".json" and path.is_file():
+    if path.suffix == ".json" and os.path.isfile(path):
         content = fields.load_json(path, "ground truth as JSON")
         if content and is_segments(content):
             return _of_segments(path)

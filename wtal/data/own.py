@@ -200,7 +200,7 @@ class _Description:
         if not isinstance(self.table[key], str):
             self._wrong(key)
         path = self.path.parent / self.table[key]
-        if not path.is_file():
+        if not os.path.isfile(path):  # Path.is_file raises where no file can have such a name
             raise WtalError(f"{path}: no such file ({key!r} in {self.path}), expected {_KEYS[key]}")
         return path
 
@@ -208,7 +208,7 @@ class _Description:
         if not isinstance(value, str):
             self._wrong(key)
         path = self.path.parent / str(value)
-        if not path.is_dir():
+        if not os.path.isdir(path):
             raise WtalError(f"{path}: no such folder ({key!r} in {self.path}), expected {_KEYS[key]}")
         return path
 
