@@ -128,7 +128,7 @@ def test_every_group_makes_its_rows_and_a_page(world: World, tmp_path) -> None:
     path.write_text(json.dumps(results))
     assert read_results(path) == json.loads(path.read_text())
     assert "asked for" not in page(results, None)
-    partial = {**results, "about": {**results["about"], "asked": {"small": 3}}}
+    partial = {**results, "about": {**results["about"], "asked": {"small": [0, 1, 2]}}}
     assert "**1 of the 3 worlds asked for" in page(partial, None)
     told = page(results, "results.png")
     for title in results["runs"][0]["rows"]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from wtal.ablation.figure import figure
 from wtal.ablation.markdown import page
-from wtal.ablation.results import benchmarks, collect
+from wtal.ablation.results import Results, benchmarks, collect
 from wtal.ablation.variants import GROUPS
 from wtal.ablation.worlds import World, run_group
 from wtal.errors import WtalError
@@ -41,8 +41,7 @@ def ablate(
         out: name of the results without its ending.
         processes: worlds at a time; 0 trains nothing.
     """
-    for ending in (".json", ".md", ".png"):
-        check_writable(out.with_name(out.name + ending))
+    check_report(out)
     worlds = [World(name, number, seed, recipe) for name in names for number in numbers]
     if processes:
         try:
@@ -52,12 +51,23 @@ def ablate(
     results = collect(runs, worlds)
     if not results["runs"]:
         raise WtalError(f"{runs}: no world has a row yet")
+    write_report(results, out)
+    return 0
+
+
+def check_report(out: Path) -> None:
+    """Raise WtalError, before hours of training, where :func:`write_report` could not write."""
+    for ending in (".json", ".md", ".png"):
+        check_writable(out.with_name(out.name + ending))
+
+
+def write_report(results: Results, out: Path) -> None:
+    """Write JSON, page and figure; ``out`` is their name without its ending."""
     image = out.with_name(out.name + ".png")
     write_atomically(image, figure(results, benchmarks(results)[0]))
     write_atomically(out.with_name(out.name + ".json"), (json.dumps(results, indent=1) + "\n").encode())
     write_atomically(out.with_name(out.name + ".md"), page(results, image.name).encode())
     print(f"{out}.json, .md, .png: {len(results['runs'])} worlds")
-    return 0
 
 
 def _train(worlds: Sequence[World], groups: Sequence[str], runs: Path, processes: int) -> None:

@@ -60,7 +60,7 @@ def _about(results: Results) -> str:
             f"* Generator version {about['generator_version']}, recipe `{about['recipe']}`, "
             f"{about['threads']} CPU thread a world, seed {', '.join(map(str, seeds))}.",
             *(
-                f"* Worlds of {name}: {', '.join(map(str, numbers))}{_unfinished(len(numbers), about['asked'][name])}"
+                f"* Worlds of {name}: {', '.join(map(str, numbers))}{_unfinished(numbers, about['asked'][name])}"
                 for name, numbers in worlds.items()
             ),
             f"* Commit {', '.join(about['commits'])}. {versions}.",
@@ -74,10 +74,11 @@ def _about(results: Results) -> str:
     )
 
 
-def _unfinished(there: int, asked: int) -> str:
-    if there == asked:
+def _unfinished(there: Sequence[int], asked: Sequence[int]) -> str:
+    if not set(asked) - set(there):
         return "."
-    return f". **{there} of the {asked} worlds asked for: the others have not been run yet; this is no final result.**"
+    told = f"{len(there)} of the {len(asked)} worlds asked for"
+    return f". **{told}: the others have not been run yet; this is no final result.**"
 
 
 def _counted(results: Results, benchmark: str) -> str:

@@ -14,10 +14,10 @@ from wtal.ablation.variants import GROUPS, Comparison
 from wtal.ablation.worlds import World, recorded
 from wtal.errors import WtalError
 
-FORMAT = 1
+FORMAT = 2
 
 Results = dict[str, Any]
-"""``format``; ``about``: commits, versions, machine, generator version, recipe, how many worlds were asked for;
+"""``format``; ``about``: commits, versions, machine, generator version, recipe, which worlds were asked for;
 ``runs``: a list of ``benchmark``, ``world``, ``seed`` and ``rows``, title -> ``mAP``, ``per_tiou``, ``snippets`` and
 perhaps ``pseudo_labels``."""
 
@@ -46,7 +46,7 @@ def collect(root: Path, worlds: Sequence[World]) -> Results:
             "generator_version": GENERATOR_VERSION,
             "recipe": recipe,
             "threads": 1,
-            "asked": {name: len({w.number for w in worlds if w.benchmark == name}) for name in _names(worlds)},
+            "asked": {name: sorted({w.number for w in worlds if w.benchmark == name}) for name in _names(worlds)},
         },
         "runs": runs,
     }

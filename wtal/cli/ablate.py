@@ -45,6 +45,8 @@ class Options:
     """Worlds at a time."""
     report_only: bool = False
     """Train nothing: write the results of what is finished."""
+    join: tuple[Path, ...] = ()
+    """Train nothing: write these results (.json), of several machines or calls, as one."""
     check: Path | None = None
     """Results (.json): run their first world again and compare; exits with 1 where a row disagrees."""
     quick: bool = False
@@ -69,6 +71,13 @@ def command(arguments: Sequence[str]) -> int:
         print("\n".join(lines))
         print(f"{options.check}: {'agrees' if agree else 'DOES NOT AGREE'}")
         return int(not agree)
+    if options.join:
+        from wtal.ablation.job import check_report, write_report
+        from wtal.ablation.join import join
+
+        check_report(options.out)
+        write_report(join(options.join), options.out)
+        return 0
     if options.processes < 1:
         raise WtalError(f"--processes {options.processes}: expected at least 1")
     try:

@@ -1,0 +1,62 @@
+"""One result of an ablation from several: of several machines, or of several calls."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from wtal.ablation.results import Results, read_results
+from wtal.ablation.variants import GROUPS, group_stages
+from wtal.config import ScheduleConfig
+from wtal.errors import WtalError
+
+SHARED = ("generator_version", "recipe", "threads")
+ORDER = {stage.row: place for place, stage in enumerate(s for g in GROUPS for s in group_stages(g, ScheduleConfig()))}
+"""Place of each row in the table."""
+
+
+def join(paths: Sequence[Path]) -> Results:
+    """The results of all these files as one; the first benchmark of the first file is the main one.
+
+    Raises:
+        WtalError: a file is no result, they differ in recipe, generator version or threads, or a row of one world and
+            seed has another value in another file.
+    """
+    parts = [read_results(path) for path in paths]
+    first = parts[0]["about"]
+    for path, part in zip(paths, parts, strict=True):
+        for name in SHARED:
+            if (found := part["about"][name]) != first[name]:
+                raise WtalError(f"{path}: {name} is {found!r}, but {first[name]!r} in {paths[0]}")
+    runs: dict[tuple[str, int, int], dict[str, Any]] = {}
+    for path, part in zip(paths, parts, strict=True):
+        for run in part["runs"]:
+            key = run["benchmark"], run["world"], run["seed"]
+            known = runs.setdefault(key, {**run, "rows": {}})["rows"]
+            for title, row in run["rows"].items():
+                if known.setdefault(title, row) != row:
+                    raise WtalError(
+                        f"{path}: {key[0]} world {key[1]} seed {key[2]}, {title!r}: mAP {row['mAP']}, "
+                        f"but {known[title]['mAP']} in a file before it"
+                    )
+    for run in runs.values():
+        run["rows"] = dict(sorted(run["rows"].items(), key=lambda item: ORDER.get(item[0], len(ORDER))))
+    names = list(dict.fromkeys(name for part in parts for name in part["about"]["asked"]))
+    return {
+        "format": parts[0]["format"],
+        "about": {
+            **first,
+            "commits": _all(part["about"]["commits"] for part in parts),
+            "versions": {
+                name: _all(part["about"]["versions"].get(name, ()) for part in parts) for name in first["versions"]
+            },
+            "machine": "; ".join(dict.fromkeys(part["about"]["machine"] for part in parts)),
+            "asked": {name: _all(part["about"]["asked"].get(name, ()) for part in parts) for name in names},
+        },
+        "runs": sorted(runs.values(), key=lambda run: (names.index(run["benchmark"]), run["world"], run["seed"])),
+    }
+
+
+def _all(lists: Iterable[Iterable[Any]]) -> list[Any]:
+    return sorted({one for each in lists for one in each})
