@@ -123,22 +123,28 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     return Tiny(write_tiny(tmp_path_factory.mktemp("tiny") / "data", videos=11))
 
 
-def write_tiny(folder: Path, videos: int) -> Path:
+@pytest.fixture
+def tiny_of(tmp_path: Path) -> Callable[[dict[str, int]], Tiny]:
+    """The same with features of other widths."""
+    return lambda widths: Tiny(write_tiny(tmp_path / "data", videos=11, widths=widths))
+
+
+def write_tiny(folder: Path, videos: int, widths: dict[str, int] = WIDTHS) -> Path:
     """A ``dataset.toml`` with segments and text features, the last four videos for testing."""
     random = np.random.default_rng(7)
     labels, segments, names = ["video,label"], ["video,start,end,label"], []
-    for kind in WIDTHS:
+    for kind in widths:
         (folder / kind).mkdir(parents=True)
     for number in range(videos):
         name, label, length = f"v{number:03d}", CLASSES[number % len(CLASSES)], 40 + 5 * (number % 7)
         names.append(name)
         labels.append(f"{name},{label}")
         segments.append(f"{name},{5 * 0.64:g},{15 * 0.64:g},{label}")
-        for kind, width in WIDTHS.items():
+        for kind, width in widths.items():
             features = random.standard_normal((length, width), dtype=np.float32)
             features[5:15, CLASSES.index(label)] += 3
             np.save(folder / kind / f"{name}.npy", features)
-    np.save(folder / "text.npy", np.eye(len(CLASSES), WIDTHS["clip"], dtype=np.float32))
+    np.save(folder / "text.npy", np.eye(len(CLASSES), widths["clip"], dtype=np.float32))
     (folder / "labels.csv").write_text("\n".join(labels), encoding="utf-8")
     (folder / "segments.csv").write_text("\n".join(segments), encoding="utf-8")
     path = folder / "dataset.toml"

@@ -1,0 +1,85 @@
+"""Long videos and long runs: memory stays where it is."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+LONG = 200_000
+"""Snippets: 36 hours at 25 frames a second and 16 frames a snippet."""
+WINDOWS = {"cbp__window": 9, "vlp__window": 9}
+
+
+def own_memory(process: int) -> int | None:
+    """Resident bytes that a process took itself (files that it maps do not count); None when it has ended."""
+    with contextlib.suppress(OSError):
+        if found := re.search(r"RssAnon:\s+(\d+) kB", Path(f"/proc/{process}/status").read_text()):
+            return 1024 * int(found[1])
+    return None
+
+
+def watch(wtal, *arguments: object) -> list[tuple[float, int]]:
+    """Run a command to its end; (seconds, bytes of its own) all along."""
+    process, began, seen = wtal.start(*arguments), time.monotonic(), []
+    while (memory := own_memory(process)) is not None:
+        seen.append((time.monotonic() - began, memory))
+        time.sleep(0.02)
+    done = wtal.end()
+    assert done.code == 0, done.text
+    return seen
+
+
+def write_features(folder: Path, length: int, widths: dict[str, int]) -> None:
+    """One video's features, never whole in memory."""
+    random = np.random.default_rng(length)
+    for kind, width in widths.items():
+        (folder / kind).mkdir(parents=True)
+        file = np.lib.format.open_memmap(folder / kind / "v.npy", "w+", np.float16, (length, width))
+        for first in range(0, length, 10_000):
+            file[first : first + 10_000] = random.standard_normal((len(file[first : first + 10_000]), width))
+
+
+def test_a_long_video_takes_little_memory(tiny_of: Callable, wtal, record, long_form, tmp_path) -> None:
+    """Ten times the length: the features never lie in memory, only what comes out of them."""
+    widths = {"i3d": 2048, "clip": 512} if long_form else {"i3d": 24, "clip": 16}
+    full = {"cbp__dim": 512, "cbp__heads": 8, "cbp__levels": 3, "vlp__heads": 8, "vlp__blocks": 2} if long_form else {}
+    data, run = tiny_of(widths), tmp_path / "run"
+    epochs = {f"schedule__{step}_epochs": 1 for step in ("warmup", "b", "f")}
+    done = wtal("train", *data.arguments(run, **WINDOWS, **full, **epochs))
+    assert done.code == 0, done.text
+    peaks = {}
+    for length in (LONG // 10, LONG):
+        folder = tmp_path / str(length)
+        write_features(folder, length, widths)
+        out = folder / "found.json"
+        seen = watch(
+            wtal, "predict", run, folder / "i3d", "--clip", folder / "clip", "--branch", "ensemble", "--out", out
+        )
+        assert json.loads(out.read_text())["results"]["v"]
+        peaks[length] = max(memory for _, memory in seen)
+    grown = peaks[LONG] - peaks[LONG // 10]
+    told = f"{peaks[LONG // 10] / 1e6:.0f} MB at {LONG // 10:,}, {peaks[LONG] / 1e6:.0f} MB at {LONG:,}"
+    print(told)
+    scores = (LONG - LONG // 10) * 3 * 4  # float32 of three classes
+    assert grown < 16 * scores
+    record("long video", f"wtal-predict, {LONG:,} snippets {widths['i3d']} wide", f"own memory at its peak: {told}")
+
+
+def test_a_long_run_takes_no_more_memory_than_a_short_one(tiny, wtal, record, long_form, tmp_path) -> None:
+    """Checkpoints, evaluation and logs included; measured from the second tenth of the run on."""
+    steps = 2000 if long_form else 300
+    epochs = steps // 40  # of ten steps, in each of warm-up, control, B and F
+    settings = {"batch__steps_per_epoch": 10, **{f"schedule__{step}_epochs": epochs for step in ("warmup", "b", "f")}}
+    seen = watch(wtal, "train", *tiny.arguments(tmp_path / "run", **settings))
+    early = [memory for second, memory in seen if 0.1 < second / seen[-1][0] < 0.3]
+    late = [memory for second, memory in seen if second / seen[-1][0] > 0.8]
+    told = f"{np.median(early) / 1e6:.1f} MB early, {np.median(late) / 1e6:.1f} MB late"
+    print(told)
+    assert np.median(late) < np.median(early) + 3e6
+    record("long run", f"wtal-train, {4 * epochs * 10} steps", f"own memory: {told}")
