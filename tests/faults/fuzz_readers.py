@@ -70,6 +70,10 @@ class Reader:
             self.read(path)
         except WtalError as error:
             str(error).encode()  # can be printed
+            cause: BaseException | None = error
+            while cause is not None:
+                assert not isinstance(cause, MemoryError), "memory was asked for before the file was looked at"
+                cause = cause.__cause__ or cause.__context__
             return False
         return True
 

@@ -148,6 +148,13 @@ class ArrayUnpickler(pickle._Unpickler):
 
     dispatch[pickle.BUILD[0]] = _load_build
 
+    def _load_buffer(self) -> NoReturn:
+        """numpy.save writes none; the unpickler would allocate a bytearray of any length before it reads it."""
+        raise Refused("its pickle holds a buffer of protocol 5")
+
+    for _opcode in (pickle.BYTEARRAY8, pickle.NEXT_BUFFER, pickle.READONLY_BUFFER):
+        dispatch[_opcode[0]] = _load_buffer
+
 
 class _SmallMemo(dict[int, Any]):
     """Forgets the data of arrays, which a memo would hold until the end and nobody asks for again."""

@@ -47,7 +47,8 @@ def read_weights(path: Path, option: str = "--clip-weights") -> dict[str, Tensor
         elif path.suffix == ".safetensors":
             state = safetensors.torch.load_file(path)
         else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            # torch's format before 1.6; from memory, where a length that a damaged file claims is cut to what is there
+            state = torch.load(io.BytesIO(path.read_bytes()), map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle raises anything
         raise WtalError(
             f"{option} {path} cannot be read ({_reason(error)}); expected a state dict (.pt, .safetensors) or OpenAI's "
