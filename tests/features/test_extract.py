@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -18,7 +17,8 @@ from videos import lossless, texture
 from wtal.data.features import read_aligned_clip, read_features
 from wtal.data.own import open_own
 from wtal.errors import WtalError
-from wtal.features.extract import Extraction, Summary, extract
+from wtal.features.extract import Summary, extract
+from wtal.features.options import Extraction
 from wtal.features.shard import Shard, this_shard
 from wtal.progress import Reporter
 
@@ -221,13 +221,3 @@ def test_shards_split_the_list(monkeypatch: pytest.MonkeyPatch) -> None:
     shard = this_shard(None)
     assert (shard, shard.local_rank, shard.local_count) == (Shard(2, 4, launched=True), 0, 2)
     assert this_shard("1/2") == Shard(0, 2)
-
-
-def test_the_command_offers_every_setting_of_the_job() -> None:
-    from wtal.cli.extract import Options
-
-    offered = {field.name: field.default for field in dataclasses.fields(Options)}
-    for field in dataclasses.fields(Extraction):
-        assert field.name in offered
-        if field.name not in ("videos", "out"):
-            assert offered[field.name] == field.default, field.name

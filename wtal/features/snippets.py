@@ -15,17 +15,15 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal
 
 import numpy as np
 
 from wtal.features.flow import centre_crop, grayscale
 from wtal.features.flow_pool import Pending
+from wtal.features.options import Stream
 
 BLOCK = 16
 """Frames whose flow is computed in one piece of work."""
-
-Stream = Literal["rgb", "flow", "clip"]
 
 SubmitFlow = Callable[[int, Sequence[np.ndarray], bool], Pending]
 """Begins the flow of block ``k``: its grey frames and their successor, and whether the last one has none."""

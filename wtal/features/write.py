@@ -17,7 +17,7 @@ from wtal.data.catalog import named
 from wtal.data.npy import load_npy
 from wtal.errors import WtalError
 from wtal.features.manifest import dump, entry_path
-from wtal.features.snippets import Stream
+from wtal.features.options import Stream
 from wtal.features.targets import Target, layout_annotations
 from wtal.files import write_atomically
 

