@@ -77,7 +77,7 @@ class Step:
         self.config, self.device, self.bf16 = config, device, bf16
         self.attention = SIDES[side]
         learned = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        self.optimizer = torch.optim.Adam(learned, lr=config.optimizer.lr)
+        self.optimizer = torch.optim.Adam(learned, lr=config.optimizer.lr, fused=True)
         self.lengths = torch.tensor(lengths, device=device)
         size = (len(lengths), max(lengths))
         self.features = torch.randn(*size, I3D if branch == "cbp" else CLIP, device=device)

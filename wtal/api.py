@@ -24,7 +24,7 @@ from wtal.device import Device
 from wtal.errors import WtalError
 from wtal.infer import members
 from wtal.localize import detect, scale_scores, to_seconds
-from wtal.models.blocks import video_logits
+from wtal.models.mil import video_logits
 
 Features: TypeAlias = npt.NDArray[Any] | Tensor | str | os.PathLike[str]
 """``[T, D]`` of floating point, one row a snippet: an array, a tensor, or the path of a ``.npy`` file."""

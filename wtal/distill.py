@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wtal.config import LossConfig
-from wtal.models.blocks import at_least_float32, longest, trim, valid_mask, video_logits
+from wtal.models.masks import at_least_float32, longest, trim, valid_mask
+from wtal.models.mil import video_logits
 
 IGNORE = -1
 """The pseudo-label of a snippet that takes no part, padding included."""

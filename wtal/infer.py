@@ -20,7 +20,7 @@ from wtal.device import Device
 from wtal.distributed import ALONE, Peers
 from wtal.errors import WtalError
 from wtal.localize import detect, scale_scores, to_seconds
-from wtal.models.blocks import video_logits
+from wtal.models.mil import video_logits
 from wtal.models.vlp import VLP
 
 _BATCH = 16  # whole videos at once; sorted by length, so that little of it is padding

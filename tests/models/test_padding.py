@@ -6,8 +6,8 @@ import torch.nn.functional as F
 
 from wtal.config import CBPConfig, LossConfig, VLPConfig
 from wtal.distill import pseudo_labels, step_loss
-from wtal.models.blocks import video_logits
 from wtal.models.cbp import CBP
+from wtal.models.mil import video_logits
 from wtal.models.prompts import PromptedTextFeatures
 from wtal.models.vlp import VLP
 

@@ -1,7 +1,8 @@
 """The two branches, CBP and VLP, and the blocks that they share."""
 
-from wtal.models.blocks import TransformerBlock, video_logits
+from wtal.models.blocks import TransformerBlock
 from wtal.models.cbp import CBP
+from wtal.models.mil import video_logits
 from wtal.models.prompts import FixedText, PromptedTextFeatures
 from wtal.models.vlp import VLP
 

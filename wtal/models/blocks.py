@@ -1,8 +1,7 @@
-"""What both branches share: masking by length, the Transformer block, the pyramid's down- and upsampling.
+"""What both branches are made of: the Transformer block, convolution along time, the pyramid's down- and upsampling.
 
-Everywhere ``lengths`` ``[B]`` int64 counts the valid snippets of each video; what lies beyond is padding. A
-branch cuts its batch to the longest video first (:func:`trim`), so that the amount of padding cannot change a
-single bit.
+All of them work on packed rows ``[R, D]`` (:mod:`wtal.models.packing`), so the amount of padding in a batch cannot
+change a single bit.
 """
 
 from __future__ import annotations
@@ -12,114 +11,53 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wtal.errors import WtalError
+from wtal.models.masks import at_least_float32
+from wtal.models.packing import Packing
 from wtal.ops.attention import temporal_attention_packed
 
 
-def valid_mask(lengths: Tensor, size: int) -> Tensor:
-    """Which snippets are no padding: ``[B, size]`` bool."""
-    return torch.arange(size, device=lengths.device) < lengths[:, None]
-
-
-def longest(x: Tensor, lengths: Tensor) -> int:
-    """The length of the longest video, at least 1; one transfer from the device.
-
-    Raises:
-        ValueError: lengths are not ``[B]`` int64, or not within 0..T of x ``[B, T, ...]``.
-    """
-    if lengths.dtype != torch.int64 or lengths.shape != x.shape[:1] or x.ndim < 2:
-        raise ValueError(
-            f"lengths has shape {tuple(lengths.shape)} and dtype {lengths.dtype}; expected int64 "
-            f"[{x.shape[0] if x.ndim else ''}], one length a video of the batch {tuple(x.shape)}"
-        )
-    if lengths.numel() == 0 or x.shape[1] == 0:
-        raise ValueError(f"the batch has shape {tuple(x.shape)}; expected at least one video and one snippet")
-    low, high = torch.stack(torch.aminmax(lengths)).tolist()
-    if low < 0 or high > x.shape[1]:
-        raise ValueError(f"lengths range from {low} to {high}; expected 0 to {x.shape[1]}, the size of the batch")
-    return max(int(high), 1)
-
-
-def trim(x: Tensor, lengths: Tensor) -> Tensor:
-    """Cuts ``[B, T, ...]`` to the longest video, zeros beyond each length whatever was there (NaN too)."""
-    size = longest(x, lengths)
-    mask = valid_mask(lengths, size)
-    return x[:, :size].masked_fill(~mask.view(*mask.shape, *[1] * (x.ndim - 2)), 0)
-
-
-def restore(x: Tensor, size: int) -> Tensor:
-    """The reverse of :func:`trim`: ``[B, T', C]`` to ``[B, size, C]`` with zeros at the end."""
-    return F.pad(x, (0, 0, 0, size - x.shape[1]))
-
-
-def video_logits(logits: Tensor, lengths: Tensor, divisor: int) -> Tensor:
-    """Video-level class logits: the mean of each class's top ``max(1, length // divisor)`` snippet logits.
+def pool_pairs(x: Tensor, mask: Tensor, coarse: Tensor) -> Tensor:
+    """Average of the valid ones of each two neighbouring rows.
 
     Args:
-        logits: ``[B, T, C]``.
-        lengths: ``[B]`` int64.
-        divisor: an eighth of the snippets takes part with 8.
+        x: ``[R, D]``, R even.
+        mask: ``[R, 1]`` bool, which rows are valid.
+        coarse: ``[R / 2, 1]`` bool, which of the results are, those of at least one valid row.
 
     Returns:
-        ``[B, C]`` float32 (float64 for float64); zeros for a video of length 0.
+        ``[R / 2, D]``, zero where not valid.
     """
-    x = trim(at_least_float32(logits), lengths)
-    count = (lengths // divisor).clamp(min=1)  # [B]
-    hidden = x.masked_fill(~valid_mask(lengths, x.shape[1])[..., None], -torch.inf)
-    top = hidden.topk(max(1, x.shape[1] // divisor), dim=1).values  # [B, K, C], descending
-    taken = valid_mask(torch.minimum(count, lengths), top.shape[1])
-    return top.masked_fill(~taken[..., None], 0).sum(1) / count[:, None]
+    pairs = x.masked_fill(~mask, 0).unflatten(0, (-1, 2)).sum(1)
+    count = mask.unflatten(0, (-1, 2)).sum(1).clamp(min=1)
+    return (pairs / count).masked_fill(~coarse, 0)
 
 
-def at_least_float32(x: Tensor) -> Tensor:
-    """Half precision to float32; float32 and float64 as they are."""
-    return x if x.dtype == torch.float64 else x.float()
-
-
-def pool_pairs(x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-    """Average of each two neighbouring valid snippets.
-
-    Args:
-        x: ``[B, T, D]`` with zeros beyond each length.
-        lengths: ``[B]`` int64.
-
-    Returns:
-        ``[B, ceil(T / 2), D]`` and the new lengths ``ceil(lengths / 2)``. The last one of an odd length is a
-        single snippet, not its half.
-    """
-    odd = x.shape[1] % 2
-    pairs = F.pad(x, (0, 0, 0, odd)).unflatten(1, (-1, 2))  # [B, T/2, 2, D]
-    mask = valid_mask(lengths, x.shape[1] + odd).unflatten(1, (-1, 2))
-    return pairs.sum(2) / mask.sum(2, keepdim=True).clamp(min=1), (lengths + 1) // 2
-
-
-def upsample_pairs(x: Tensor, lengths: Tensor, size: int) -> Tensor:
+def upsample_pairs(x: Tensor, mask: Tensor) -> Tensor:
     """Doubles the temporal resolution linearly; the reverse of :func:`pool_pairs` in time.
 
-    A pooled snippet lies in the middle of its pair, so each output is 3/4 of its own pair and 1/4 of the
-    neighbouring one. At a video's ends (its own, not the batch's) the neighbour is the pair itself. Written
-    with
-    shifts: unlike interpolation kernels it has a deterministic backward pass on CUDA.
+    A pooled snippet lies in the middle of its pair, so each output is 3/4 of its own pair and 1/4 of the neighbouring
+    one. At a video's ends the neighbour is the pair itself. Written with shifts: unlike interpolation kernels it has a
+    deterministic backward pass on CUDA.
 
     Args:
-        x: ``[B, T', D]``.
-        lengths: ``[B]`` int64, of x, before doubling.
-        size: how many snippets to return, at most 2 T'.
+        x: ``[R, D]``, the last row and one between two videos not valid.
+        mask: ``[R, 1]`` bool, which rows are valid.
 
     Returns:
-        ``[B, size, D]``; what lies beyond twice a length is undefined.
+        ``[2 R, D]``; of rows that are not valid it is undefined.
     """
-    inner = valid_mask(lengths - 1, x.shape[1])[..., None]  # has a right neighbour
-    left = torch.cat([x[:, :1], x[:, :-1]], 1)
-    right = torch.where(inner, torch.cat([x[:, 1:], x[:, -1:]], 1), x)
+    left = torch.where(mask.roll(1, 0), x.roll(1, 0), x)
+    right = torch.where(mask.roll(-1, 0), x.roll(-1, 0), x)
     own = 0.75 * x
-    return torch.stack([own + 0.25 * left, own + 0.25 * right], 2).flatten(1, 2)[:, :size]
+    return torch.stack([own + 0.25 * left, own + 0.25 * right], 1).flatten(0, 1)
 
 
 class TemporalConv(nn.Conv1d):
-    """1-D convolution along time that keeps the length and leaves zeros beyond each video's end.
+    """1-D convolution along time of packed rows ``[R, D]`` -> ``[R, D']``, zero where ``mask`` ``[R, 1]`` is not set.
 
-    ``[B, T, D]`` -> ``[B, T, D']``; ``mask`` ``[B, T, 1]`` bool. Without the zeros the bias of one
-    convolution would reach a short video's last snippets through the next one.
+    Rows that are not valid must come in as zeros, and there must be ``kernel_size // 2`` of them between two videos and
+    after the last. Zeros go out there as well: otherwise the bias of one convolution would reach a video's ends
+    through the next one.
     """
 
     def __init__(self, input_dim: int, output_dim: int, kernel_size: int) -> None:
@@ -127,12 +65,19 @@ class TemporalConv(nn.Conv1d):
         self.bias: nn.Parameter
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:  # type: ignore[override]
-        """Convolves x ``[B, T, D]``, zero beyond the mask."""
-        return super().forward(x.transpose(1, 2)).transpose(1, 2).masked_fill(~mask, 0)
+        """Convolves."""
+        # One product with the weights of all taps, of which each is then moved in time: on the CPU five times as fast
+        # as the library's convolution, whose layout has time last.
+        size = self.weight.shape[2]
+        taps = F.linear(x, self.weight.permute(2, 0, 1).flatten(0, 1)).chunk(size, 1)
+        total: Tensor = self.bias
+        for place, tap in enumerate(taps):
+            total = total + tap.roll(size // 2 - place, 0)
+        return total.masked_fill(~mask, 0)
 
 
 class TransformerBlock(nn.Module):
-    """Pre-LayerNorm multi-head self-attention and MLP, a residual after each: ``[B, T, D]`` -> ``[B, T, D]``.
+    """Pre-LayerNorm multi-head self-attention and MLP, a residual after each.
 
     Args:
         dim: D.
@@ -172,12 +117,24 @@ class TransformerBlock(nn.Module):
                 nn.init.normal_(layer.weight, 0.0, init_std)
                 nn.init.zeros_(layer.bias)
 
-    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Each snippet attends to the valid ones; rows beyond a length are undefined but finite."""
-        packed = self.qkv(self.attention_norm(x))  # [B, T, 3 * D]
-        if packed.device.type == "cpu":
-            packed = at_least_float32(packed)  # the CPU kernel has no half precision
-        qkv = packed.unflatten(2, (3, self.heads, -1))  # [B, T, 3, H, D / H]
-        attended = temporal_attention_packed(qkv, lengths, self.window).flatten(2)
+    def forward(self, x: Tensor, packing: Packing | None = None) -> Tensor:
+        """Each snippet attends to those of its own video.
+
+        Args:
+            x: packed rows ``[R, D]``, or ``[B, T, D]`` without padding.
+            packing: of the rows; None for ``[B, T, D]``.
+
+        Returns:
+            as x; rows of no video are undefined but finite.
+        """
+        projected = self.qkv(self.attention_norm(x))  # [..., 3 * D]
+        if projected.device.type == "cpu":
+            projected = at_least_float32(projected)  # the CPU kernel has no half precision
+        qkv = projected.unflatten(-1, (3, self.heads, -1))  # [..., 3, H, D / H]
+        if packing is None:
+            attended = temporal_attention_packed(qkv, None, self.window).flatten(2)
+        else:
+            padded = temporal_attention_packed(packing.unpack(qkv), packing.lengths, self.window)
+            attended = packing.pack(padded.flatten(2))
         x = x + self.dropout(self.projection(attended))
         return x + self.dropout(self.mlp_out(F.gelu(self.mlp_in(self.mlp_norm(x)))))

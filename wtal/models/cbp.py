@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from wtal.config import CBPConfig
 from wtal.errors import WtalError
-from wtal.models.blocks import (
-    TemporalConv,
-    TransformerBlock,
-    at_least_float32,
-    longest,
-    pool_pairs,
-    restore,
-    upsample_pairs,
-    valid_mask,
-)
+from wtal.models.blocks import TemporalConv, TransformerBlock, pool_pairs, upsample_pairs
+from wtal.models.masks import at_least_float32
+from wtal.models.packing import Packing, packings
 
 
 class CBP(nn.Module):
@@ -96,26 +91,25 @@ class CBP(nn.Module):
         """
         if i3d.ndim != 3 or i3d.shape[2] != self.input_dim:
             raise ValueError(f"i3d has shape {tuple(i3d.shape)}; expected [B, T, {self.input_dim}]")
-        size = longest(i3d, lengths)
-        mask = valid_mask(lengths, size)[..., None]  # [B, T, 1]
+        levels = packings(i3d, lengths, len(self.encoder), gap=True)
+        finest = levels[0]
         # In place on one new tensor: a batch of 64 x 1000 x 2048 is half a gigabyte.
-        x = (at_least_float32(i3d[:, :size]) - self.input_mean).div_(self.input_std).masked_fill_(~mask, 0)
-        x = self.embedding(self.input_dropout(x), mask)
-        x = self.norm(self._pyramid(x, lengths)).masked_fill(~mask, 0)
+        x = at_least_float32(finest.pack(i3d)).sub_(self.input_mean).div_(self.input_std).masked_fill_(~finest.mask, 0)
+        x = self.embedding(self.input_dropout(x), finest.mask)
+        x = self.norm(self._pyramid(x, levels)).masked_fill(~finest.mask, 0)
         for layer in self.decoder:
-            x = torch.relu(layer(x, mask))
-        return restore(self.output(x, mask), i3d.shape[1])
+            x = torch.relu(layer(x, finest.mask))
+        return finest.unpack(self.output(x, finest.mask), i3d.shape[1])
 
-    def _pyramid(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """``[B, T, dim]``: the sum of the levels, each a block on the one below at half its resolution."""
-        levels = []
-        for stride, block in enumerate(self.encoder):
-            if stride:
-                x, lengths = pool_pairs(x.masked_fill(~valid_mask(lengths, x.shape[1])[..., None], 0), lengths)
-            x = block(x, lengths)
-            levels.append((x, lengths))
-        total, coarse = levels[-1]
-        for x, lengths in reversed(levels[:-1]):
-            total = x + upsample_pairs(total, coarse, x.shape[1])
-            coarse = lengths
+    def _pyramid(self, x: Tensor, levels: Sequence[Packing]) -> Tensor:
+        """``[R, dim]``: the sum of the levels, each a block on the one below at half its resolution."""
+        outputs: list[Tensor] = []
+        for block, here, finer in zip(self.encoder, levels, [None, *levels], strict=False):
+            if finer is not None:
+                x = pool_pairs(x, finer.mask, here.mask)
+            x = block(x, here)
+            outputs.append(x)
+        total = outputs.pop()
+        for coarse in reversed(levels[1:]):
+            total = outputs.pop() + upsample_pairs(total, coarse.mask)
         return total

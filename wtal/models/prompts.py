@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wtal.models.blocks import TransformerBlock, at_least_float32
+from wtal.models.blocks import TransformerBlock
+from wtal.models.masks import at_least_float32
 
 _WIDTH = 64
 _NAME_TOKENS = 3

@@ -16,7 +16,7 @@ from wtal.data.predictions import Detection
 from wtal.data.video import Video, VideoSet
 from wtal.device import Device
 from wtal.localize import detect, scale_scores, to_seconds
-from wtal.models.blocks import video_logits
+from wtal.models.mil import video_logits
 
 BRANCHES = ("cbp", "vlp")
 _BATCH = 16  # as wtal.infer: where a score falls in its batch decides how its last bit is rounded

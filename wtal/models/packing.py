@@ -1,0 +1,111 @@
+"""A batch without its padding: the snippets of all videos one after another.
+
+THUMOS14's videos have a mean of 286 snippets and training crops them to 1000, so two thirds of a padded batch are
+padding. Every layer but attention works on rows ``[R, D]`` that leave it out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wtal.models.masks import check_lengths, check_range
+
+
+@dataclass(frozen=True)
+class Packing:
+    """Where each snippet of a batch lies when it is packed.
+
+    Between two videos, and after the last, there may be rows of no video (a gap). They are zero unless said otherwise.
+
+    Attributes:
+        lengths: ``[B]`` int64.
+        size: the length of the longest video, at least 1.
+        video: of each valid snippet, video by video: which it belongs to, ``[N]``.
+        snippet: its number in the video.
+        row: its row.
+        mask: which rows are valid snippets, ``[R, 1]`` bool.
+    """
+
+    lengths: Tensor
+    size: int
+    video: Tensor
+    snippet: Tensor
+    row: Tensor
+    mask: Tensor
+
+    def pack(self, x: Tensor) -> Tensor:
+        """``[B, T, ...]`` to ``[R, ...]``; what lies beyond a length is not read."""
+        return _Move.apply(x.flatten(0, 1), self._cell(x.shape[1]), self._row, len(self.mask))
+
+    def unpack(self, rows: Tensor, size: int | None = None) -> Tensor:
+        """``[R, ...]`` to ``[B, size, ...]``, zeros beyond each length; the size of the longest video if not given."""
+        size = self.size if size is None else size
+        moved: Tensor = _Move.apply(rows, self._row, self._cell(size), len(self.lengths) * size)
+        return moved.unflatten(0, (-1, size))
+
+    @property
+    def _row(self) -> Tensor | None:
+        return None if len(self.row) == len(self.mask) else self.row
+
+    def _cell(self, size: int) -> Tensor:
+        return self.video * size + self.snippet
+
+
+class _Move(torch.autograd.Function):
+    """Some rows to some places, zeros elsewhere; backwards the same the other way.
+
+    Indexing would do, but its backward pass adds row by row, as if two rows could go to one place.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, source: Tensor | None, target: Tensor | None, count: int) -> Tensor:
+        """``rows[source]`` at ``target`` of ``count`` rows; None stands for all rows in order."""
+        ctx.save_for_backward(source, target)
+        ctx.count = len(rows)
+        taken = rows if source is None else rows.index_select(0, source)
+        return taken if target is None else rows.new_zeros(count, *rows.shape[1:]).index_copy_(0, target, taken)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+        """Back to where they came from."""
+        source, target = ctx.saved_tensors
+        return _Move.apply(grads[0], target, source, ctx.count), None, None, None
+
+
+def packings(x: Tensor, lengths: Tensor, levels: int, gap: bool) -> list[Packing]:
+    """Packings of a batch at temporal strides 1, 2, 4, ..., of which each row covers two of the level before.
+
+    Args:
+        x: ``[B, T, ...]``.
+        lengths: ``[B]`` int64.
+        levels: how many.
+        gap: leave at least one row between two videos at every level, and after the last, so that no convolution
+            and no interpolation reaches from one video to the next.
+
+    Raises:
+        ValueError: lengths are not ``[B]`` int64, or not within 0..T.
+    """
+    check_lengths(x, lengths)
+    coarsest = 2 ** (levels - 1)
+    spans = -(-lengths // coarsest) + int(gap)  # rows of the coarsest level
+    each = [-(-lengths // 2**level) for level in range(levels)]
+    # one transfer from the device
+    low, high, rows, *counts = torch.stack(
+        [*torch.aminmax(lengths), spans.sum(), *(one.sum() for one in each)]
+    ).tolist()
+    check_range(low, high, x.shape[1])
+    if not gap and levels == 1:
+        rows = counts[0]
+    starts = spans.cumsum(0) - spans
+    found = []
+    for level, (here, count) in enumerate(zip(each, counts, strict=True)):
+        video = torch.repeat_interleave(here, output_size=count)
+        snippet = torch.arange(count, device=lengths.device) - (here.cumsum(0) - here)[video]
+        row = starts[video] * (coarsest // 2**level) + snippet
+        mask = torch.zeros(rows * (coarsest // 2**level), 1, dtype=torch.bool, device=lengths.device)
+        found.append(Packing(here, max(1, -(-high // 2**level)), video, snippet, row, mask.index_fill_(0, row, True)))
+    return found
