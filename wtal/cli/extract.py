@@ -63,7 +63,7 @@ def command(arguments: Sequence[str]) -> int:
         )
     summary = extract(options, shard, reporter)
     reporter.say(
-        f"{options.out}: {summary.extracted} videos extracted, {summary.skipped} done before, "
+        f"{options.folder}: {summary.extracted} videos extracted, {summary.skipped} done before, "
         f"{len(summary.failed)} failed"
     )
     for path, reason in summary.failed:

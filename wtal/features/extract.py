@@ -56,30 +56,30 @@ def extract(job: Extraction, shard: Shard, reporter: Reporter) -> Summary:
     check_there(videos)
     grid = Timebase(job.fps, job.stride, job.window)
     if job.layout == "own":
-        targets = own_targets(videos, job.out, grid)
+        targets = own_targets(videos, job.folder, grid)
     else:
-        targets, absent = layout_targets(videos, job.out, job.layout, job.dataset)
+        targets, absent = layout_targets(videos, job.folder, job.layout, job.dataset)
         if absent:
             reporter.say(f"{len(absent)} annotated videos have no file here: {', '.join(absent[:3])}, ...")
     device = _device(job, shard)
     for name in SHARED_FILES:  # other shards may be writing them this moment
-        remove_leftovers(job.out / name, older_than=60)
-    claim(job.out, _settings(job, device))
+        remove_leftovers(job.folder / name, older_than=60)
+    claim(job.folder, _settings(job, device))
     if job.layout == "own":
-        labels = place_labels(job.out, job.labels, videos)
+        labels = place_labels(job.folder, job.labels, videos)
         _, changed = write_description(
-            job.out, job.name or job.out.resolve().name, labels, grid, job.clip, job.clip_fps
+            job.folder, job.name or job.folder.resolve().name, labels, grid, job.clip, job.clip_fps
         )
         if changed:
-            reporter.say(f"{job.out / 'dataset.toml'} was changed by hand and stays as it is")
+            reporter.say(f"{job.folder / 'dataset.toml'} was changed by hand and stays as it is")
     mine = shard.of(targets)
-    left = [target for target in mine if not is_complete(job.out, target, job.verify)]
+    left = [target for target in mine if not is_complete(job.folder, target, job.verify)]
     summary = Summary(skipped=len(mine) - len(left))
     if left:
         _extract(job, shard, device, left, summary, reporter)
     wait_for_all(shard)
     if job.layout == "wtalc":
-        path, missing = write_joint(job.out, job.dataset)
+        path, missing = write_joint(job.folder, job.dataset)
         if missing:
             reporter.say(f"{path} is written once the {missing} annotated videos without features have them")
     return summary
@@ -148,7 +148,7 @@ def _extract(
         meter = _Meter(stack.enter_context(reporter.work("extracting", total, "frames")), targets, seconds, job)
 
         def finished(target: Target, done: Finished[dict[str, Any]]) -> None:
-            write_features(job.out, target, done.features, job.dtype, {"video": target.id, **done.facts, **common})
+            write_features(job.folder, target, done.features, job.dtype, {"video": target.id, **done.facts, **common})
             summary.extracted += 1
             meter.settle(target)
 

