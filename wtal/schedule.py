@@ -35,8 +35,8 @@ class Stage:
         epochs: passes over the training videos, 0 to only measure.
         row: its title in the table.
         start: the branch that the student begins as a copy of; None where it is there and goes on.
-        labels: ``ranked`` pseudo-labels are the method; ``shuffled`` ones in the time of each video and the ``truth``
-            are comparisons.
+        labels: ``ranked`` pseudo-labels are the method. The others are comparisons: ``shuffled`` in the time of each
+            video; ``shifted`` there, wrapped around, by a quarter of it or more, so that runs stay runs; ``truth``.
         settings: section -> key -> value, where this stage departs from the run's settings.
         peer: a second student; there is no other teacher then, and pseudo-labels are made anew every epoch.
     """
@@ -47,7 +47,7 @@ class Stage:
     epochs: int
     row: str
     start: str | None = None
-    labels: Literal["ranked", "shuffled", "truth"] = "ranked"
+    labels: Literal["ranked", "shuffled", "shifted", "truth"] = "ranked"
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     peer: Peer | None = None
 

@@ -98,8 +98,8 @@ def teach(
         length = torch.tensor([len(score)])
         above, below = 1 - (1 - foreground) * share, 1 - (1 - background) * share
         target = pseudo_labels(score[None], length, label, above.clamp(min=0.0), below.clamp(min=0.0))
-        if stage.labels == "shuffled":
-            target = target[:, torch.randperm(len(score), generator=random)]
+        if stage.labels in ("shuffled", "shifted"):
+            target = target[:, _other_times(len(score), stage.labels, random)]
         targets.append(target[0])
         weights.append((2 * scale_scores(score[None], length)[0] - 1).abs() * label)
         if video.instances is not None:  # for the log; the student never sees it
@@ -150,6 +150,15 @@ def action_shares(scores: Sequence[Tensor], labels: Sequence[Tensor]) -> list[Te
         torch.where(label > 0, (share / mean).clamp(1 / WIDEST, WIDEST), 1.0)
         for share, label in zip(fired, labels, strict=True)
     ]
+
+
+def _other_times(length: int, how: str, random: torch.Generator) -> Tensor:
+    """Which snippet's labels each snippet gets: any, or the one a quarter to three quarters of the video on."""
+    if how == "shuffled":
+        return torch.randperm(length, generator=random)
+    least = length // 4
+    on = least + int(torch.randint(length - 2 * least, (), generator=random))
+    return torch.arange(length).roll(-on)
 
 
 def _crops(frames: list[Tensor], batch: Batch, width: int, beyond: float) -> Tensor:

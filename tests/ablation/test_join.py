@@ -30,8 +30,8 @@ def whole(benchmarks: dict[str, int], seed: int) -> dict:
         "about": {
             "commits": ["a"],
             "versions": {"torch": ["2"]},
-            "machine": "one",
-            "generator_version": 1,
+            "machines": ["one"],
+            "generator": "1",
             "recipe": "synthetic",
             "threads": 1,
             "asked": {name: list(range(count)) for name, count in benchmarks.items()},
@@ -74,12 +74,12 @@ def test_any_parts_make_the_whole(seed: int, tmp_path: Path) -> None:
 
 def test_what_made_them_is_all_told(tmp_path: Path) -> None:
     one, other = whole({"small": 2}, 0), whole({"easy": 1}, 1)
-    other["about"] |= {"commits": ["b"], "versions": {"torch": ["3"]}, "machine": "another"}
+    other["about"] |= {"commits": ["b"], "versions": {"torch": ["3"]}, "machines": ["another"]}
     other["about"]["asked"] = {"easy": [0, 7]}
     about = join([write(one, tmp_path / "1.json"), write(other, tmp_path / "2.json")])["about"]
     assert about["commits"] == ["a", "b"]
     assert about["versions"] == {"torch": ["2", "3"]}
-    assert about["machine"] == "one; another"
+    assert about["machines"] == ["another", "one"]
     assert about["asked"] == {"small": [0, 1], "easy": [0, 7]}
 
 
@@ -93,7 +93,7 @@ def test_worlds_of_several_calls_add_up(tmp_path: Path) -> None:
     assert joined["about"]["asked"] == {"small": [0, 1, 5, 6, 7]}
 
 
-@pytest.mark.parametrize(("name", "value"), [("generator_version", 2), ("recipe", "mine.toml"), ("threads", 2)])
+@pytest.mark.parametrize(("name", "value"), [("generator", "2"), ("recipe", "mine.toml"), ("threads", 2)])
 def test_what_does_not_belong_together_is_refused(name: str, value: object, tmp_path: Path) -> None:
     one, other = whole({"small": 1}, 0), whole({"small": 1}, 0)
     other["about"][name] = value

@@ -11,7 +11,7 @@ from wtal.ablation.variants import GROUPS, group_stages
 from wtal.config import ScheduleConfig
 from wtal.errors import WtalError
 
-SHARED = ("generator_version", "recipe", "threads")
+SHARED = ("generator", "recipe", "threads")
 ORDER = {stage.row: place for place, stage in enumerate(s for g in GROUPS for s in group_stages(g, ScheduleConfig()))}
 """Place of each row in the table."""
 
@@ -51,7 +51,7 @@ def join(paths: Sequence[Path]) -> Results:
             "versions": {
                 name: _all(part["about"]["versions"].get(name, ()) for part in parts) for name in first["versions"]
             },
-            "machine": "; ".join(dict.fromkeys(part["about"]["machine"] for part in parts)),
+            "machines": _all(part["about"]["machines"] for part in parts),
             "asked": {name: _all(part["about"]["asked"].get(name, ()) for part in parts) for name in names},
         },
         "runs": sorted(runs.values(), key=lambda run: (names.index(run["benchmark"]), run["world"], run["seed"])),

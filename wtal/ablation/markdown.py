@@ -57,14 +57,14 @@ def _about(results: Results) -> str:
     seeds = sorted({run["seed"] for run in results["runs"]})
     return "\n".join(
         (
-            f"* Generator version {about['generator_version']}, recipe `{about['recipe']}`, "
+            f"* Generator version {about['generator']}, recipe `{about['recipe']}`, "
             f"{about['threads']} CPU thread a world, seed {', '.join(map(str, seeds))}.",
             *(
                 f"* Worlds of {name}: {', '.join(map(str, numbers))}{_unfinished(numbers, about['asked'][name])}"
                 for name, numbers in worlds.items()
             ),
             f"* Commit {', '.join(about['commits'])}. {versions}.",
-            f"* Machine: {about['machine']}.",
+            f"* Machine: {'; '.join(about['machines'])}.",
             "* 100 training and 100 test videos a world. mAP in percent, mean over tIoU 0.1 to 0.7, protocol "
             "'seconds'. The last step's model counts; nothing was chosen on these worlds' ground truth.",
             "* FN: of the action snippets of labelled classes, the share that a branch does not fire on (score below "

@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from wtal.ablation.statistics import Spread, spread
 from wtal.ablation.variants import GROUPS, Comparison
-from wtal.ablation.worlds import World, recorded
+from wtal.ablation.worlds import AND, World, recorded
 from wtal.errors import WtalError
 
 FORMAT = 2
 
 Results = dict[str, Any]
-"""``format``; ``about``: commits, versions, machine, generator version, recipe, which worlds were asked for;
+"""``format``; ``about``: commits, versions, machines, generator version, recipe, which worlds were asked for;
 ``runs``: a list of ``benchmark``, ``world``, ``seed`` and ``rows``, title -> ``mAP``, ``per_tiou``, ``snippets`` and
 perhaps ``pseudo_labels``."""
 
 
 def collect(root: Path, worlds: Sequence[World]) -> Results:
     """What the runs under ``root`` have so far."""
-    from wtal.data.synthetic import GENERATOR_VERSION
-
     runs, made = [], []
     recipe = ""
     for world in worlds:
@@ -37,13 +33,20 @@ def collect(root: Path, worlds: Sequence[World]) -> Results:
         if rows:
             runs.append({"benchmark": world.benchmark, "world": world.number, "seed": world.seed, "rows": rows})
             recipe = world.recipe
+    every = {
+        name: sorted({one for versions in made for one in str(versions.get(name)).split(AND)})
+        for name in (made[0] if made else ())
+    }
+    own = {name: every.pop(name, []) for name in ("commit", "machine", "generator")}
+    if len(own["generator"]) > 1:
+        raise WtalError(f"{root}: worlds of generator versions {' and '.join(own['generator'])}: choose another --runs")
     return {
         "format": FORMAT,
         "about": {
-            "commits": sorted({one for versions in made for one in str(versions.pop("commit", None)).split(", ")}),
-            "versions": {name: sorted({str(v[name]) for v in made}) for name in (made[0] if made else ())},
-            "machine": machine(),
-            "generator_version": GENERATOR_VERSION,
+            "commits": own["commit"],
+            "versions": every,
+            "machines": own["machine"],
+            "generator": "".join(own["generator"]),
             "recipe": recipe,
             "threads": 1,
             "asked": {name: sorted({w.number for w in worlds if w.benchmark == name}) for name in _names(worlds)},
@@ -115,15 +118,6 @@ def verdict(comparison: Comparison, difference: Spread) -> str:
     low, high = difference.mean - difference.half_width, difference.mean + difference.half_width
     holds = {"more": low > 0, "less": high < 0, "no gain": low <= 0}[comparison.expect]
     return "holds" if holds else "does not hold"
-
-
-def machine() -> str:
-    """The CPU in words."""
-    names: Sequence[str] = []
-    if Path("/proc/cpuinfo").is_file():
-        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
-        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.machine()}, {os.cpu_count()} CPUs, {platform.system()}"
 
 
 def _brief(row: dict[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,8 @@ RANDOM = "random scores"
 
 SINGLE_THRESHOLD = {"localize": {"theta_loc": [0.5]}}
 BY_MAXIMUM = {"localize": {"score": "max"}}
+BACKGROUND = {"distill": {"b_foreground": 1.0}}  # no rank is above 1, and none below 0
+FOREGROUND = {"distill": {"f_background": 0.0}}
 
 
 def group_stages(group: str, config: ScheduleConfig) -> tuple[Stage, ...]:
@@ -64,9 +66,19 @@ def group_stages(group: str, config: ScheduleConfig) -> tuple[Stage, ...]:
             Stage("F only 2", "cbp F only+vlp video", None, 0, "F only, ensemble"),
             Stage("VLP self", "vlp self", "vlp", b, "VLP self-training", "vlp"),
             Stage("both self", "cbp self+vlp self", None, 0, "both self-training, ensemble"),
+            Stage("shifted", "cbp shifted", "vlp B1", f, "CBP, shifted labels of VLP", "cbp warm", "shifted"),
+            Stage("B one", "vlp one", "cbp warm", b, "VLP after B, background only", "vlp", settings=BACKGROUND),
+            Stage("F one", "cbp one", "vlp B1", f, "CBP after F, foreground only", "cbp warm", settings=FOREGROUND),
             Stage("supervised", "cbp true", None, warmup + f, "CBP fully supervised", "cbp", "truth"),
         ),
-        "rounds": (*further(2), *further(3)),
+        "rounds": (
+            *further(2),
+            *further(3),
+            # One round at the epochs of two.
+            Stage("B again", "vlp again", "cbp warm", b, "VLP after B, twice as long", "vlp B1"),
+            Stage("F again", "cbp again", "vlp B1", f, "CBP after F, twice as long", "cbp F1"),
+            Stage("again", "cbp again+vlp again", None, 0, "ensemble after F, twice as long"),
+        ),
         "online": (
             Stage("online", "cbp online", None, f, "CBP after online", "cbp warm", peer=Peer("vlp online", b, "vlp")),
             Stage("online vlp", "vlp online", None, 0, "VLP after online"),
@@ -76,11 +88,20 @@ def group_stages(group: str, config: ScheduleConfig) -> tuple[Stage, ...]:
             Stage("averaged ensemble", "cbp averaged+vlp averaged", None, 0, "ensemble after F, averaged"),
         ),
         "candidates": (
-            Stage("maximum", "cbp F1", None, 0, "CBP after F, scored by maximum", settings=BY_MAXIMUM),
+            *(
+                Stage(f"maximum {name}", student, None, 0, f"{row}, scored by maximum", settings=BY_MAXIMUM)
+                for name, student, row in (
+                    ("long", "cbp long", "CBP as long, no teacher"),
+                    ("self", "cbp self", "CBP self-training"),
+                    ("F", "cbp F1", "CBP after F"),
+                    ("naive", "cbp long+vlp video", "naive late ensemble"),
+                    ("ensemble", "cbp F1+vlp B1", "ensemble after F"),
+                )
+            ),
             Stage("threshold", "cbp F1", None, 0, "CBP after F, one threshold", settings=SINGLE_THRESHOLD),
-            Stage("F again", "cbp again", "vlp B1", f, "CBP after F, twice as long", "cbp F1"),
             Stage("E", "cbp E", "cbp F1+vlp B1", f, "CBP after F, then E", "cbp F1"),
             *pair("adaptive", "adaptive shares", {"distill": {"adaptive": True}}),
+            *pair("EMA", "EMA", {"optimizer": {"ema": 0.98}}),
             *pair("confidence", "confidence and EMA", {"distill": {"confidence": True}, "optimizer": {"ema": 0.98}}),
         ),
     }

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import platform
 import shutil
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,9 @@ from wtal.recipe import load_recipe
 from wtal.run import Run
 from wtal.schedule import Stage
 from wtal.setup import Setup
+
+AND = "; "
+"""Between the values of a run that several versions or machines took part in."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +97,8 @@ def run_group(root: Path, world: World, group: str, only: tuple[str, ...] | None
     folder = world.folder(root) / group
     if (folder / "config.toml").is_file():
         run = Run.open(folder)
-        _also_made_by(folder / "versions.json", commit())
+        if run.config != recipe.config:
+            raise WtalError(f"{folder}: was trained by another {world.recipe} than today's; choose another --runs")
     else:
         setup = Setup(
             shapes=world.benchmark,
@@ -103,7 +110,7 @@ def run_group(root: Path, world: World, group: str, only: tuple[str, ...] | None
             threads=1,
         )
         shutil.rmtree(folder, ignore_errors=True)
-        run = Run.create(folder, setup, recipe.config, recipe.source, {**versions(), "commit": commit()})
+        run = Run.create(folder, setup, recipe.config, recipe.source, made_on())
     run.hold()
     try:
         if before and run.checkpoints.newest() is None:
@@ -113,6 +120,8 @@ def run_group(root: Path, world: World, group: str, only: tuple[str, ...] | None
             shutil.copyfile(found, run.checkpoints.folder / found.name)
         trainer = prepare(run, choose_device("cpu", "float32"), Reporter(Console(), True, run.log), (*before, *own))
         trainer.branches[RANDOM] = RandomScores(len(trainer.data.classes), world.seed)
+        if trainer.stage < len(trainer.stages):
+            _also_made_on(folder / "versions.json", made_on())
         return trainer.fit()[len(before) :]
     finally:
         run.release()
@@ -129,17 +138,33 @@ def recorded(root: Path, world: World, group: str) -> tuple[list[Row], dict[str,
     return rows, json.loads((folder / "versions.json").read_text())
 
 
-def _also_made_by(path: Path, now: str | None) -> None:
-    """Add a commit to those that a run's record names, when another one goes on with it."""
+def made_on() -> dict[str, str | None]:
+    """All that the numbers depend on beside recipe, world and seed."""
+    from wtal.data.synthetic import GENERATOR_VERSION
+
+    return {**versions(), "commit": commit(), "generator": str(GENERATOR_VERSION), "machine": machine()}
+
+
+def machine() -> str:
+    """The CPU in words."""
+    path, names = Path("/proc/cpuinfo"), list[str]()
+    if path.is_file():
+        lines = path.read_text(errors="replace").splitlines()
+        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.machine()}, {os.cpu_count()} CPUs, {platform.system()}"
+
+
+def _also_made_on(path: Path, now: Mapping[str, str | None]) -> None:
+    """Add what differs to a run's record, when another commit, machine or version goes on with it."""
     made = json.loads(path.read_text())
-    before = str(made.get("commit")).split(", ")
-    if str(now) not in before:
-        write_atomically(path, json.dumps({**made, "commit": ", ".join((*before, str(now)))}, indent=1).encode())
+    both = {name: AND.join(dict.fromkeys((*str(made.get(name)).split(AND), str(value)))) for name, value in now.items()}
+    if both != made:
+        write_atomically(path, json.dumps(both, indent=1).encode())
 
 
 def commit() -> str | None:
     """The source tree's commit, with a mark where it has changes; None for an installed package."""
-    root = Path(__file__).parents[2]
+    root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None
     try:
