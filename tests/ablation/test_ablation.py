@@ -11,12 +11,12 @@ import torch
 from rich.console import Console
 
 from wtal.ablation.check import check
+from wtal.ablation.comparisons import CLAIMS, CONTROLS, FURTHER
 from wtal.ablation.figure import figure
 from wtal.ablation.markdown import page
-from wtal.ablation.results import collect, paired, read_results, verdict
-from wtal.ablation.statistics import spread
-from wtal.ablation.variants import CLAIMS, FURTHER, GROUPS, Comparison, group_stages
-from wtal.ablation.worlds import World, run_group
+from wtal.ablation.results import collect, read_results
+from wtal.ablation.variants import GROUPS, group_stages
+from wtal.ablation.worlds import World, made_on, run_group
 from wtal.config import ScheduleConfig
 from wtal.data.open import BENCHMARKS
 from wtal.data.synthetic.parameters import SizeParameters
@@ -59,7 +59,7 @@ def test_every_comparison_is_of_rows_that_are_made() -> None:
     stages = [stage for group in GROUPS for stage in group_stages(group, ScheduleConfig())]
     rows = [stage.row for stage in stages]
     assert len(set(rows)) == len(rows)
-    assert {title for c in (*CLAIMS, *FURTHER) for title in (c.row, c.to)} <= set(rows)
+    assert {title for c in (*CLAIMS, *FURTHER, *CONTROLS) for title in (c.row, c.to)} <= set(rows)
 
 
 @pytest.mark.parametrize("group", GROUPS)
@@ -111,10 +111,33 @@ def test_an_ablation_goes_on_where_it_was_cut_off(world: World, tmp_path, monkey
     with pytest.raises(KilledError):
         run_group(tmp_path / "cut", world, "core")
     monkeypatch.setattr(Trainer, "save", real)
+    made_on_before = made_on()
+    assert recorded_commits(tmp_path / "cut", world) == [str(made_on()["commit"])]
     monkeypatch.setattr("wtal.ablation.worlds.commit", lambda: "another")
     assert run_group(tmp_path / "cut", world, "core") == whole
-    assert "another" in collect(tmp_path / "cut", [world])["about"]["commits"]
-    assert len(collect(tmp_path / "cut", [world])["about"]["commits"]) == 2
+    assert sorted([str(made_on_before["commit"]), "another"]) == recorded_commits(tmp_path / "cut", world)
+    monkeypatch.setattr("wtal.ablation.worlds.commit", lambda: "a third")  # which finds nothing left to train
+    assert run_group(tmp_path / "cut", world, "core") == whole
+    assert "a third" not in recorded_commits(tmp_path / "cut", world)
+
+
+def recorded_commits(runs: Path, world: World) -> list[str]:
+    return collect(runs, [world])["about"]["commits"]
+
+
+def test_a_recipe_that_has_changed_is_refused(world: World, tmp_path) -> None:
+    run_group(tmp_path / "runs", world, "core", ("random scores",))
+    Path(world.recipe).write_text(RECIPE.replace("b_epochs = 1", "b_epochs = 2"))
+    with pytest.raises(WtalError, match=r"was trained by another .*tiny\.toml than today's; choose another --runs"):
+        run_group(tmp_path / "runs", world, "core", ("random scores",))
+
+
+def test_damaged_runs_are_named(world: World, tmp_path) -> None:
+    run_group(tmp_path / "runs", world, "core", ("random scores",))
+    metrics = world.folder(tmp_path / "runs") / "core" / "metrics.json"
+    metrics.write_text(metrics.read_text()[:40])
+    with pytest.raises(WtalError, match=r"metrics\.json: damaged or truncated"):
+        collect(tmp_path / "runs", [world])
 
 
 def test_every_group_makes_its_rows_and_a_page(world: World, tmp_path) -> None:
@@ -140,46 +163,31 @@ def test_every_group_makes_its_rows_and_a_page(world: World, tmp_path) -> None:
 
     lines, agree = check(results, quick=True)
     assert agree
-    assert len(lines) == 6
+    assert len(lines) == 7  # six rows and a claim
     assert all("the same" in line for line in lines)
-    results["runs"][0]["rows"]["CBP after F"]["mAP"] += 50
-    assert not check(results, quick=True)[1]
+    rows = results["runs"][0]["rows"]
+    for damage in (
+        lambda: rows["CBP after F"].update(mAP=rows["CBP after F"]["mAP"] + 50),
+        lambda: rows["VLP after B"]["snippets"].update(false_positive=0.9),
+        lambda: rows["CBP as long, no teacher"]["snippets"].update(core=None),
+    ):
+        before = json.dumps(rows)
+        damage()
+        assert not check(results, quick=True)[1]
+        rows.update(json.loads(before))
+    assert check(results, quick=True)[1]
+    del rows["VLP after B"]
+    with pytest.raises(WtalError, match="no row 'VLP after B' in the first world"):
+        check(results, quick=True)
+    results["about"]["generator"] = "0"
+    with pytest.raises(WtalError, match="recorded with generator version 0"):
+        check(results, quick=True)
 
 
 @pytest.mark.parametrize(
-    ("expect", "differences", "told"),
-    [
-        ("more", [2.0, 3.0, 2.5], "holds"),
-        ("more", [-1.0, 3.0, 2.5], "does not hold"),
-        ("more", [2.0], "too few worlds"),
-        ("less", [-2.0, -3.0, -2.5], "holds"),
-        ("less", [2.0, 3.0, 2.5], "does not hold"),
-        ("no gain", [-2.0, -3.0, -2.5], "holds"),
-        ("no gain", [-1.0, 2.0, 0.0], "holds"),
-        ("no gain", [2.0, 3.0, 2.5], "does not hold"),
-    ],
+    "text", ["", "[]", '{"format": 99}', '{"format": 2}', '{"format": 2, "about": {}, "runs": []}']
 )
-def test_verdicts(expect: str, differences: list[float], told: str) -> None:
-    assert verdict(Comparison("a", "b", expect=expect), spread(differences)) == told
-
-
-def test_differences_are_paired_by_world() -> None:
-    def run(world: int, **rows: float) -> dict:
-        return {
-            "benchmark": "small",
-            "world": world,
-            "seed": 0,
-            "rows": {title: {"mAP": value, "snippets": {}} for title, value in rows.items()},
-        }
-
-    results = {"runs": [run(0, a=5.0, b=1.0), run(1, b=7.0, a=6.0), run(2, a=9.0), run(3, b=0.0)]}
-    found, positive = paired(results, "small", Comparison("a", "b"))
-    assert (found.count, found.mean, positive) == (2, 1.5, 1)
-    assert paired(results, "small", Comparison("a", "c")) is None
-
-
-@pytest.mark.parametrize("text", ["", "[]", '{"format": 99}'])
 def test_other_files_are_no_results(tmp_path: Path, text: str) -> None:
     (tmp_path / "results.json").write_text(text)
-    with pytest.raises(WtalError, match=r"results\.json: (not readable|format 99)"):
+    with pytest.raises(WtalError, match=r"results\.json: (not readable as results|damaged)"):
         read_results(tmp_path / "results.json")

@@ -20,8 +20,12 @@ def ablate(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedP
     [
         (["--worlds", "many"], "--worlds many: expected numbers such as 7 or 100-109"),
         (["--worlds", "9-3"], "--worlds 9-3: expected numbers"),
+        (["--worlds", "3-"], "--worlds 3-: expected numbers"),
+        (["--quick"], "--quick goes with --check"),
+        (["--check", "a.json", "--join", "b.json"], "--check and --join: expected one of them"),
+        (["--out", "."], "--out .: is a folder"),
         (["--processes", "-1"], "--processes -1: expected at least 1"),
-        (["--check", "nowhere.json"], "nowhere.json: not readable as results"),
+        (["--check", "nowhere.json"], "nowhere.json: no such file, expected results of wtal-ablate"),
         (["--groups", "all"], "--groups"),
         (["--report-only", "--runs", "nothing"], "nothing: no world has a row yet"),
     ],

@@ -34,6 +34,9 @@ def whole(benchmarks: dict[str, int], seed: int) -> dict:
             "generator": "1",
             "recipe": "synthetic",
             "threads": 1,
+            "protocol": "seconds",
+            "tiou": [0.1],
+            "videos": {name: [100, 100] for name in benchmarks},
             "asked": {name: list(range(count)) for name, count in benchmarks.items()},
         },
         "runs": [
@@ -104,7 +107,7 @@ def test_what_does_not_belong_together_is_refused(name: str, value: object, tmp_
 def test_a_row_with_two_values_is_refused(tmp_path: Path) -> None:
     one, other = whole({"small": 1}, 0), whole({"small": 1}, 0)
     other["runs"][0]["rows"]["CBP after F"]["mAP"] = 101
-    with pytest.raises(WtalError, match=r"2\.json: small world 0 seed 0, 'CBP after F': mAP 101, but "):
+    with pytest.raises(WtalError, match=r"2\.json: small world 0 seed 0, 'CBP after F': mAP is 101, but "):
         join([write(one, tmp_path / "1.json"), write(other, tmp_path / "2.json")])
 
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
-from wtal.ablation.results import Results, row_spread
+from wtal.ablation.comparisons import CLAIMS
+from wtal.ablation.results import Results, brief, row_spread
 from wtal.ablation.variants import GROUPS, group_stages
+from wtal.ablation.verdict import paired
 from wtal.ablation.worlds import World, run_group
+from wtal.data.synthetic import GENERATOR_VERSION
 from wtal.errors import WtalError
 from wtal.recipe import load_recipe
 
@@ -15,38 +19,73 @@ QUICK = ("random scores", "VLP zero-shot", "CBP after warm-up", "CBP as long, no
 
 
 def check(results: Results, quick: bool) -> tuple[list[str], bool]:
-    """Run the first recorded world of the first benchmark again and compare its mAP, row by row.
+    """Run the first recorded world of the first benchmark again and compare mAP and snippet rates, row by row.
 
     Two runs of one world on the same machine, with the same versions and one thread, give the same bits. Elsewhere
-    rounding differs, and training carries that on as another seed would: then a row agrees when it is within two
-    recorded standard deviations over worlds of its recorded value.
+    rounding differs, and training carries that on as another seed would: then mAP agrees when it is within two
+    recorded standard deviations over worlds, a snippet rate, of which there are many, within three, and each claim
+    about the mAP of two of the rows when it comes out on the recorded side.
 
     Args:
         results: recorded ones.
         quick: only the first rows, up to ``CBP after F``.
 
     Returns:
-        a line a row, and whether all agree.
+        a line a row and claim, and whether all agree.
+
+    Raises:
+        WtalError: recorded with another generator, or without a row that is to be compared.
     """
-    if not results["runs"]:
-        raise WtalError("the results hold no world to check")
-    run, lines, agree = results["runs"][0], [], True
+    run, now = results["runs"][0], dict[str, dict[str, Any]]()
     recipe = results["about"]["recipe"]
+    if results["about"]["generator"] != str(GENERATOR_VERSION):
+        raise WtalError(
+            f"recorded with generator version {results['about']['generator']}, but this wtal has {GENERATOR_VERSION}"
+        )
+    if quick and (missing := [row for row in QUICK if row not in run["rows"]]):
+        raise WtalError(f"no row {missing[0]!r} in the first world of the results, expected what --quick compares")
     world = World(run["benchmark"], run["world"], run["seed"], recipe)
     with tempfile.TemporaryDirectory(prefix="wtal-check-") as folder:
         for group in ("core",) if quick else GROUPS:
             own = [stage.row for stage in group_stages(group, load_recipe(recipe).config.schedule)]
-            wanted = [row for row in own if row in run["rows"] and (not quick or row in QUICK)]
-            if not wanted:
-                continue
-            for row in run_group(Path(folder), world, group, tuple(wanted)):
-                if row["name"] not in run["rows"]:
-                    continue
-                before, now = run["rows"][row["name"]]["mAP"], row["mean"]
-                found = row_spread(results, world.benchmark, row["name"])
-                allowed = 2 * (found.deviation or 0.0) if found else 0.0
-                same, near = abs(now - before) < 1e-3, abs(now - before) <= allowed + 0.1
-                agree &= near
-                told = "the same" if same else f"within {allowed:.1f}" if near else f"NOT within {allowed:.1f}"
-                lines.append(f"{row['name']:<40} recorded {before:6.2f}  now {now:6.2f}  {told}")
-    return lines, agree
+            if wanted := [row for row in own if row in (QUICK if quick else run["rows"])]:
+                now |= {row["name"]: brief(row) for row in run_group(Path(folder), world, group, tuple(wanted))}
+    if unknown := [row for row in run["rows"] if row not in now and not quick]:
+        raise WtalError(f"the results have a row {unknown[0]!r}, which this wtal does not make")
+    compared = [_row(results, title, run["rows"][title], row) for title, row in now.items() if title in run["rows"]]
+    compared += _claims(results, now)
+    return [line for line, _ in compared], all(agrees for _, agrees in compared)
+
+
+def _row(results: Results, title: str, before: dict[str, Any], now: dict[str, Any]) -> tuple[str, bool]:
+    """The row's line, and whether it agrees."""
+    values = {
+        "mAP": (before["mAP"], now["mAP"], 0.1),
+        **{name: (before["snippets"].get(name), value, 0.01) for name, value in now["snippets"].items()},
+    }
+    outside, same = [], True
+    for name, (then, here, least) in values.items():
+        same &= then == here
+        found = row_spread(results, results["runs"][0]["benchmark"], title, name)
+        allowed = 2 * ((found and found.deviation) or 0.0) + least
+        if (then is None) != (here is None) or (then is not None and abs(then - here) > allowed):
+            outside.append(f"{name} {then} -> {here}, expected within {allowed:.3g}")
+    told = (
+        "the same" if same else "NOT within 2 deviations: " + "; ".join(outside) if outside else "within 2 deviations"
+    )
+    return f"{title:<40} recorded {before['mAP']:6.2f}  now {now['mAP']:6.2f}  {told}", not outside
+
+
+def _claims(results: Results, now: dict[str, dict[str, Any]]) -> list[tuple[str, bool]]:
+    """Each claim about mAP in this one world, on the side of zero that the recorded mean is on."""
+    found = []
+    for claim in CLAIMS:
+        recorded = paired(results, results["runs"][0]["benchmark"], claim)
+        if claim.of != "mAP" or recorded is None or claim.row not in now or claim.to not in now:
+            continue
+        difference = now[claim.row]["mAP"] - now[claim.to]["mAP"]
+        agrees = difference * recorded[0].mean > 0
+        told = "the same side" if agrees else "ANOTHER side of zero"
+        name = f"{claim.row} minus {claim.to}"
+        found.append((f"{name}: recorded mean {recorded[0].mean:+.1f}  now {difference:+.1f}  {told}", agrees))
+    return found

@@ -6,6 +6,9 @@ import io
 
 from wtal.ablation.results import Results, row_spread, titles, values
 
+COLOURS = {"ensemble": "tab:green", "VLP after": "tab:orange", "CBP": "tab:blue", "VLP": "tab:orange"}
+"""Of rows by what is in their title, the first that fits; their names say which branch it is."""
+
 
 def figure(results: Results, benchmark: str) -> bytes:
     """A PNG: on the left mAP of each row, a dot a world and a bar for the mean; on the right FN and FP rates."""
@@ -16,7 +19,7 @@ def figure(results: Results, benchmark: str) -> bytes:
     left, right = drawn.subplots(1, 2, sharey=True, width_ratios=(3, 2))
     for place, title in enumerate(shown):
         dots = [*values(results, benchmark, title).values()]
-        colour = "tab:green" if "+" in title or "ensemble" in title else "tab:blue" if "CBP" in title else "tab:orange"
+        colour = next((shade for part, shade in COLOURS.items() if part in title), "tab:gray")
         left.barh(place, sum(dots) / len(dots), color=colour, alpha=0.35)
         left.plot(dots, [place] * len(dots), ".", color=colour)
         for of, mark, shade in (("false_negative", "o", "tab:purple"), ("false_positive", "s", "tab:red")):

@@ -11,7 +11,7 @@ from wtal.ablation.variants import GROUPS, group_stages
 from wtal.config import ScheduleConfig
 from wtal.errors import WtalError
 
-SHARED = ("generator", "recipe", "threads")
+SHARED = ("generator", "recipe", "threads", "protocol", "tiou")
 ORDER = {stage.row: place for place, stage in enumerate(s for g in GROUPS for s in group_stages(g, ScheduleConfig()))}
 """Place of each row in the table."""
 
@@ -36,9 +36,10 @@ def join(paths: Sequence[Path]) -> Results:
             known = runs.setdefault(key, {**run, "rows": {}})["rows"]
             for title, row in run["rows"].items():
                 if known.setdefault(title, row) != row:
+                    part = next(name for name in {**row, **known[title]} if row.get(name) != known[title].get(name))
                     raise WtalError(
-                        f"{path}: {key[0]} world {key[1]} seed {key[2]}, {title!r}: mAP {row['mAP']}, "
-                        f"but {known[title]['mAP']} in a file before it"
+                        f"{path}: {key[0]} world {key[1]} seed {key[2]}, {title!r}: {part} is {row.get(part)}, but "
+                        f"{known[title].get(part)} in a file before it; rows of one world belong to one machine"
                     )
     for run in runs.values():
         run["rows"] = dict(sorted(run["rows"].items(), key=lambda item: ORDER.get(item[0], len(ORDER))))
@@ -52,6 +53,7 @@ def join(paths: Sequence[Path]) -> Results:
                 name: _all(part["about"]["versions"].get(name, ()) for part in parts) for name in first["versions"]
             },
             "machines": _all(part["about"]["machines"] for part in parts),
+            "videos": {name: found for part in parts for name, found in part["about"]["videos"].items()},
             "asked": {name: _all(part["about"]["asked"].get(name, ()) for part in parts) for name in names},
         },
         "runs": sorted(runs.values(), key=lambda run: (names.index(run["benchmark"]), run["world"], run["seed"])),

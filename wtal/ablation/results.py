@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from wtal.ablation.statistics import Spread, spread
-from wtal.ablation.variants import GROUPS, Comparison
+from wtal.ablation.variants import GROUPS
 from wtal.ablation.worlds import AND, World, recorded
+from wtal.config import EvaluateConfig
+from wtal.data.fields import load_json, shown, take
 from wtal.errors import WtalError
+from wtal.recipe import load_recipe
 
 FORMAT = 2
 
@@ -23,16 +25,16 @@ perhaps ``pseudo_labels``."""
 def collect(root: Path, worlds: Sequence[World]) -> Results:
     """What the runs under ``root`` have so far."""
     runs, made = [], []
-    recipe = ""
+    recipe, measured = "", EvaluateConfig()
     for world in worlds:
         rows: dict[str, Any] = {}
         for group in GROUPS:
             if (found := recorded(root, world, group)) is not None:
                 made.append(found[1])
-                rows |= {row["name"]: _brief(row) for row in found[0]}
+                rows |= {row["name"]: brief(row) for row in found[0]}
         if rows:
             runs.append({"benchmark": world.benchmark, "world": world.number, "seed": world.seed, "rows": rows})
-            recipe = world.recipe
+            recipe, measured = world.recipe, load_recipe(world.recipe).config.evaluate
     every = {
         name: sorted({one for versions in made for one in str(versions.get(name)).split(AND)})
         for name in (made[0] if made else ())
@@ -49,6 +51,9 @@ def collect(root: Path, worlds: Sequence[World]) -> Results:
             "generator": "".join(own["generator"]),
             "recipe": recipe,
             "threads": 1,
+            "protocol": measured.protocol,
+            "tiou": list(measured.tiou),
+            "videos": {name: _videos(name) for name in _names(worlds)},
             "asked": {name: sorted({w.number for w in worlds if w.benchmark == name}) for name in _names(worlds)},
         },
         "runs": runs,
@@ -59,19 +64,53 @@ def _names(worlds: Sequence[World]) -> list[str]:
     return list(dict.fromkeys(world.benchmark for world in worlds))
 
 
+def _videos(benchmark: str) -> list[int]:
+    """For training and for testing."""
+    from wtal.data.open import BENCHMARKS
+
+    size = BENCHMARKS[benchmark].size
+    return [size.training_videos, size.test_videos]
+
+
+ABOUT = {
+    "commits": list,
+    "versions": dict,
+    "machines": list,
+    "generator": str,
+    "recipe": str,
+    "threads": int,
+    "protocol": str,
+    "tiou": list,
+    "videos": dict,
+    "asked": dict,
+}
+
+
 def read_results(path: Path) -> Results:
     """Read what :func:`collect` made.
 
     Raises:
         WtalError: no such file, or another content.
     """
+    results: Results = load_json(path, "results of wtal-ablate")
     try:
-        results: Results = json.loads(path.read_text(encoding="utf-8"))
-        found = results["format"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        if (found := take(results, "format", "results of wtal-ablate")) != FORMAT:
+            raise ValueError(f"format {shown(found)}, but this wtal reads format {FORMAT}")
+        about = take(results, "about", "what the results were made by")
+        for name, kind in ABOUT.items():
+            if not isinstance(take(about, name, "a fact of the results"), kind):
+                raise ValueError(f"{name} is {shown(about[name])}")
+        runs = take(results, "runs", "a list of worlds")
+        if not isinstance(runs, list) or not runs:
+            raise ValueError("no world in it")
+        for run in runs:
+            for name in ("benchmark", "world", "seed"):
+                take(run, name, "a world")
+            for title, row in take(run, "rows", "the rows of a world").items():
+                for part in ("mAP", "per_tiou", "snippets"):
+                    take(row, part, f"the row {title!r}")
+    except (ValueError, AttributeError) as error:
         raise WtalError(f"{path}: not readable as results of wtal-ablate ({error})") from None
-    if found != FORMAT:
-        raise WtalError(f"{path}: format {found}, but this wtal reads format {FORMAT}")
     return results
 
 
@@ -85,16 +124,19 @@ def titles(results: Results) -> list[str]:
     return list(dict.fromkeys(title for run in results["runs"] for title in run["rows"]))
 
 
-def values(results: Results, benchmark: str, title: str, of: str = "mAP") -> dict[tuple[int, int], float]:
-    """(world, seed) -> mAP or a snippet rate or a pseudo-label rate, of the worlds that have it."""
-    found = {}
+def values(results: Results, benchmark: str, title: str, of: str = "mAP") -> dict[int, float]:
+    """World -> mAP or a snippet rate or a pseudo-label rate, of the worlds that have it.
+
+    Several seeds of one world are averaged: they share its data, so they are no worlds more.
+    """
+    found: dict[int, list[float]] = {}
     for run in results["runs"]:
         row = run["rows"].get(title)
         if run["benchmark"] == benchmark and row is not None:
             value = row["mAP"] if of == "mAP" else {**row["snippets"], **row.get("pseudo_labels", {})}.get(of)
             if value is not None:
-                found[run["world"], run["seed"]] = value
-    return found
+                found.setdefault(run["world"], []).append(value)
+    return {world: sum(each) / len(each) for world, each in found.items()}
 
 
 def row_spread(results: Results, benchmark: str, title: str, of: str = "mAP") -> Spread | None:
@@ -103,24 +145,7 @@ def row_spread(results: Results, benchmark: str, title: str, of: str = "mAP") ->
     return spread([*found.values()]) if found else None
 
 
-def paired(results: Results, benchmark: str, comparison: Comparison) -> tuple[Spread, int] | None:
-    """The difference over the worlds that have both rows, and in how many it is positive; None where none has."""
-    left = values(results, benchmark, comparison.row, comparison.of)
-    right = values(results, benchmark, comparison.to, comparison.of)
-    differences = [left[key] - right[key] for key in left if key in right]
-    return (spread(differences), sum(d > 0 for d in differences)) if differences else None
-
-
-def verdict(comparison: Comparison, difference: Spread) -> str:
-    """``holds``, ``does not hold``, or ``too few worlds``."""
-    if difference.half_width is None:
-        return "too few worlds"
-    low, high = difference.mean - difference.half_width, difference.mean + difference.half_width
-    holds = {"more": low > 0, "less": high < 0, "no gain": low <= 0}[comparison.expect]
-    return "holds" if holds else "does not hold"
-
-
-def _brief(row: dict[str, Any]) -> dict[str, Any]:
+def brief(row: dict[str, Any]) -> dict[str, Any]:
     """A row of the run without what all rows share."""
     kept: dict[str, Any] = {"mAP": round(row["mean"], 4)}
     for part in ("per_tiou", "snippets", "pseudo_labels"):

@@ -1,13 +1,10 @@
-"""What is trained and compared, as data: stages for :class:`wtal.train.Trainer`, and the differences that count.
+"""What is trained and measured, as data: stages for :class:`wtal.train.Trainer`.
 
 Every stage trains a branch of its own name, so that what several variants begin with is trained once. The initial
 branches, ``cbp`` and ``vlp``, stay as they are. No torch in here.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
-from typing import Literal
 
 from wtal.config import ScheduleConfig
 from wtal.schedule import Peer, Stage
@@ -106,59 +103,3 @@ def group_stages(group: str, config: ScheduleConfig) -> tuple[Stage, ...]:
         ),
     }
     return stages[group]
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """A paired difference, row minus ``to``, and what is expected of it.
-
-    Attributes:
-        row: title of a row of the table.
-        to: title of another.
-        of: ``mAP``, or a rate of :func:`wtal.faults.fault_rates`.
-        expect: ``more`` and ``less`` hold when the 95 % interval lies wholly on that side of zero; ``no gain`` when
-            it does not lie wholly above.
-    """
-
-    row: str
-    to: str
-    of: str = "mAP"
-    expect: Literal["more", "less", "no gain"] = "more"
-
-
-CLAIMS = (
-    Comparison("CBP after F", "CBP as long, no teacher"),
-    Comparison("CBP after F", "CBP self-training"),
-    Comparison("ensemble after F", "naive late ensemble"),
-    Comparison("CBP, shuffled labels of VLP", "CBP as long, no teacher", expect="no gain"),
-    Comparison("VLP after B", "VLP zero-shot", "false_positive", "less"),
-    Comparison("VLP after B", "VLP, video labels only", "false_positive", "less"),
-    Comparison("CBP after F", "CBP after warm-up", "false_negative", "less"),
-    Comparison("CBP after F", "CBP as long, no teacher", "false_negative", "less"),
-)
-"""What the method is said to do; reported whether it holds or not."""
-
-FURTHER = (
-    Comparison("VLP after B", "VLP, video labels only"),
-    Comparison("CBP after F", "F only: CBP"),
-    Comparison("ensemble after F", "B only, ensemble"),
-    Comparison("ensemble after F", "F only, ensemble"),
-    Comparison("ensemble after F", "both self-training, ensemble"),
-    Comparison("CBP fully supervised", "CBP after F"),
-    Comparison("CBP after F 2", "CBP after F"),
-    Comparison("CBP after F 3", "CBP after F 2"),
-    Comparison("ensemble after F 2", "ensemble after F"),
-    Comparison("CBP after F", "CBP after F, scored by maximum"),
-    Comparison("CBP after F", "CBP after F, one threshold"),
-    Comparison("CBP after F, adaptive shares", "CBP after F"),
-    Comparison("CBP after F, confidence and EMA", "CBP after F"),
-    Comparison("CBP after F, then E", "CBP after F, twice as long"),
-    Comparison("CBP after F, then E", "ensemble after F"),
-    Comparison("CBP after online", "CBP after F"),
-    Comparison("VLP after online", "VLP after B"),
-    Comparison("ensemble after online", "ensemble after F"),
-    Comparison("CBP after online", "CBP after F, averaged"),
-    Comparison("VLP after online", "VLP after B, averaged"),
-    Comparison("ensemble after online", "ensemble after F, averaged"),
-)
-"""Further differences, those of the candidates among them."""

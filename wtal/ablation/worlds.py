@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from wtal.ablation.variants import RANDOM, group_stages
 from wtal.about import versions
+from wtal.data.fields import load_json
 from wtal.device import choose_device
 from wtal.errors import WtalError
 from wtal.files import write_atomically
@@ -132,10 +133,10 @@ def recorded(root: Path, world: World, group: str) -> tuple[list[Row], dict[str,
     folder = world.folder(root) / group
     if not (folder / "metrics.json").is_file():
         return None
-    rows = json.loads((folder / "metrics.json").read_text())["rows"]
+    rows = Run.open(folder).rows()
     if group != "core":
         rows = rows[len(group_stages("core", load_recipe(world.recipe).config.schedule)) :]
-    return rows, json.loads((folder / "versions.json").read_text())
+    return rows, load_json(folder / "versions.json", "what a run was made by")
 
 
 def made_on() -> dict[str, str | None]:

@@ -63,6 +63,7 @@ def main() -> int:
 def command(arguments: Sequence[str]) -> int:
     """Run the ablation, or check one."""
     options = parse(Options, PROGRAM, arguments)
+    _check(options)
     if options.check is not None:
         from wtal.ablation.check import check
         from wtal.ablation.results import read_results
@@ -78,10 +79,8 @@ def command(arguments: Sequence[str]) -> int:
         check_report(options.out)
         write_report(join(options.join), options.out)
         return 0
-    if options.processes < 1:
-        raise WtalError(f"--processes {options.processes}: expected at least 1")
     try:
-        numbers = [int(number) for text in options.worlds for number in _numbers(text)]
+        numbers = list(dict.fromkeys(number for text in options.worlds for number in _numbers(text)))
     except ValueError:
         raise WtalError(f"--worlds {' '.join(options.worlds)}: expected numbers such as 7 or 100-109") from None
 
@@ -99,9 +98,22 @@ def command(arguments: Sequence[str]) -> int:
     )
 
 
+def _check(options: Options) -> None:
+    """Raise WtalError for what cannot be, or would not be heeded."""
+    if options.processes < 1:
+        raise WtalError(f"--processes {options.processes}: expected at least 1")
+    if options.quick and options.check is None:
+        raise WtalError("--quick goes with --check")
+    modes = {"--check": options.check is not None, "--join": bool(options.join), "--report-only": options.report_only}
+    if len(given := [name for name, used in modes.items() if used]) > 1:
+        raise WtalError(f"{given[0]} and {given[1]}: expected one of them")
+    if options.out.is_dir():
+        raise WtalError(f"--out {options.out}: is a folder, expected the name of files without .json, .md, .png")
+
+
 def _numbers(text: str) -> range:
-    first, _, last = text.partition("-")
-    found = range(int(first), int(last or first) + 1)
+    first, dash, last = text.partition("-")
+    found = range(int(first), int(last if dash else first) + 1)
     if not found:
         raise ValueError(text)
     return found

@@ -1,0 +1,97 @@
+"""What is compared, as data: the differences between rows that count, and what is expected of each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A paired difference, row minus ``to``, and what is expected of it.
+
+    Attributes:
+        row: title of a row of the table.
+        to: title of another.
+        of: ``mAP``, or a rate of :func:`wtal.faults.fault_rates`.
+        expect: how it should come out (:func:`wtal.ablation.verdict.verdict`); None where it is only reported.
+    """
+
+    row: str
+    to: str
+    of: str = "mAP"
+    expect: Literal["more", "less", "no gain"] | None = "more"
+
+
+CLAIMS = (
+    Comparison("CBP after F", "CBP as long, no teacher"),
+    Comparison("CBP after F", "CBP self-training"),
+    Comparison("ensemble after F", "naive late ensemble"),
+    Comparison("CBP, shuffled labels of VLP", "CBP as long, no teacher", expect="no gain"),
+    Comparison("CBP, shifted labels of VLP", "CBP as long, no teacher", expect="no gain"),
+    Comparison("VLP after B", "VLP zero-shot", "false_positive", "less"),
+    Comparison("VLP after B", "VLP, video labels only", "false_positive", "less"),
+    Comparison("CBP after F", "CBP after warm-up", "false_negative", "less"),
+    Comparison("CBP after F", "CBP as long, no teacher", "false_negative", "less"),
+)
+"""What the method is said to do; reported whether it holds or not."""
+
+FURTHER = (
+    # what the gain is made of
+    Comparison("CBP self-training", "CBP as long, no teacher", expect=None),
+    Comparison("F only: CBP", "CBP self-training", expect=None),
+    Comparison("CBP after F", "F only: CBP"),
+    Comparison("CBP after F", "CBP self-training", "false_positive", None),
+    Comparison("CBP after F", "CBP self-training", "false_negative", None),
+    Comparison("CBP after F", "CBP as long, no teacher", "non_core", None),
+    Comparison("VLP after B", "VLP zero-shot", "false_negative", None),
+    Comparison("VLP after B", "VLP zero-shot", "non_core", None),
+    Comparison("VLP after B", "VLP zero-shot", "context", None),
+    Comparison("CBP fully supervised", "CBP after F", "non_core", None),
+    # other ways to train
+    Comparison("VLP after B", "VLP, video labels only"),
+    Comparison("VLP after B", "VLP after B, background only"),
+    Comparison("CBP after F", "CBP after F, foreground only"),
+    Comparison("ensemble after F", "B only, ensemble"),
+    Comparison("ensemble after F", "F only, ensemble"),
+    Comparison("ensemble after F", "both self-training, ensemble"),
+    Comparison("CBP fully supervised", "CBP after F", expect=None),
+    # more rounds, against one round of as many epochs
+    Comparison("VLP after B 2", "VLP after B, twice as long"),
+    Comparison("CBP after F 2", "CBP after F, twice as long"),
+    Comparison("ensemble after F 2", "ensemble after F, twice as long"),
+    Comparison("CBP after F 3", "CBP after F 2"),
+    Comparison("ensemble after F 3", "ensemble after F 2"),
+    # candidates
+    Comparison("CBP after F", "CBP after F, scored by maximum"),
+    Comparison("CBP after F, scored by maximum", "CBP as long, no teacher, scored by maximum"),
+    Comparison("CBP after F, scored by maximum", "CBP self-training, scored by maximum"),
+    Comparison("ensemble after F, scored by maximum", "naive late ensemble, scored by maximum"),
+    Comparison("CBP after F", "CBP after F, one threshold"),
+    Comparison("CBP after F, adaptive shares", "CBP after F"),
+    Comparison("CBP after F, EMA", "CBP after F"),
+    Comparison("CBP after F, confidence and EMA", "CBP after F, EMA"),
+    Comparison("CBP after F, then E", "CBP after F, twice as long"),
+    Comparison("CBP after F, then E", "CBP after F 2"),
+    Comparison("CBP after F, then E", "ensemble after F"),
+    # both at once
+    Comparison("CBP after online", "CBP after F"),
+    Comparison("VLP after online", "VLP after B"),
+    Comparison("ensemble after online", "ensemble after F"),
+    Comparison("CBP after online", "CBP after F, averaged"),
+    Comparison("VLP after online", "VLP after B, averaged"),
+    Comparison("ensemble after online", "ensemble after F, averaged"),
+)
+"""Further differences, those of the candidates among them."""
+
+FALSE_PREMISE = ("clip-without-action", "i3d-with-scene", "no-core-gap")
+"""Benchmarks in which the branches have nothing, or little, to teach each other."""
+
+CONTROLS = (
+    Comparison("CBP after F", "CBP self-training", expect="no gain"),
+    Comparison("CBP after F", "CBP as long, no teacher", expect=None),
+    Comparison("CBP self-training", "CBP as long, no teacher", expect=None),
+    Comparison("VLP after B", "VLP, video labels only", expect=None),
+    Comparison("ensemble after F", "naive late ensemble", expect=None),
+)
+"""There: what VLP's labels bring beyond CBP's own is to vanish. Pseudo-labels as such may help, whoever's they are."""

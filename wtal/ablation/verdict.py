@@ -1,0 +1,69 @@
+"""Paired differences over worlds, and whether they come out as expected."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from wtal.ablation.comparisons import Comparison
+from wtal.ablation.results import Results, values
+from wtal.ablation.statistics import Spread, spread, t_probability
+
+NO_GAIN = 2.0
+"""mAP: a gain smaller than this is none."""
+
+
+def paired(results: Results, benchmark: str, comparison: Comparison) -> tuple[Spread, int] | None:
+    """The difference over the worlds that have both rows, and in how many it is positive; None where none has."""
+    left = values(results, benchmark, comparison.row, comparison.of)
+    right = values(results, benchmark, comparison.to, comparison.of)
+    differences = [left[key] - right[key] for key in left if key in right]
+    return (spread(differences), sum(d > 0 for d in differences)) if differences else None
+
+
+def verdict(comparison: Comparison, difference: Spread) -> str:
+    """``holds``, ``the opposite``, ``not shown`` or ``too few worlds``; nothing where nothing is expected.
+
+    ``more`` and ``less`` hold where the 95 % interval lies wholly on that side of zero, the opposite where it lies
+    wholly on the other. ``no gain`` holds where it lies wholly below :data:`NO_GAIN`, the opposite where it lies wholly
+    above zero besides.
+    """
+    if comparison.expect is None:
+        return ""
+    if difference.half_width is None:
+        return "too few worlds"
+    low, high = difference.mean - difference.half_width, difference.mean + difference.half_width
+    if comparison.expect == "no gain":
+        return "holds" if high < NO_GAIN else "the opposite" if low > 0 else "not shown"
+    if comparison.expect == "less":
+        low, high = -high, -low
+    return "holds" if low > 0 else "the opposite" if high < 0 else "not shown"
+
+
+def surviving(results: Results, benchmark: str, comparisons: Sequence[Comparison]) -> tuple[int, list[Comparison]]:
+    """Of the comparisons that hold as ``more`` or ``less``: how many, and which still do together at 5 % (Holm, 1979).
+
+    All differences of these comparisons count as tried that are expected to be more or less.
+    """
+    tried = []
+    for comparison in comparisons:
+        found = paired(results, benchmark, comparison)
+        if found is None or comparison.expect not in ("more", "less") or found[0].deviation is None:
+            continue
+        tried.append((_p_value(found[0]), comparison, verdict(comparison, found[0]) == "holds"))
+    tried.sort(key=lambda one: one[0])
+    kept = []
+    for place, (p, comparison, holds) in enumerate(tried):
+        if p * (len(tried) - place) > 0.05:
+            break
+        if holds:
+            kept.append(comparison)
+    return sum(holds for _, _, holds in tried), kept
+
+
+def _p_value(difference: Spread) -> float:
+    """Two-sided, of the mean being zero."""
+    if not difference.deviation:
+        return float(difference.mean == 0)
+    t = abs(difference.mean) * math.sqrt(difference.count) / difference.deviation
+    return 2 * (1 - t_probability(t, difference.count - 1))
