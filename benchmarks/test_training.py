@@ -35,7 +35,7 @@ def test_sides_train_alike(name: str, side: str) -> None:
 @pytest.mark.parametrize("side", SIDES)
 @pytest.mark.parametrize("name", BRANCHES)
 def test_step(benchmark: Any, measure: Any, name: str, side: str, compiled: bool) -> None:
-    if compiled and side == "SDPA, sliced a video":
+    if compiled and "sliced" in side:
         pytest.skip("a loop over lengths that change with every batch would be compiled again for each")
     step = Step(BRANCHES[name], side, VIDEOS, DEVICE, bf16=GPU, compiled=compiled)
 

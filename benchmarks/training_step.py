@@ -1,4 +1,4 @@
-"""One training step of the full-size branches, with wtal's attention or with what takes its place."""
+"""One training step of the full-size branches: as wtal has them, or written in plain PyTorch."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from unittest import mock
 import torch
 import torch.nn.functional as F
 from attention_forms import THUMOS14_LENGTHS
+from padded_branches import Padded
 from torch import Tensor, nn
 
 from wtal.distill import step_loss
@@ -46,11 +47,13 @@ def sliced(qkv: Tensor, lengths: Tensor | None, window: int | None) -> Tensor:
     return torch.cat([F.pad(plain(v[None, :n]), (0, 0, 0, 0, 0, qkv.shape[1] - n)) for v, n in videos])
 
 
-SIDES: dict[str, Attention] = {
-    "wtal": temporal_attention_packed,
-    "SDPA, mask": masked,
-    "SDPA, sliced a video": sliced,
+SIDES: dict[str, tuple[bool, Attention]] = {
+    "wtal": (False, temporal_attention_packed),
+    "SDPA, mask": (True, masked),
+    "SDPA, sliced a video": (True, sliced),
+    "wtal's packed rows, SDPA sliced": (False, sliced),
 }
+"""Whether all layers work on padded batches, as one would write it, or on wtal's packed rows; and the attention."""
 
 
 class Step:
@@ -73,9 +76,10 @@ class Step:
         text = PromptedTextFeatures(F.normalize(torch.randn(CLASSES, CLIP), dim=1), 16, 16, 0.01)
         model = CBP(I3D, CLASSES, config.cbp) if branch == "cbp" else VLP(text, CLIP, config.vlp)
         self.model: nn.Module = model.to(device).train()
-        self.run: Callable[[Tensor, Tensor], Tensor] = torch.compile(self.model) if compiled else self.model
+        padded, self.attention = SIDES[side]
+        network = Padded(model, self.attention) if padded else model
+        self.run: Callable[[Tensor, Tensor], Tensor] = torch.compile(network) if compiled else network
         self.config, self.device, self.bf16 = config, device, bf16
-        self.attention = SIDES[side]
         learned = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.Adam(learned, lr=config.optimizer.lr, fused=True)
         self.lengths = torch.tensor(lengths, device=device)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -47,6 +48,55 @@ def test_a_video_does_not_depend_on_its_batch(lengths, window):
     for b, length in enumerate(lengths):
         alone = cbp(x[b : b + 1, :length], torch.tensor([length]))
         torch.testing.assert_close(together[b, :length], alone[0], atol=1e-5, rtol=1e-5)
+
+
+def definition(cbp, video):
+    """Logits of one video ``[T, 12]``, in plain PyTorch."""
+
+    def conv(layer, x):
+        return F.conv1d(x.T[None], layer.weight, layer.bias, padding=layer.kernel_size[0] // 2)[0].T
+
+    x = conv(cbp.embedding, (video - cbp.input_mean) / cbp.input_std)
+    levels = []
+    for number, block in enumerate(cbp.encoder):
+        if number:
+            x = F.avg_pool1d(x.T[None], 2, ceil_mode=True, count_include_pad=False)[0].T
+        x = block(x[None])[0]
+        levels.append(x)
+    total = levels.pop()
+    for x in reversed(levels):
+        total = x + F.interpolate(total.T[None], scale_factor=2, mode="linear")[0].T[: len(x)]
+    x = cbp.norm(total)
+    for layer in cbp.decoder:
+        x = torch.relu(conv(layer, x))
+    return conv(cbp.output, x)
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    lengths=st.lists(st.integers(0, 20), min_size=1, max_size=4),
+    levels=st.integers(1, 4),
+    window=st.sampled_from([None, 0, 3]),
+)
+def test_logits_and_gradients_are_those_of_the_definition(lengths, levels, window):
+    cbp = model(CBPConfig(dim=16, heads=4, levels=levels, window=window)).eval().double()
+    cbp.set_statistics(torch.randn(12), torch.rand(12) + 0.1)
+    x = torch.full((len(lengths), max(lengths) + 1, 12), torch.nan, dtype=torch.float64)
+    for padded, length in zip(x, lengths, strict=True):
+        padded[:length] = torch.randn(length, 12)
+    out = cbp(x, torch.tensor(lengths))
+    upstream = torch.randn_like(out)
+    found = torch.autograd.grad((out * upstream).sum(), [*cbp.parameters()], allow_unused=not sum(lengths))
+    total = torch.zeros((), dtype=torch.float64)
+    for b, length in enumerate(lengths):
+        if length:
+            alone = definition(cbp, x[b, :length])
+            torch.testing.assert_close(out[b, :length], alone)
+            total = total + (alone * upstream[b, :length]).sum()
+        assert (out[b, length:] == 0).all()
+    if sum(lengths):
+        for one, other in zip(found, torch.autograd.grad(total, [*cbp.parameters()]), strict=True):
+            torch.testing.assert_close(one, other)
 
 
 def test_an_empty_video_beside_others_gives_zeros():
