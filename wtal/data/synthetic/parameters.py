@@ -168,7 +168,8 @@ class CLIPParameters:
 class ControlParameters:
     """Worlds in which the two branches have nothing to teach each other, and one knob for how hard it all is.
 
-    In the three negative controls a gain would be a sign of a fault in the experiment, not of a good method.
+    In the three negative controls a gain of the other branch's labels over a branch's own would be a sign of a fault in
+    the experiment, not of a good method. Pseudo-labels as such may help there too.
     """
 
     clip_without_action: bool = False
