@@ -93,13 +93,9 @@ def packings(x: Tensor, lengths: Tensor, levels: int, gap: bool) -> list[Packing
     coarsest = 2 ** (levels - 1)
     spans = -(-lengths // coarsest) + int(gap)  # rows of the coarsest level
     each = [-(-lengths // 2**level) for level in range(levels)]
-    # one transfer from the device
-    low, high, rows, *counts = torch.stack(
-        [*torch.aminmax(lengths), spans.sum(), *(one.sum() for one in each)]
-    ).tolist()
+    sums = [*torch.aminmax(lengths), spans.sum(), *(one.sum() for one in each)]
+    low, high, rows, *counts = torch.stack(sums).tolist()  # one transfer from the device
     check_range(low, high, x.shape[1])
-    if not gap and levels == 1:
-        rows = counts[0]
     starts = spans.cumsum(0) - spans
     found = []
     for level, (here, count) in enumerate(zip(each, counts, strict=True)):
