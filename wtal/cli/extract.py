@@ -49,6 +49,7 @@ def command(arguments: Sequence[str]) -> int:
     from rich.console import Console
 
     from wtal.features.extract import extract
+    from wtal.features.words import counted
     from wtal.progress import Reporter
 
     if options.threads is not None:
@@ -63,7 +64,8 @@ def command(arguments: Sequence[str]) -> int:
         )
     summary = extract(options, shard, reporter)
     reporter.say(
-        f"{options.folder}: {summary.extracted} videos extracted, {summary.skipped} done before, "
+        f"{options.folder}: {counted(summary.extracted, 'video')} extracted"
+        f"{f' ({summary.damaged} of them damaged)' if summary.damaged else ''}, {summary.skipped} done before, "
         f"{len(summary.failed)} failed"
     )
     for path, reason in summary.failed:

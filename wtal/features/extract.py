@@ -42,6 +42,7 @@ class Summary:
 
     extracted: int = 0
     skipped: int = 0
+    damaged: int = 0
     failed: list[tuple[Path, str]] = field(default_factory=list)
 
 
@@ -150,6 +151,13 @@ def _extract(
         def finished(target: Target, done: Finished[dict[str, Any]]) -> None:
             write_features(job.folder, target, done.features, job.dtype, {"video": target.id, **done.facts, **common})
             summary.extracted += 1
+            source = done.facts["source"]
+            if source["damaged_packets"] or source["filled_frames"]:
+                summary.damaged += 1
+                reporter.say(
+                    f"{target.source}: damaged: {source['damaged_packets']} packets could not be decoded as they should, "
+                    f"{source['filled_frames']} of {done.facts['frames']} frames are the frame before again"
+                )
             meter.settle(target)
 
         def failed(target: Target, error: Exception) -> None:
@@ -186,7 +194,7 @@ def _open(
     def facts() -> dict[str, Any]:
         found = reader.facts
         source = {"name": target.source.name, "bytes": target.source.stat().st_size, "sha256": digest}
-        for name in ("codec", "width", "height", "fps", "source_frames", "seconds", "damaged_packets"):
+        for name in ("codec", "width", "height", "fps", "source_frames", "seconds", "damaged_packets", "filled_frames"):
             source[name] = getattr(found, name)
         return {
             "source": source,
