@@ -9,7 +9,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from videos import encode, lossless, number, numbered
+from videos import damaged, encode, lossless, number, numbered
 
 from wtal.errors import WtalError
 from wtal.features.decode import VideoReader, import_av, probe_seconds
@@ -229,18 +229,6 @@ def test_a_short_video_may_lack_a_tenth(tmp_path: Path) -> None:
             assert "of 1.9 s could be decoded" in refused(tmp_path / "cut.mp4")
         else:
             assert 44 <= len(read(tmp_path / "cut.mp4")) < 48
-
-
-def damaged(path: Path, frames: list[np.ndarray], every: int) -> Path:
-    """A video in which every ``every``-th frame is of no use; each stands on its own."""
-    encode(path, frames, options={"g": "1", "bf": "0"})
-    with av.open(str(path)) as container:
-        places = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
-    data = bytearray(path.read_bytes())
-    for position, size in places[every // 2 : -4 : every]:
-        data[position : position + size] = b"\xff" * size
-    path.write_bytes(data)
-    return path
 
 
 def test_a_video_that_has_lost_many_frames_is_refused(tmp_path: Path) -> None:
