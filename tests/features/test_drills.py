@@ -104,12 +104,21 @@ def test_an_interrupt_ends_it_soon_and_a_bad_video_is_told(
     assert "a.mkv: cannot be opened as a video" in log.read_text()
 
 
+SLOW_START = """
+import os, sys, time
+if "--multiprocessing-fork" in sys.orig_argv:
+    open(os.environ["MARK"], "w").close()
+    time.sleep(1)
+"""
+
+
 def test_an_interrupt_of_a_terminal_while_workers_start(job: tuple[list[object], Tree, float], tmp_path: Path) -> None:
     """Ctrl-C goes to every process there is, also to workers that Python is still starting."""
     log = tmp_path / "log.txt"
-    process = start(*job[0], "--workers", 4, "--out", tmp_path / "out", log=log)
-    while process.poll() is None and len(members(process.pid)) < 4:  # itself, a helper of multiprocessing, workers
-        time.sleep(0.005)
+    (tmp_path / "sitecustomize.py").write_text(SLOW_START)
+    process = start(*job[0], "--out", tmp_path / "out", log=log, PYTHONPATH=str(tmp_path), MARK=str(tmp_path / "mark"))
+    while process.poll() is None and not (tmp_path / "mark").exists():
+        time.sleep(0.01)
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait(60) == 130, log.read_text()
     deadline = time.monotonic() + 60
