@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 from videos import damaged, lossless, numbered
 
 import wtal.features.extract
+from wtal.cli.extract import command
 from wtal.data.own import open_own
 from wtal.data.synthetic.layouts import Record, write_annotations
+from wtal.data.timebase import Timebase
 from wtal.data.video import Instance
 from wtal.errors import WtalError
 from wtal.features.extract import Summary
+from wtal.features.meter import Meter
 from wtal.features.options import Extraction, unused
 from wtal.features.shard import Shard
+from wtal.features.snippets import Piece
+from wtal.features.targets import own_targets
+from wtal.progress import Reporter
 
 Extract = Callable[..., Summary]
 CHEAP = {"modality": "rgb", "clip": False, "i3d_flow": None, "workers": None, "clip_model": Extraction.clip_model}
@@ -160,3 +169,34 @@ def test_leftovers_in_a_cache_go_and_its_key_knows_the_decoder(
     monkeypatch.setattr("av.__version__", "999.0")
     go(path, tmp_path / "3", **options)
     assert len(list(cache.iterdir())) == 2
+
+
+def test_the_command_says_what_to_do_next(
+    tmp_path: Path, i3d_weights: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = ["--short-side", "32", "--crop", "32", "--modality", "rgb", "--no-clip"]
+    arguments = [str(video(tmp_path / "x.mkv")), "--out", str(tmp_path / "out"), *small]
+    arguments += ["--i3d-rgb", str(i3d_weights["i3d_rgb"])]
+    assert command(arguments) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[-2] == f"{tmp_path / 'out'}: 1 video extracted, 0 done before, 0 failed"
+    assert said[-1].startswith(f"Now fill in {tmp_path / 'out' / 'labels.csv'} and run this command again")
+    (tmp_path / "out" / "labels.csv").write_text("video,label\nx,Run\n")
+    assert command(arguments) == 0
+    assert "Now fill in" not in capsys.readouterr().out
+    with pytest.raises(WtalError, match="--threads 0: expected 1 or more"):
+        command([*arguments, "--threads", "0"])
+
+
+def test_progress_fits_a_usual_terminal() -> None:
+    screen = StringIO()
+    console = Console(file=screen, force_terminal=True, width=80, color_system=None)
+    targets = own_targets({"x": Path("x.mp4")}, Path(), Timebase(25, 16, 16))
+    with Reporter(console).work("extracting", 2_345_678, "frames") as work:
+        Meter(work, targets, {"x": 93_827.1}, "rgb").piece(targets[0], Piece("rgb", 0, np.zeros(0)))
+        assert work._bar is not None
+        work._bar.refresh()
+    line = re.sub(r"\x1b\[[0-9?]*[a-zA-Z]", "", screen.getvalue()).replace("\r", "\n").strip().splitlines()[-1]
+    for whole in ("extracting", "16/2345678", " frames/s  videos/s 0"):
+        assert whole in line
+    assert "…" not in line

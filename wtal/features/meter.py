@@ -34,4 +34,4 @@ class Meter:
     def _advance(self, target: Target, frames: int) -> None:
         self._left[target.id] -= frames
         rate = self._videos / max(time.monotonic() - self._started, 1e-9)
-        self._work.advance(frames, {"videos": self._videos, "videos/s": rate})
+        self._work.advance(frames, {"videos/s": rate})
