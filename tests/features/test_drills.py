@@ -33,7 +33,7 @@ def job(tmp_path_factory: pytest.TempPathFactory, i3d_weights: dict[str, Path]) 
         frames = [picture[30 + n % 5 : 62 + n % 5, 20 + n % 7 : 60 + n % 7] for n in range(count)]
         lossless(folder / "videos" / f"{index}.mkv", frames)
     weights = ("--i3d-rgb", i3d_weights["i3d_rgb"], "--i3d-flow", i3d_weights["i3d_flow"], "--no-clip")
-    small = ("--short-side", 32, "--crop", 32, "--workers", 2, "--name", "drill")
+    small = ("--short-side", 32, "--crop", 32, "--workers", 2, "--threads", 1, "--name", "drill")
     arguments = [folder / "videos", *weights, *small]
     began = time.monotonic()
     process = start(*arguments, "--out", folder / "out", log=folder / "log.txt")
@@ -132,9 +132,9 @@ def test_an_interrupt_of_a_terminal_while_workers_start(job: tuple[list[object],
 def test_torchrun_splits_the_list_and_ends_together(job: tuple[list[object], Tree, float], tmp_path: Path) -> None:
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--no-python"]
     command = [*launch, sys.executable, "-P", "-m", "wtal.cli.extract", *job[0]]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(os.cpu_count()), "MASTER_ADDR": "127.0.0.1"}
+    environment = {**os.environ, "MASTER_ADDR": "127.0.0.1"}
     done = subprocess.run(
-        [*map(str, command), "--out", str(tmp_path / "out"), "--threads", str(os.cpu_count())],
+        [*map(str, command), "--out", str(tmp_path / "out")],
         capture_output=True,
         text=True,
         env=environment,
