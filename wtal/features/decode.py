@@ -13,7 +13,7 @@ import numpy as np
 
 from wtal.errors import WtalError
 from wtal.features.clock import Clock, Resampler
-from wtal.features.length import Extent, check_whole, declared_seconds, last_length, stated_length, tolerance
+from wtal.features.length import Extent, Gaps, check_whole, declared_seconds, last_length, stated_length, tolerance
 
 if TYPE_CHECKING:
     import av
@@ -115,7 +115,7 @@ class VideoReader:
             declared = declared_seconds(container, stream)
             clock = Clock(nominal, declared)
             extent = Extent()
-            gaps = Fraction(0)
+            gaps = Gaps()
             resampler: Resampler[av.VideoFrame] = Resampler(self._fps)
             shape: tuple[int, int, tuple[int, ...]] | None = None
             second, last = Fraction(0), None
@@ -129,10 +129,9 @@ class VideoReader:
                 return shown[1]
 
             for frame in self._decoded(container, stream, facts, extent):
-                before = second + (stated_length(last, nominal) if last is not None else 0)
-                second = clock.read(None if frame.pts is None else frame.pts * frame.time_base)
-                if second - before > nominal / 2:
-                    gaps += second - before
+                before, second = second, clock.read(None if frame.pts is None else frame.pts * frame.time_base)
+                if last is not None:
+                    gaps.add(second - before, stated_length(last, nominal))
                 facts.source_frames += 1
                 found = (frame.width, frame.height, _orientation(frame))
                 if shape is not None and found != shape:
@@ -154,7 +153,7 @@ class VideoReader:
             facts.seconds = round(float(end), 6)
             # Without damage, a gap is a frame that was meant to be on for so long: a variable frame rate.
             if facts.damaged_packets or (declared is not None and end > declared + tolerance(declared, nominal)):
-                facts.filled_frames = round(gaps * self._fps)
+                facts.filled_frames = round(gaps.seconds() * self._fps)
             if facts.filled_frames > _FILLED * facts.frames and not self._allow_truncated:
                 raise WtalError(
                     f"damaged: {facts.filled_frames} of {facts.frames} frames are lost; --allow-truncated puts the "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from fractions import Fraction
 from typing import Any
 
@@ -42,6 +43,29 @@ class Extent:
         second = Fraction(stamp * packet.time_base)
         self.first[packet.stream.index] = min(second, self.first.get(packet.stream.index, second))
         self.end = max(self.end, second + Fraction((packet.duration or 0) * packet.time_base))
+
+
+class Gaps:
+    """Where frames are on for longer than frames of this video are, and than they say themselves.
+
+    What is usual is counted: containers guess at the rate of interlaced video.
+    """
+
+    def __init__(self) -> None:
+        self._counts: Counter[tuple[int, int]] = Counter()  # milliseconds, so that there are few of them
+
+    def add(self, on: Fraction, stated: Fraction) -> None:
+        """One more frame: how long it is on, and how long it says."""
+        self._counts[round(1000 * on), round(1000 * stated)] += 1
+
+    def seconds(self) -> Fraction:
+        """By how much too long, all together."""
+        lengths: Counter[int] = Counter()
+        for (on, _), count in self._counts.items():
+            lengths[on] += count
+        ((usual, _),) = lengths.most_common(1) or [(0, 0)]
+        gaps = ((on - max(usual, stated), count) for (on, stated), count in self._counts.items())
+        return Fraction(sum(gap * count for gap, count in gaps if gap > usual / 2), 1000)
 
 
 def stated_length(frame: Any, nominal: Fraction) -> Fraction:
