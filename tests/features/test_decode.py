@@ -240,6 +240,23 @@ def test_a_video_that_has_lost_many_frames_is_refused(tmp_path: Path) -> None:
     assert len(read(many, allow_truncated=True)) == 100
 
 
+def test_a_hole_in_the_file_is_damage_too(tmp_path: Path) -> None:
+    """The demuxer passes over it without a word; frames after it lack what they refer to."""
+    rng = np.random.default_rng(0)
+    frames = [rng.integers(0, 256, (32, 48, 3), dtype=np.uint8) for _ in range(100)]
+    path = encode(tmp_path / "v.mkv", frames, options={"bf": "0", "threads": "1"})
+    with av.open(str(path)) as container:
+        places = [packet.pos for packet in container.demux(video=0) if packet.size]
+    data = bytearray(path.read_bytes())
+    data[places[30] - 20 : places[60]] = bytes(places[60] - places[30] + 20)
+    path.write_bytes(data)
+    reader = VideoReader(path, Fraction(25), 32, allow_truncated=True)
+    shown = list(reader)
+    assert reader.facts.damaged_packets > 0
+    assert reader.facts.filled_frames == sum(frame is before for before, frame in itertools.pairwise(shown)) > 20
+    assert "frames are lost" in refused(path)
+
+
 def test_gaps_of_a_variable_rate_are_no_damage(tmp_path: Path) -> None:
     reader = VideoReader(lossless(tmp_path / "v.mkv", numbered(4), stamps=[0, 0.6, 1.2, 2.0]), Fraction(25), 32)
     assert len(list(reader)) > 50

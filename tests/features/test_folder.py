@@ -63,7 +63,7 @@ def test_a_broken_video_does_not_keep_the_features_of_the_one_before(go: Extract
 def test_damage_is_told_and_counted(go: Extract, tmp_path: Path) -> None:
     summary = go(damaged(tmp_path / "v.mp4", numbered(40, 32, 32), 20), tmp_path / "out", **CHEAP)
     assert summary == Summary(extracted=1, damaged=1)
-    assert "v.mp4: damaged: 2 packets of no use, 2 of 40 frames are the frame before again" in go.said
+    assert "v.mp4: 2 damaged packets; 2 of 40 frames are the frame before again" in go.said
     assert json.loads((tmp_path / "out" / "manifest" / "v.json").read_text())["source"]["filled_frames"] == 2
 
 

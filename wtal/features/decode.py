@@ -52,7 +52,7 @@ class Facts:
         source_frames: how many frames were decoded.
         frames: how many came out at the fixed rate.
         seconds: from the first frame to the end of the last.
-        damaged_packets: how many were marked as damaged or the decoder refused.
+        damaged_packets: how many were marked as damaged, the decoder refused, or became a frame that is damaged.
         filled_frames: how many of ``frames`` stand in for ones that damage took: the frame before, again.
     """
 
@@ -133,6 +133,7 @@ class VideoReader:
                 if last is not None:
                     gaps.add(second - before, stated_length(last, nominal))
                 facts.source_frames += 1
+                facts.damaged_packets += frame.is_corrupt
                 found = (frame.width, frame.height, _orientation(frame))
                 if shape is not None and found != shape:
                     raise WtalError(

@@ -179,7 +179,7 @@ def _extract(work: _Work, summary: Summary, reporter: Reporter) -> None:
             if source["damaged_packets"] or source["filled_frames"]:
                 summary.damaged += 1
                 reporter.say(
-                    f"{target.source}: damaged: {counted(source['damaged_packets'], 'packet')} of no use, "
+                    f"{target.source}: {counted(source['damaged_packets'], 'damaged packet')}; "
                     f"{source['filled_frames']} of {done.facts['frames']} frames are the frame before again"
                 )
             meter.settle(target)
