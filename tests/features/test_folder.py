@@ -103,6 +103,13 @@ def test_labels_make_the_data_set(go: Extract, tmp_path: Path) -> None:
     assert f"{out / 'labels.csv'}: labels of 1 video not among these: z" in go.said
     assert open_own(out / "dataset.toml", allow_missing=True).classes == ("Jump", "Run")
 
+    assert go(video(tmp_path / "d.mkv"), out, **CHEAP).form is None  # filled in, though for others
+    assert "no label for 1 of 1 video: d" in go.said
+    (tmp_path / "bad.csv").write_text("what,is\nthis,?\n")
+    with pytest.raises(WtalError, match="first line"):
+        go(videos, tmp_path / "new", labels=tmp_path / "bad.csv", **CHEAP)
+    assert not (tmp_path / "new").exists()
+
     (tmp_path / "new.csv").write_text("video,label\na,Run\nb,Run\nc,Run\n")
     go(videos, out, labels=tmp_path / "new.csv", **CHEAP)
     assert "labels.csv was changed by hand and stays as it is" in go.said

@@ -12,6 +12,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from wtal.data.own_files import read_labels
 from wtal.data.timebase import Timebase
 from wtal.device import Device, choose_device, describe
 from wtal.features.decode import VideoReader, import_av, probe_seconds
@@ -26,7 +27,7 @@ from wtal.features.pipeline import Finished, queue_depth, run
 from wtal.features.settings import settings_of, versions
 from wtal.features.shard import Shard, wait_for_all
 from wtal.features.snippets import Cut, Piece, SubmitFlow, cut
-from wtal.features.targets import Planned, Target, check_there, find_videos, layout_targets, own_targets
+from wtal.features.targets import Target, check_there, find_videos, layout_targets, own_targets
 from wtal.features.words import counted, few
 from wtal.features.write import write_features, write_joint
 from wtal.files import remove_temporaries
@@ -55,31 +56,12 @@ def extract(job: Extraction, shard: Shard, reporter: Reporter) -> Summary:
             video is in the summary.
     """
     check(job)
-    notes = unused(job)
-    if job.modality == "rgb":
-        notes.append(
-            "--modality rgb: features are 1024 wide instead of 2048 and know nothing of motion; a model trained on "
-            "RGB and flow does not take them"
-        )
-    found = find_videos(job.videos)
-    check_there(found.videos)
-    if found.others:
-        notes.append(f"{counted(len(found.others), 'file')} with other endings than a video's, e.g. {found.others[0]}")
-    grid = Timebase(job.fps, job.stride, job.window)
-    if job.layout == "own":
-        planned = Planned(own_targets(found.videos, job.folder, grid))
-    else:
-        planned = layout_targets(found.videos, job.folder, job.layout, job.dataset)
-    if planned.absent:
-        notes.append(f"{counted(len(planned.absent), 'annotated video')} without a file here: {few(planned.absent)}")
-    if planned.unnamed:
-        unnamed = counted(len(planned.unnamed), "video")
-        notes.append(f"{unnamed} passed over, which the annotations do not train or test on: {few(planned.unnamed)}")
+    videos, targets, notes = _plan(job)
     device = choose_device(job.device, job.precision, shard.local_rank if shard.launched else None)
     settings = settings_of(job, device)
     check_settings(job.folder, settings)
     made_with = hash_of(settings)
-    mine = shard.of(planned.targets)
+    mine = shard.of(targets)
     left = [target for target in mine if not is_complete(job.folder, target, job.clip, made_with, job.verify)]
     summary = Summary(skipped=len(mine) - len(left))
     with ExitStack() as stack:
@@ -91,7 +73,7 @@ def extract(job: Extraction, shard: Shard, reporter: Reporter) -> Summary:
             remove_temporaries(job.folder, name, older_than=60)
         claim(job.folder, settings)
         if job.layout == "own":
-            notes += _describe(job, found.videos, grid, summary)
+            notes += _describe(job, videos, summary)
         for note in notes if shard.index == 0 else ():
             reporter.say(note)
         if left:
@@ -112,18 +94,47 @@ def extract(job: Extraction, shard: Shard, reporter: Reporter) -> Summary:
     return summary
 
 
+def _plan(job: Extraction) -> tuple[dict[str, Path], list[Target], list[str]]:
+    """The videos, the ones to extract with the places of their features, and what there is to say of both."""
+    notes = unused(job)
+    if job.modality == "rgb":
+        notes.append(
+            "--modality rgb: features are 1024 wide instead of 2048 and know nothing of motion; a model trained on "
+            "RGB and flow does not take them"
+        )
+    if job.labels is not None:
+        read_labels(job.labels)  # what is wrong with them is told before networks are loaded
+    found = find_videos(job.videos)
+    check_there(found.videos)
+    if found.others:
+        notes.append(f"{counted(len(found.others), 'file')} with other endings than a video's, e.g. {found.others[0]}")
+    if job.layout == "own":
+        return found.videos, own_targets(found.videos, job.folder, _grid(job)), notes
+    planned = layout_targets(found.videos, job.folder, job.layout, job.dataset)
+    if planned.absent:
+        notes.append(f"{counted(len(planned.absent), 'annotated video')} without a file here: {few(planned.absent)}")
+    if planned.unnamed:
+        unnamed = counted(len(planned.unnamed), "video")
+        notes.append(f"{unnamed} passed over, which the annotations do not train or test on: {few(planned.unnamed)}")
+    return found.videos, planned.targets, notes
+
+
+def _grid(job: Extraction) -> Timebase:
+    return Timebase(job.fps, job.stride, job.window)
+
+
 def _workers(job: Extraction, shard: Shard) -> int:
     return job.workers or max(1, len(os.sched_getaffinity(0)) // shard.local_count)
 
 
-def _describe(job: Extraction, videos: Mapping[str, Path], grid: Timebase, summary: Summary) -> list[str]:
+def _describe(job: Extraction, videos: Mapping[str, Path], summary: Summary) -> list[str]:
     """Write labels and ``dataset.toml``; what there is to say of them."""
     notes = []
     labels, kept = place_labels(job.folder, job.labels, videos)
     if kept:
         notes.append(f"{labels} was changed by hand and stays as it is; remove it to have {job.labels} there")
     known = coverage(labels, videos)
-    if len(known.unlabelled) == len(videos):
+    if len(known.unlabelled) == len(videos) and not known.strangers:
         summary.form = labels
     elif known.unlabelled:
         number = f"{len(known.unlabelled)} of {counted(len(videos), 'video')}"
@@ -133,7 +144,7 @@ def _describe(job: Extraction, videos: Mapping[str, Path], grid: Timebase, summa
             f"{labels}: labels of {counted(len(known.strangers), 'video')} not among these: {few(known.strangers)}"
         )
     name = job.name or job.folder.resolve().name
-    if write_description(job.folder, name, labels, grid, job.clip, job.clip_fps):
+    if write_description(job.folder, name, labels, _grid(job), job.clip, job.clip_fps):
         notes.append(f"{job.folder / 'dataset.toml'} was changed by hand and stays as it is")
     return notes
 
