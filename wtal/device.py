@@ -59,4 +59,5 @@ def describe(device: Device) -> str:
     """The device in words."""
     if device.name.type == "cuda":
         return f"{torch.cuda.get_device_name(device.name)}, {'bf16 autocast' if device.bf16 else 'float32'}"
-    return f"CPU with {torch.get_num_threads()} threads, float32"
+    threads = torch.get_num_threads()
+    return f"CPU with {threads} thread{'' if threads == 1 else 's'}, float32"

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from wtal.errors import WtalError
 
@@ -34,7 +38,14 @@ def check_writable(path: str | os.PathLike[str]) -> None:
 
 
 def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
-    """Replace the file at ``path`` by ``data``: temporary file beside it, fsync, rename. Makes the folder.
+    """Replace the file at ``path`` by ``data``, as :func:`replacing` does."""
+    with replacing(path) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """A file to write that replaces the one at ``path``: temporary file beside it, fsync, rename. Makes the folder.
 
     Raises:
         WriteError: it cannot be written; what was there before is still there then.
@@ -44,7 +55,7 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -56,11 +67,18 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def remove_temporaries(folder: Path) -> None:
-    """Remove what :func:`write_atomically` left in a folder when its process was killed in the middle."""
-    for temporary in folder.glob(".*.tmp"):
+def remove_temporaries(folder: Path, name: str | None = None, older_than: float = 0.0) -> None:
+    """Remove what :func:`replacing` left in a folder when its process was killed in the middle.
+
+    Args:
+        folder: where to look.
+        name: of the file that was being written; None for any.
+        older_than: seconds; 0 where nobody else writes such files.
+    """
+    for temporary in folder.glob(".*.tmp" if name is None else f".{glob.escape(name)}.*.tmp"):
         with contextlib.suppress(OSError):
-            temporary.unlink()
+            if time.time() - temporary.stat().st_mtime >= older_than:
+                temporary.unlink()
 
 
 def _sync_folder(folder: Path) -> None:

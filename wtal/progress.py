@@ -81,9 +81,10 @@ class Work:
 
     def __enter__(self) -> Work:
         if self.reporter.console.is_terminal and not self.reporter.quiet:
+            narrow = self.reporter.console.width < 110  # what stands at the end counts more than the bar
             self._bar = Progress(
-                TextColumn("{task.description:<24}", markup=False),
-                BarColumn(bar_width=24),
+                TextColumn("{task.description}" if narrow else "{task.description:<24}", markup=False),
+                BarColumn(bar_width=8 if narrow else 24),
                 MofNCompleteColumn(),
                 TextColumn("{task.fields[facts]}"),
                 TimeRemainingColumn(),

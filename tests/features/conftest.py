@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -24,20 +26,15 @@ def clips() -> Path:
 
 
 def random_i3d(channels: int) -> nn.Module:
-    """An I3D whose activations neither vanish nor explode."""
-    from wtal.models.i3d import I3D
-
+    """The network whose weights ``tools/random_i3d_weights.py`` writes."""
+    path = Path(__file__).parents[2] / "tools" / "random_i3d_weights.py"
+    spec = importlib.util.spec_from_file_location("random_i3d_weights", path)
+    assert spec is not None
+    assert spec.loader is not None
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(channels)
-        model = I3D(channels)
-        for module in model.modules():
-            if isinstance(module, nn.Conv3d):
-                nn.init.kaiming_normal_(module.weight)
-            elif isinstance(module, nn.BatchNorm3d):
-                nn.init.uniform_(module.weight, 0.8, 1.2)
-                nn.init.uniform_(module.bias, -0.1, 0.1)
-                nn.init.uniform_(module.running_var, 0.8, 1.2)
-    return model.eval()
+        return tool.random_i3d(channels, channels)
 
 
 @pytest.fixture(scope="session")
@@ -69,3 +66,45 @@ def clip_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("clip") / "clip.safetensors"
     safetensors.torch.save_file({key: value.half().contiguous() for key, value in state.items()}, path)
     return path
+
+
+@pytest.fixture(scope="session")
+def small_clip(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """A CLIP of two small layers, known to open_clip by name, and a file with random weights of it."""
+    import open_clip
+    import safetensors.torch
+
+    folder = tmp_path_factory.mktemp("small-clip")
+    vision = {"image_size": 32, "layers": 1, "width": 64, "patch_size": 16}
+    text = {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 1}
+    config = {"embed_dim": 24, "quick_gelu": True, "vision_cfg": vision, "text_cfg": text}
+    (folder / "wtal-small.json").write_text(json.dumps(config))
+    open_clip.add_model_config(folder)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        safetensors.torch.save_file(open_clip.CLIP(**config).state_dict(), folder / "w.safetensors")
+    return "wtal-small", folder / "w.safetensors"
+
+
+@pytest.fixture(scope="session")
+def go(i3d_weights: dict[str, Path], small_clip: tuple[str, Path]) -> Callable[..., object]:
+    """Extracts with small frames, which the networks take as well, and keeps what is said in ``go.said``."""
+
+    from rich.console import Console
+
+    from wtal.features.extract import Summary, extract
+    from wtal.features.options import Extraction
+    from wtal.features.shard import Shard
+    from wtal.progress import Reporter
+
+    def run(videos: object, out: Path, shard: Shard | None = None, **options: object) -> Summary:
+        places = tuple(videos) if isinstance(videos, list) else (videos,)
+        weights = {**i3d_weights, "clip_model": small_clip[0], "clip_weights": small_clip[1]}
+        job = Extraction(videos=places, out=out, **{**weights, "short_side": 32, "crop": 32, "workers": 2, **options})
+        said = StringIO()
+        try:
+            return extract(job, shard or Shard(), Reporter(Console(file=said, width=200)))
+        finally:
+            run.said = said.getvalue()
+
+    return run

@@ -25,6 +25,11 @@ def start(*arguments: object, log: Path, **environment: str) -> subprocess.Popen
         )
 
 
+def tree(root: Path) -> dict[str, bytes]:
+    """Every file under a folder, also hidden ones."""
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
 def members(session: int) -> dict[int, str]:
     """Processes of a session that are alive, and what the kernel says of each."""
     found = {}

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from wtal.errors import WtalError
 from wtal.features.clock import Clock, Resampler
+from wtal.features.length import Gaps
 
 
 def resampled(times: list[Fraction], end: Fraction, fps: Fraction) -> list[int]:
@@ -83,3 +84,21 @@ def test_a_jump_past_the_end_is_refused() -> None:
     with pytest.raises(WtalError, match="unknown length"):
         read([0, 95443.7])
     assert read([0, 599.0]) == [0, 599.0]
+
+
+@pytest.mark.parametrize(
+    ("on", "stated", "lost"),
+    [
+        ([], 40, 0),
+        ([40] * 20, 40, 0),
+        ([40] * 20, 20, 0),  # a rate that the container guessed wrong
+        ([40, 40, 120, 40, 80], 40, 120),
+        ([33, 34, 33, 33, 67, 33], 33, 34),
+        ([40, 40, 400], 400, 0),  # it was meant to be on for so long
+    ],
+)
+def test_gaps_are_what_is_longer_than_usual(on: list[int], stated: int, lost: int) -> None:
+    gaps = Gaps()
+    for length in on:
+        gaps.add(Fraction(length, 1000), Fraction(stated, 1000))
+    assert 1000 * gaps.seconds() == lost

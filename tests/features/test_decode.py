@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
-from videos import encode, lossless, number, numbered
+from videos import damaged, encode, lossless, number, numbered
 
 from wtal.errors import WtalError
-from wtal.features.decode import VideoReader, probe_seconds
+from wtal.features.decode import VideoReader, import_av, probe_seconds
 
 
 def read(path: Path, fps: float | Fraction = 25, short_side: int = 32, **options: bool) -> list[np.ndarray]:
@@ -179,15 +180,107 @@ def test_truncated_files(tmp_path: Path) -> None:
     assert "truncated: " in refused(cut)
 
 
+def with_sound(path: Path, codec: str, sound: str, seconds: int = 2, late: float = 0.0) -> Path:
+    """Noise of both kinds; the pictures begin ``late`` seconds after the sound."""
+    rng = np.random.default_rng(0)
+    with av.open(str(path), "w") as container:
+        video, audio = container.add_stream(codec, rate=25), container.add_stream(sound, rate=48000)
+        video.width, video.height, video.pix_fmt, audio.layout = 48, 32, "yuv420p", "mono"
+        for n in range(25 * seconds):
+            picture = av.VideoFrame.from_ndarray(rng.integers(0, 256, (32, 48, 3), dtype=np.uint8), format="rgb24")
+            picture.pts, picture.time_base = n + round(25 * late), Fraction(1, 25)
+            container.mux(video.encode(picture))
+            noise = av.AudioFrame.from_ndarray(
+                rng.uniform(-0.1, 0.1, (1, 1920)).astype(np.float32), "flt" if sound == "libopus" else "fltp", "mono"
+            )
+            noise.sample_rate, noise.pts = 48000, 1920 * n
+            container.mux(audio.encode(noise))
+        container.mux([*video.encode(), *audio.encode()])
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "sound"), [("v.mkv", "libx264", "aac"), ("v.webm", "libvpx", "libopus"), ("v.flv", "flv", "aac")]
+)
+def test_truncated_files_with_sound(tmp_path: Path, name: str, codec: str, sound: str) -> None:
+    path = with_sound(tmp_path / name, codec, sound)
+    whole = path.read_bytes()
+    untagged = whole.replace(b"DURATION", b"DURATIOX")  # other programs write one length for all streams, if any
+    for data in {whole, untagged}:
+        path.write_bytes(data)
+        assert len(read(path)) == 50
+        path.write_bytes(data[: len(data) // 2])
+        assert "truncated: " in refused(path)
+        assert 15 < len(read(path, allow_truncated=True)) < 40
+
+
+def test_pictures_that_begin_after_the_sound_are_whole(tmp_path: Path) -> None:
+    assert len(read(with_sound(tmp_path / "v.mkv", "libx264", "aac", late=1.5))) == 50
+
+
+def test_a_short_video_may_lack_a_tenth(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    frames = [rng.integers(0, 256, (32, 48, 3), dtype=np.uint8) for _ in range(48)]
+    whole = encode(tmp_path / "v.mp4", frames, container_options={"movflags": "faststart"}, options={"bf": "0"})
+    data = whole.read_bytes()
+    for share in (0.6, 0.8, 0.98):
+        (tmp_path / "cut.mp4").write_bytes(data[: int(len(data) * share)])
+        if share < 0.9:
+            assert "of 1.9 s could be decoded" in refused(tmp_path / "cut.mp4")
+        else:
+            assert 44 <= len(read(tmp_path / "cut.mp4")) < 48
+
+
+def test_a_video_that_has_lost_many_frames_is_refused(tmp_path: Path) -> None:
+    few = VideoReader(damaged(tmp_path / "few.mp4", numbered(100), 20), Fraction(25), 32)
+    assert len(list(few)) == 100
+    assert (few.facts.damaged_packets, few.facts.filled_frames) == (5, 5)
+    many = damaged(tmp_path / "many.mp4", numbered(100), 5)
+    assert "damaged: 19 of 100 frames are lost; --allow-truncated" in refused(many)
+    assert len(read(many, allow_truncated=True)) == 100
+
+
+def test_a_hole_in_the_file_is_damage_too(tmp_path: Path) -> None:
+    """The demuxer passes over it without a word; frames after it lack what they refer to."""
+    rng = np.random.default_rng(0)
+    frames = [rng.integers(0, 256, (32, 48, 3), dtype=np.uint8) for _ in range(100)]
+    path = encode(tmp_path / "v.mkv", frames, options={"bf": "0", "threads": "1"})
+    with av.open(str(path)) as container:
+        places = [packet.pos for packet in container.demux(video=0) if packet.size]
+    data = bytearray(path.read_bytes())
+    data[places[30] - 20 : places[60]] = bytes(places[60] - places[30] + 20)
+    path.write_bytes(data)
+    reader = VideoReader(path, Fraction(25), 32, allow_truncated=True)
+    shown = list(reader)
+    assert reader.facts.damaged_packets > 0
+    assert reader.facts.filled_frames == sum(frame is before for before, frame in itertools.pairwise(shown)) > 20
+    assert "frames are lost" in refused(path)
+
+
+def test_gaps_of_a_variable_rate_are_no_damage(tmp_path: Path) -> None:
+    reader = VideoReader(lossless(tmp_path / "v.mkv", numbered(4), stamps=[0, 0.6, 1.2, 2.0]), Fraction(25), 32)
+    assert len(list(reader)) > 50
+    assert reader.facts.filled_frames == 0
+
+
+def test_an_old_pyav_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(av, "__version__", "16.1.0")
+    with pytest.raises(
+        WtalError, match=r"PyAV 16\.1\.0 is too old, expected 17 or later: pip install 'wtal\[extract\]'"
+    ):
+        import_av()
+
+
 def test_damage_in_the_middle_is_counted_and_keeps_time(tmp_path: Path) -> None:
     path = encode(tmp_path / "v.mkv", numbered(100), codec="ffv1", pix_fmt="bgr0")
     data = bytearray(path.read_bytes())
     middle = len(data) // 2
     data[middle : middle + 400] = bytes(400)
     path.write_bytes(data)
-    reader = VideoReader(path, Fraction(25), 32)
+    reader = VideoReader(path, Fraction(25), 32, allow_truncated=True)
     found = [number(frame) for frame in reader]
     assert len(found) == 100
+    assert reader.facts.filled_frames == sum(frame == before for before, frame in itertools.pairwise(found))
     assert found[:40] == list(range(40))
     assert found[-20:] == list(range(80, 100))
 

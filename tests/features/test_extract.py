@@ -6,63 +6,21 @@ import json
 import shutil
 from collections.abc import Callable
 from fractions import Fraction
-from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import pytest
-from rich.console import Console
+from drills import tree
 from videos import lossless, texture
 
 from wtal.data.features import read_aligned_clip, read_features
 from wtal.data.own import open_own
 from wtal.errors import WtalError
-from wtal.features.extract import Summary, extract
+from wtal.features.extract import Summary
 from wtal.features.options import Extraction
 from wtal.features.shard import Shard, this_shard
-from wtal.progress import Reporter
 
 Extract = Callable[..., Summary]
-
-
-@pytest.fixture(scope="module")
-def small_clip(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
-    """A CLIP of two small layers, known to open_clip by name, and a file with random weights of it."""
-    import open_clip
-    import safetensors.torch
-    import torch
-
-    folder = tmp_path_factory.mktemp("small-clip")
-    vision = {"image_size": 32, "layers": 1, "width": 64, "patch_size": 16}
-    text = {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 1}
-    config = {"embed_dim": 24, "quick_gelu": True, "vision_cfg": vision, "text_cfg": text}
-    (folder / "wtal-small.json").write_text(json.dumps(config))
-    open_clip.add_model_config(folder)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        safetensors.torch.save_file(open_clip.CLIP(**config).state_dict(), folder / "w.safetensors")
-    return "wtal-small", folder / "w.safetensors"
-
-
-@pytest.fixture(scope="module")
-def go(i3d_weights: dict[str, Path], small_clip: tuple[str, Path]) -> Extract:
-    """Extracts with small frames, which the networks take as well, and keeps what is said in ``go.said``."""
-
-    def run(videos: object, out: Path, shard: Shard | None = None, **options: object) -> Summary:
-        places = tuple(videos) if isinstance(videos, list) else (videos,)
-        weights = {**i3d_weights, "clip_model": small_clip[0], "clip_weights": small_clip[1]}
-        job = Extraction(videos=places, out=out, **{**weights, "short_side": 32, "crop": 32, "workers": 2, **options})
-        said = StringIO()
-        summary = extract(job, shard or Shard(), Reporter(Console(file=said, width=200)))
-        run.said = said.getvalue()
-        return summary
-
-    return run
-
-
-def tree(root: Path) -> dict[str, bytes]:
-    """Every file under a folder, also hidden ones."""
-    return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
 @pytest.fixture(scope="module")
@@ -78,9 +36,7 @@ FRAMES = {"bigbuckbunny": 132, "carphone_pristine": 100}
 
 
 def test_the_real_clips_have_the_shapes_counted_by_hand(real: Path, clips: Path) -> None:
-    assert {path.name for path in real.iterdir()} == {
-        *("clip", "i3d", "manifest", "manifest.json", "dataset.toml", "labels.csv")
-    }
+    assert {path.name for path in real.iterdir()} == {*("clip", "i3d", "manifest", "manifest.json", "labels.csv")}
     for name, count in SNIPPETS.items():
         assert count == FRAMES[name] // 16
         i3d, clip = np.load(real / "i3d" / f"{name}.npy"), np.load(real / "clip" / f"{name}.npy")
@@ -91,6 +47,7 @@ def test_the_real_clips_have_the_shapes_counted_by_hand(real: Path, clips: Path)
         assert entry["frames"] == FRAMES[name]
         assert entry["source"]["bytes"] == (clips / f"{name}.mp4").stat().st_size
         assert entry["versions"]["av"]
+        assert entry["batch"] == {"rgb": 1, "flow": 1, "clip": 1}
 
 
 def test_two_shards_and_a_flow_cache_give_the_same_bytes(real: Path, clips: Path, go: Extract, tmp_path: Path) -> None:
@@ -133,6 +90,20 @@ def test_other_settings_are_refused(real: Path, clips: Path, go: Extract) -> Non
             go(clips, real, **options)
 
 
+def test_a_flash_on_the_first_frame_of_a_snippet_is_in_the_flow_before(go: Extract, tmp_path: Path) -> None:
+    """The one exception: the last flow of a snippet is the motion to that frame."""
+    whole = texture(50, 60, seed=3)
+    dark = [whole[n % 3 : 32 + n % 3, n % 2 : 32 + n % 2] for n in range(48)]
+    lit = [np.full_like(frame, 255) if n == 32 else frame for n, frame in enumerate(dark)]
+    go(
+        [lossless(tmp_path / f"{name}.mkv", frames) for name, frames in (("dark", dark), ("lit", lit))],
+        tmp_path / "out",
+    )
+    i3d = [np.load(tmp_path / "out" / "i3d" / f"{name}.npy") for name in ("dark", "lit")]
+    for columns, rows in ((slice(0, 1024), [False, False, True]), (slice(1024, 2048), [False, True, True])):
+        assert (i3d[0][:, columns] != i3d[1][:, columns]).any(axis=1).tolist() == rows
+
+
 @pytest.mark.parametrize("rate", [Fraction(30000, 1001), 50])
 def test_a_flash_moves_its_snippet_and_no_other(go: Extract, tmp_path: Path, rate: float | Fraction) -> None:
     """A flash at second s, in frames of the source's own rate, through the features back to seconds."""
@@ -168,28 +139,21 @@ def test_clip_at_its_own_rate_and_half_precision(clips: Path, go: Extract, tmp_p
     assert np.array_equal(i3d[::2], whole.astype(np.float16))
 
 
-def test_bad_videos_do_not_end_the_run(clips: Path, go: Extract, tmp_path: Path, real: Path) -> None:
-    (tmp_path / "broken.mp4").write_bytes(b"no video")
-    data = (clips / "carphone_pristine.mp4").read_bytes()
-    (tmp_path / "cut.mp4").write_bytes(data[: len(data) // 2])
-    videos = [tmp_path / "broken.mp4", clips / "carphone_pristine.mp4", tmp_path / "cut.mp4"]
-    summary = go(videos, tmp_path / "out", modality="rgb", clip=False)
-    assert (summary.extracted, [path.name for path, _ in summary.failed]) == (1, ["broken.mp4", "cut.mp4"])
-    assert "cannot be opened" in summary.failed[0][1]
-    assert {path.stem for path in (tmp_path / "out" / "manifest").iterdir()} == {"carphone_pristine"}
-    found = np.load(tmp_path / "out" / "i3d" / "carphone_pristine.npy")
-    assert np.array_equal(found, np.load(real / "i3d" / "carphone_pristine.npy")[:, :1024])
-
-
-def test_wrong_options_are_told_before_anything_is_computed(clips: Path, go: Extract, tmp_path: Path) -> None:
-    weights = Extraction(videos=(clips,), out=tmp_path)
+def test_wrong_options_are_told_before_anything_is_computed(
+    clips: Path, go: Extract, tmp_path: Path, i3d_weights: dict[str, Path]
+) -> None:
     for options, told in (
         ({"i3d_flow": None}, "expected --i3d-flow FILE with I3D's Kinetics weights .* or --modality rgb"),
         ({"i3d_rgb": tmp_path / "no.pt"}, "--i3d-rgb .*no.pt: no such file"),
         ({"clip_weights": tmp_path / "no.pt"}, "--clip-weights .*no.pt: no such file"),
         ({"stride": 0}, "--stride 0"),
         ({"crop": 48}, "--crop 48: .* at most --short-side 32"),
-        ({"clip_fps": 50.0}, "--clip-fps 50: expected up to --fps 25"),
+        ({"clip_fps": 50.0}, "--clip-fps 50: expected 0.01 up to --fps 25"),
+        ({"clip_fps": 1e-6}, "--clip-fps 1e-06: expected 0.01 up to"),
+        ({"fps": 1e-6}, "--fps 1e-06: expected a number from 0.01"),
+        ({"fps": float("nan")}, "--fps nan"),
+        ({"i3d_flow": i3d_weights["i3d_rgb"]}, "--i3d-flow .*rgb.pt"),
+        ({"clip_model": "no-such"}, "no-such"),
         ({"workers": 0}, "--workers"),
         ({"layout": "basnet", "modality": "rgb"}, "--modality rgb: the layout basnet"),
         ({"layout": "wtalc", "stride": 4}, "--stride goes with --layout own"),
@@ -198,8 +162,8 @@ def test_wrong_options_are_told_before_anything_is_computed(clips: Path, go: Ext
         with pytest.raises(WtalError, match=told):
             go(clips, tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
-    assert weights.streams == ("rgb", "flow", "clip")
-    with pytest.raises(WtalError, match=r"no such file \(1 of 1 videos are missing\)"):
+    assert Extraction(videos=(clips,), out=tmp_path).streams == ("rgb", "flow", "clip")
+    with pytest.raises(WtalError, match=r"no such file \(1 of 1 video missing\)"):
         go([tmp_path / "no.mp4"], tmp_path / "out")
 
 
@@ -216,8 +180,17 @@ def test_shards_split_the_list(monkeypatch: pytest.MonkeyPatch) -> None:
             this_shard(wrong)
     monkeypatch.setenv("RANK", "2")
     monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    with pytest.raises(WtalError, match="RANK=2 WORLD_SIZE=4 in the environment without MASTER_ADDR"):
+        this_shard(None)
+    monkeypatch.setenv("MASTER_ADDR", "localhost")
+    monkeypatch.setenv("MASTER_PORT", "29500")
     monkeypatch.setenv("LOCAL_RANK", "0")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     shard = this_shard(None)
     assert (shard, shard.local_rank, shard.local_count) == (Shard(2, 4, launched=True), 0, 2)
     assert this_shard("1/2") == Shard(0, 2)
+    for rank in ("4", "-1", "two", ""):
+        monkeypatch.setenv("RANK", rank)
+        with pytest.raises(WtalError, match="expected what torchrun sets there, or --shard i/n"):
+            this_shard(None)

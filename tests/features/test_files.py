@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import tomllib
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +12,14 @@ import pytest
 
 from wtal.data.catalog import open_folder
 from wtal.data.features import read_features
-from wtal.data.own import open_own
 from wtal.data.synthetic.layouts import Record, write_annotations
 from wtal.data.timebase import Timebase
 from wtal.data.video import Instance
 from wtal.errors import WtalError
-from wtal.features.describe import place_labels, write_description
-from wtal.features.manifest import claim, entry_path, is_complete
-from wtal.features.targets import Target, find_videos, layout_targets, own_targets
-from wtal.features.write import remove_leftovers, write_features, write_joint
+from wtal.features.manifest import claim, entry_path, forget, hash_of, is_complete
+from wtal.features.targets import Target, layout_targets, own_targets
+from wtal.features.write import write_features, write_joint
+from wtal.files import remove_temporaries
 
 GRID = Timebase(25, 16, 16)
 
@@ -29,18 +28,6 @@ def touch(*paths: Path) -> None:
     for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(path.name.encode())
-
-
-def test_videos_are_found_in_folders_lists_and_by_name(tmp_path: Path) -> None:
-    touch(*(tmp_path / name for name in ("a/x.mp4", "a/deep/y.MKV", "a/notes.md", "a/.z.mp4", "b/odd.name")))
-    (tmp_path / "list.txt").write_text("a/x.mp4\n\nb/odd.name\n")
-    assert find_videos([tmp_path / "a"]) == {"x": tmp_path / "a/x.mp4", "y": tmp_path / "a/deep/y.MKV"}
-    assert list(find_videos([tmp_path / "list.txt", tmp_path / "a"])) == ["odd", "x", "y"]
-    with pytest.raises(WtalError, match="no video, expected files such as"):
-        find_videos([tmp_path / "b"])
-    touch(tmp_path / "a/deep/x.webm")
-    with pytest.raises(WtalError, match=r"x\.mp4 and .*x\.webm have the same name|x\.webm and .*x\.mp4 have the same"):
-        find_videos([tmp_path / "a"])
 
 
 def target(root: Path, id: str = "x") -> Target:
@@ -56,9 +43,13 @@ def features(rows: int = 3, seed: int = 0) -> dict[str, np.ndarray]:
 def write(root: Path, id: str = "x", dtype: str = "float32") -> Target:
     one = target(root, id)
     touch(one.source)
-    facts = {"source": {"bytes": one.source.stat().st_size, "sha256": sha(one.source)}}
+    facts = {"settings": "1", "source": {"bytes": one.source.stat().st_size, "sha256": sha(one.source)}}
     write_features(root, one, features(), dtype, facts)
     return one
+
+
+def complete(root: Path, one: Target, clip: bool = True, settings: str = "1", verify: bool = False) -> bool:
+    return is_complete(root, one, clip, settings, verify)
 
 
 def sha(path: Path) -> str:
@@ -86,39 +77,46 @@ def test_rgb_and_flow_lie_side_by_side(tmp_path: Path, dtype: str) -> None:
 
 def test_complete_is_what_is_there_whole_and_of_this_video(tmp_path: Path) -> None:
     one = write(tmp_path)
-    assert is_complete(tmp_path, one, verify=False)
-    assert is_complete(tmp_path, one, verify=True)
+    assert complete(tmp_path, one, verify=False)
+    assert complete(tmp_path, one, verify=True)
     good = one.clip.read_bytes()
 
     one.clip.write_bytes(good[:-1])
-    assert not is_complete(tmp_path, one, verify=False)
+    assert not complete(tmp_path, one, verify=False)
     one.clip.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
-    assert is_complete(tmp_path, one, verify=False)
-    assert not is_complete(tmp_path, one, verify=True)
+    assert complete(tmp_path, one, verify=False)
+    assert not complete(tmp_path, one, verify=True)
     one.clip.unlink()
-    assert not is_complete(tmp_path, one, verify=False)
+    assert not complete(tmp_path, one, verify=False)
     one.clip.write_bytes(good)
 
     video = one.source.read_bytes()
     one.source.write_bytes(video[::-1])
-    assert is_complete(tmp_path, one, verify=False)
-    assert not is_complete(tmp_path, one, verify=True)
+    assert complete(tmp_path, one, verify=False)
+    assert not complete(tmp_path, one, verify=True)
     one.source.write_bytes(video + b"more")
-    assert not is_complete(tmp_path, one, verify=False)
+    assert not complete(tmp_path, one, verify=False)
     one.source.write_bytes(video)
 
     entry = entry_path(tmp_path, one)
     for damaged in (b"", b"{", b"[]", b"{}", b'{"source": 3, "files": {}}'):
         entry.write_bytes(damaged)
-        assert not is_complete(tmp_path, one, verify=False)
+        assert not complete(tmp_path, one, verify=False)
 
 
-@pytest.mark.parametrize(("value", "dtype"), [(np.nan, "float32"), (1e6, "float16")])
-def test_features_that_are_not_finite_are_not_written(tmp_path: Path, value: float, dtype: str) -> None:
+@pytest.mark.parametrize(
+    ("value", "dtype", "hint"),
+    [
+        (np.nan, "float32", "are these the right weights?"),
+        (np.inf, "float16", "are these the right weights?"),
+        (1e6, "float16", "expected --dtype float32"),
+    ],
+)
+def test_features_that_are_not_finite_are_not_written(tmp_path: Path, value: float, dtype: str, hint: str) -> None:
     one = target(tmp_path)
     bad = features()
     bad["flow"][1, 2] = value
-    with pytest.raises(WtalError, match=f"not finite as {dtype}"):
+    with pytest.raises(WtalError, match=f"not finite as {dtype}; {re.escape(hint)}"):
         write_features(tmp_path, one, bad, dtype, {})
     assert not list(tmp_path.rglob("*.npy"))
 
@@ -126,65 +124,56 @@ def test_features_that_are_not_finite_are_not_written(tmp_path: Path, value: flo
 def test_leftovers_of_killed_processes_go_and_nothing_else(tmp_path: Path) -> None:
     names = [".x.npy.77.tmp", ".x.npy.1.tmp", "x.npy", ".xy.npy.1.tmp", ".[x].npy.5.tmp"]
     touch(*(tmp_path / name for name in names))
-    remove_leftovers(tmp_path / "x.npy", older_than=60)
+    remove_temporaries(tmp_path, "x.npy", older_than=60)
     assert len(list(tmp_path.iterdir())) == 5
     os.utime(tmp_path / names[0], (0, 0))
-    remove_leftovers(tmp_path / "x.npy", older_than=60)
+    remove_temporaries(tmp_path, "x.npy", older_than=60)
     assert not (tmp_path / names[0]).exists()
-    remove_leftovers(tmp_path / "x.npy")
+    remove_temporaries(tmp_path, "x.npy")
     assert {path.name for path in tmp_path.iterdir()} == set(names[2:])
 
 
+def test_complete_is_with_these_settings_and_these_files(tmp_path: Path) -> None:
+    one = write(tmp_path)
+    assert complete(tmp_path, one)
+    assert not complete(tmp_path, one, settings="2")
+    assert not complete(tmp_path, one, clip=False)
+    entry = entry_path(tmp_path, one)
+    content = json.loads(entry.read_text())
+    del content["files"]["clip/x.npy"]
+    entry.write_text(json.dumps(content))
+    assert not complete(tmp_path, one)
+    assert complete(tmp_path, one, clip=False)
+
+
+def test_what_is_forgotten_is_ours(tmp_path: Path) -> None:
+    one, other = write(tmp_path), write(tmp_path, "y")
+    forget(tmp_path, one)
+    assert {path.stem for path in tmp_path.rglob("*.npy")} == {"y"}
+    entry_path(tmp_path, other).unlink()
+    forget(tmp_path, other)  # features that somebody put there are not
+    assert len(list(tmp_path.rglob("*.npy"))) == 2
+
+
 def test_a_folder_keeps_its_settings(tmp_path: Path) -> None:
-    claim(tmp_path, {"fps": 25.0, "grid": (16, 16)})
-    claim(tmp_path, {"fps": 25.0, "grid": (16, 16)})
+    entry = entry_path(tmp_path, target(tmp_path))
+    touch(entry)
+    with pytest.raises(WtalError, match=r"manifest\.json: missing, expected the settings of the features beside it"):
+        claim(tmp_path, {"fps": 25.0})
+    entry.unlink()
+    claim(tmp_path, {"fps": 3.0})
+    settings = {"fps": 25.0, "grid": (16, 16), "weights": {"rgb": "a" * 64, "flow": "b" * 64}}
+    claim(tmp_path, settings)  # there is not one feature yet that the others would fit
+    touch(entry)
+    claim(tmp_path, settings)
     with pytest.raises(WtalError, match=r"made with fps 25\.0, now 30; expected the same settings, or another --out"):
-        claim(tmp_path, {"fps": 30, "grid": (16, 16)})
+        claim(tmp_path, {**settings, "fps": 30})
+    with pytest.raises(WtalError, match=r'with weights of flow "b{12}\.\.\.", now "c{12}\.\.\."; expected the same'):
+        claim(tmp_path, {**settings, "weights": {"rgb": "a" * 64, "flow": "c" * 64}})
     (tmp_path / "manifest.json").write_text("{")
     with pytest.raises(WtalError, match="damaged"):
         claim(tmp_path, {})
-
-
-def test_a_form_for_labels_then_a_data_set(tmp_path: Path) -> None:
-    labels = place_labels(tmp_path, None, ["a b", "c"])
-    assert labels.read_text() == "video,label\na b,\nc,\n"
-    assert write_description(tmp_path, "my 'set'", labels, GRID, True, None) == ((), False)
-    with pytest.raises(WtalError, match="classes"):
-        open_own(tmp_path / "dataset.toml")
-
-    labels.write_text('video,label\na b,Tür;"Y"\nc,Tür\n'.replace('"Y"', "Y"))
-    assert place_labels(tmp_path, None, ["a b", "c"]) == labels  # what somebody filled in stays
-    assert write_description(tmp_path, "my 'set'", labels, GRID, True, 5.0) == (("Tür", "Y"), False)
-    for id in ("a b", "c"):
-        for folder in ("i3d", "clip"):
-            (tmp_path / folder).mkdir(exist_ok=True)
-            np.save(tmp_path / folder / f"{id}.npy", np.zeros((4, 3), np.float32))
-    data = open_own(tmp_path / "dataset.toml")
-    assert (data.name, data.classes, data.videos[0].clip_fps) == ("my 'set'", ("Tür", "Y"), 5.0)
-    assert {video.id: video.labels for video in data.videos} == {"a b": ("Tür", "Y"), "c": ("Tür",)}
-    assert data.videos[0].timebase == GRID
-
-
-def test_a_changed_description_is_left_alone(tmp_path: Path) -> None:
-    labels = place_labels(tmp_path, None, ["a"])
-    write_description(tmp_path, "n", labels, GRID, False, None)
-    path = tmp_path / "dataset.toml"
-    assert "clip" not in tomllib.loads(path.read_text())
-    path.write_text(path.read_text() + 'test = ["a"]\n')
-    changed = path.read_bytes()
-    assert write_description(tmp_path, "n", labels, GRID, True, None)[1]
-    assert path.read_bytes() == changed
-
-
-def test_given_labels_are_copied_and_checked(tmp_path: Path) -> None:
-    (tmp_path / "mine.json").write_text('{"a": ["Run"]}')
-    root = tmp_path / "out"
-    assert place_labels(root, tmp_path / "mine.json", ["a"]).read_text() == '{"a": ["Run"]}'
-    (tmp_path / "bad.csv").write_text("vid,label\n")
-    with pytest.raises(WtalError, match="first line"):
-        place_labels(root, tmp_path / "bad.csv", ["a"])
-    with pytest.raises(WtalError, match=r"does not go into a CSV file; expected --labels FILE\.json"):
-        place_labels(tmp_path / "new", None, ["a,b"])
+    assert hash_of(settings) == hash_of({**settings, "grid": [16, 16]}) != hash_of({**settings, "fps": 30})
 
 
 RECORDS = [
@@ -192,20 +181,39 @@ RECORDS = [
 ]  # v0 to v4
 
 
+def joint_is_written_only_when_it_changes(root: Path, path: Path, one: Target) -> None:
+    others = path.with_name(f".{path.name}.77.tmp")  # another shard is writing it this moment
+    others.touch()
+    before, good = path.stat(), one.i3d[0].read_bytes()
+    write_joint(root, "thumos14", older_than=60)
+    assert (path.stat().st_mtime_ns, path.stat().st_ino) == (before.st_mtime_ns, before.st_ino)
+    assert others.exists()
+    for changed in (good[:-1] + bytes([good[-1] ^ 1]), good):
+        content = path.read_bytes()
+        one.i3d[0].write_bytes(changed)
+        write_joint(root, "thumos14")
+        assert path.read_bytes() != content
+    path.write_bytes(path.read_bytes() + b"more")
+    write_joint(root, "thumos14")
+    assert path.stat().st_size == before.st_size
+    assert not others.exists()
+
+
 @pytest.mark.parametrize("layout", ["wtalc", "basnet", "actionformer"])
 def test_each_layouts_own_reader_reads_what_was_written(tmp_path: Path, layout: str) -> None:
     write_annotations(tmp_path, layout, RECORDS, ["Run"])  # type: ignore[arg-type]
     videos = {f"v{n}": tmp_path / "videos" / f"v{n}.mp4" for n in (3, 0, 1, 2, 7)}
-    targets, absent = layout_targets(videos, tmp_path, layout, "thumos14")
-    assert ([one.id for one in targets], absent) == (["v0", "v1", "v2", "v3"], ["v4"])
+    planned = layout_targets(videos, tmp_path, layout, "thumos14")
+    assert ([one.id for one in planned.targets], planned.absent) == (["v0", "v1", "v2", "v3"], ("v4",))
     if layout == "wtalc":
         assert write_joint(tmp_path, "thumos14")[1] == 5
-    targets, absent = layout_targets(videos | {"v4": tmp_path / "v4.mp4"}, tmp_path, layout, "thumos14")
+    targets = layout_targets(videos | {"v4": tmp_path / "v4.mp4"}, tmp_path, layout, "thumos14").targets
     for seed, one in enumerate(targets):
         write_features(tmp_path, one, features(4, seed), "float32", {"source": {}})
     if layout == "wtalc":
         path, missing = write_joint(tmp_path, "thumos14")
         assert (path.name, missing) == ("Thumos14reduced-I3D-JOINTFeatures.npy", 0)
+        joint_is_written_only_when_it_changes(tmp_path, path, targets[0])
     data = open_folder(tmp_path, "thumos14")
     assert (data.layout, len(data.videos)) == (layout, 5)
     for seed, video in enumerate(sorted(data.videos, key=lambda video: video.id)):
@@ -214,11 +222,3 @@ def test_each_layouts_own_reader_reads_what_was_written(tmp_path: Path, layout: 
         assert video.clip is not None
         assert np.array_equal(np.load(video.clip), made["clip"])
         assert video.timebase == targets[seed].timebase == Timebase(25, 4 if layout == "actionformer" else 16, 16)
-
-
-def test_layouts_want_their_annotations_first(tmp_path: Path) -> None:
-    with pytest.raises(WtalError, match="of thumos14 in the layout basnet, expected them there first: gt"):
-        layout_targets({"x": tmp_path / "x.mp4"}, tmp_path, "basnet", "thumos14")
-    write_annotations(tmp_path, "basnet", RECORDS, ["Run"])
-    with pytest.raises(WtalError, match="has none of the 1 videos"):
-        layout_targets({"x": tmp_path / "x.mp4"}, tmp_path, "basnet", "thumos14")

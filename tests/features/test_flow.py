@@ -17,6 +17,7 @@ from videos import texture
 from wtal.errors import WtalError
 from wtal.features.flow import BOUND, STEPS, TVL1, centre_crop, flow_block, grayscale, to_fixed
 from wtal.features.flow_pool import FlowPool
+from wtal.files import WriteError
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +68,7 @@ def test_workers_give_the_same_bits_and_keep_them(tvl1: TVL1, moving: list[np.nd
     wanted = flow_block(tvl1, moving, 32, repeat=True)
     cached = tmp_path / "cache" / "0.npy"
     with FlowPool("tvl1", 2) as pool:
+        assert len(pool._pool._processes) == 2  # before there is work
         assert pool.identity == tvl1.identity
         blocks = [pool.submit(moving, 32, True, None) for _ in range(3)]
         kept = pool.submit(moving, 32, True, cached)
@@ -75,8 +77,19 @@ def test_workers_give_the_same_bits_and_keep_them(tvl1: TVL1, moving: list[np.nd
         np.save(cached, wanted + 1)
         assert np.array_equal(pool.submit(moving, 32, True, cached).result(), wanted + 1)  # read, not computed
 
+        np.save(cached, wanted)
+        whole = cached.read_bytes()
+        wrong = [wanted[:-1], wanted.astype(np.int32), wanted[:, :-1], np.array(["no flow"])]
+        for array in wrong:
+            np.save(cached, array)
+            assert np.array_equal(pool.submit(moving, 32, True, cached).result(), wanted)
+            assert cached.read_bytes() == whole
+        for damaged in (b"", whole[:-1], b"no array"):
+            cached.write_bytes(damaged)
+            assert np.array_equal(pool.submit(moving, 32, True, cached).result(), wanted)
+            assert cached.read_bytes() == whole
+
         workers = list(pool._pool._processes)
-        assert workers
         for pid in workers:
             os.kill(pid, signal.SIGKILL)
 
@@ -87,6 +100,12 @@ def test_workers_give_the_same_bits_and_keep_them(tvl1: TVL1, moving: list[np.nd
 
         with pytest.raises(WtalError, match="a flow worker died"):
             until_it_is_noticed()
+
+
+def test_a_cache_that_cannot_be_written_ends_the_run(moving: list[np.ndarray], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with FlowPool("tvl1", 1) as pool, pytest.raises(WriteError, match=r"0\.npy: cannot be written"):
+        pool.submit(moving, 32, True, tmp_path / "file" / "0.npy").result()
 
 
 def test_without_opencv_or_its_contributed_modules(monkeypatch: pytest.MonkeyPatch) -> None:

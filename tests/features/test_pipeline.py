@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -16,8 +17,9 @@ from wtal.device import Device
 from wtal.errors import WtalError
 from wtal.features.flow_pool import WorkersDied
 from wtal.features.networks import Network
-from wtal.features.pipeline import Finished, run
-from wtal.features.snippets import Piece
+from wtal.features.pipeline import Finished, queue_depth, run
+from wtal.features.snippets import BLOCK, Cut, Piece, cut
+from wtal.files import WriteError
 
 
 class Sum(nn.Module):
@@ -121,6 +123,53 @@ def test_a_video_that_cannot_be_written_has_failed() -> None:
         [("a", 2, 0, None)], opened, {"rgb": network(1)}, 2, full, lambda job, e: failed.append(str(e)), lambda *_: None
     )
     assert failed == ["disk is full"]
+
+
+def test_a_full_disk_ends_the_run() -> None:
+    def full(*_: object) -> None:
+        raise WriteError("disk is full")
+
+    with pytest.raises(WriteError):
+        run([("a", 2, 0, None)], opened, {"rgb": network(1)}, 2, full, full, lambda *_: None)
+    with pytest.raises(WriteError):
+        go([("a", 3, 3, None), ("b", 2, 2, WriteError("disk is full")), ("c", 1, 1, None)], 2)
+
+
+@pytest.mark.parametrize(("stride", "step"), [(16, None), (4, None), (16, Fraction(1)), (40, Fraction(5))])
+def test_every_worker_has_flow_to_compute(stride: int, step: Fraction | None) -> None:
+    """The first piece of flow is ready only once so many blocks are begun; a shorter queue would never get there."""
+    workers = 8
+    begun = threading.Semaphore(0)
+
+    class Slow:
+        def __init__(self, wait: bool) -> None:
+            self._wait = wait
+
+        def result(self) -> np.ndarray:
+            for _ in range(2 * workers if self._wait else 0):
+                assert begun.acquire(timeout=20), "workers have nothing to do"
+            self._wait = False
+            return np.zeros((BLOCK, 2, 2, 2), np.int16)
+
+    def submit(block: int, frames: Sequence[np.ndarray], repeat: bool) -> Slow:
+        begun.release()
+        return Slow(block == 0)
+
+    what = Cut(stride, 16, 2, True, submit, True, step)
+    frames = (np.zeros((2, 2, 3), np.uint8) for _ in range(60 * BLOCK))
+    networks = {stream: network(1) for stream in ("rgb", "flow", "clip")}
+    depth = queue_depth([stride, stride, step or stride], workers)
+    failed: list[str] = []
+    run(
+        [0],
+        lambda job: (cut(frames, what), lambda: None),
+        networks,
+        depth,
+        lambda *_: None,
+        lambda _, error: failed.append(str(error)),
+        lambda *_: None,
+    )
+    assert not failed
 
 
 def test_the_queue_bounds_what_is_decoded_ahead() -> None:

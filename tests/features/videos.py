@@ -88,3 +88,15 @@ def texture(height: int, width: int, seed: int = 0) -> np.ndarray:
     """A smooth random picture with something to follow everywhere."""
     noise = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
     return cv2.normalize(cv2.GaussianBlur(noise, (9, 9), 2), None, 0, 255, cv2.NORM_MINMAX)
+
+
+def damaged(path: Path, frames: list[np.ndarray], every: int) -> Path:
+    """A video in which every ``every``-th frame is of no use; each stands on its own."""
+    encode(path, frames, options={"g": "1", "bf": "0"})
+    with av.open(str(path)) as container:
+        places = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+    data = bytearray(path.read_bytes())
+    for position, size in places[every // 2 : -4 : every]:
+        data[position : position + size] = b"\xff" * size
+    path.write_bytes(data)
+    return path

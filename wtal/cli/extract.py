@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from wtal.cli.parsing import parse, run
+from wtal.errors import WtalError
 from wtal.features.options import Extraction
 
 PROGRAM = "wtal-extract"
@@ -16,10 +17,10 @@ PROGRAM = "wtal-extract"
 class Options(Extraction):
     """Extract I3D (RGB and TV-L1 flow) and CLIP features of videos, one row a snippet of 16 frames at 25 fps.
 
-    wtal-extract VIDEOS --out ROOT --i3d-rgb rgb.pt --i3d-flow flow.pt writes ROOT/i3d, ROOT/clip and
-    ROOT/dataset.toml for wtal-train --dataset ROOT/dataset.toml. Say which actions occur with --labels, or fill in
-    ROOT/labels.csv and run again: what is done and complete is not computed twice. Videos that cannot be read are
-    listed at the end, and the exit code is 1 then. Under torchrun every process takes its share of the list.
+    wtal-extract VIDEOS --out ROOT --i3d-rgb rgb.pt --i3d-flow flow.pt writes ROOT/i3d and ROOT/clip, and
+    ROOT/dataset.toml for wtal-train --dataset ROOT/dataset.toml once it knows which actions occur: give --labels, or
+    fill in ROOT/labels.csv and run again; what is done and complete is not computed twice. Videos that cannot be read
+    are listed at the end, and the exit code is 1 then. Under torchrun every process takes its share of the list.
     """
 
     shard: str | None = None
@@ -40,6 +41,8 @@ def main() -> int:
 def command(arguments: Sequence[str]) -> int:
     """Extract; 1 if a video failed."""
     options = parse(Options, PROGRAM, arguments)
+    if options.threads is not None and options.threads < 1:
+        raise WtalError(f"--threads {options.threads}: expected 1 or more")
 
     from wtal.features.shard import this_shard
 
@@ -49,6 +52,7 @@ def command(arguments: Sequence[str]) -> int:
     from rich.console import Console
 
     from wtal.features.extract import extract
+    from wtal.features.words import counted
     from wtal.progress import Reporter
 
     if options.threads is not None:
@@ -56,16 +60,16 @@ def command(arguments: Sequence[str]) -> int:
     elif shard.local_count > 1:
         torch.set_num_threads(max(1, torch.get_num_threads() // shard.local_count))
     reporter = Reporter(Console(), options.quiet)
-    if options.modality == "rgb":
-        reporter.say(
-            "--modality rgb: features are 1024 wide instead of 2048 and know nothing of motion; a model trained on "
-            "RGB and flow does not take them"
-        )
     summary = extract(options, shard, reporter)
     reporter.say(
-        f"{options.folder}: {summary.extracted} videos extracted, {summary.skipped} done before, "
+        f"{options.folder}: {counted(summary.extracted, 'video')} extracted"
+        f"{f' ({summary.damaged} of them damaged)' if summary.damaged else ''}, {summary.skipped} done before, "
         f"{len(summary.failed)} failed"
     )
+    if summary.form is not None:
+        reporter.say(
+            f"Now fill in {summary.form} and run this command again: it writes {options.folder / 'dataset.toml'} then"
+        )
     for path, reason in summary.failed:
         print(f"{PROGRAM}: failed: {path}: {reason}", file=sys.stderr)
     return 1 if summary.failed else 0

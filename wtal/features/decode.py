@@ -13,13 +13,14 @@ import numpy as np
 
 from wtal.errors import WtalError
 from wtal.features.clock import Clock, Resampler
+from wtal.features.length import Extent, Gaps, check_whole, declared_seconds, last_length, stated_length, tolerance
 
 if TYPE_CHECKING:
     import av
 
 _CODEC_THREADS = 4
-_MISSING_SECONDS = 1.0  # what a whole file may lack of its declared length ...
-_MISSING_SHARE = 0.02  # ... or this share of it
+_OLDEST_AV = 17  # the first whose reformat() takes a number of threads
+_FILLED = Fraction(1, 10)  # of a video's frames that may stand in for ones that damage took
 
 
 def import_av() -> Any:
@@ -32,6 +33,10 @@ def import_av() -> Any:
         import av
     except ImportError as error:
         raise WtalError(f"reading videos needs PyAV ({error}); expected pip install 'wtal[extract]'") from None
+    if int(av.__version__.split(".")[0]) < _OLDEST_AV:
+        raise WtalError(
+            f"PyAV {av.__version__} is too old, expected {_OLDEST_AV} or later: pip install 'wtal[extract]'"
+        )
     return av
 
 
@@ -47,7 +52,8 @@ class Facts:
         source_frames: how many frames were decoded.
         frames: how many came out at the fixed rate.
         seconds: from the first frame to the end of the last.
-        damaged_packets: how many the decoder refused.
+        damaged_packets: how many were marked as damaged, the decoder refused, or became a frame that is damaged.
+        filled_frames: how many of ``frames`` stand in for ones that damage took: the frame before, again.
     """
 
     codec: str
@@ -58,6 +64,7 @@ class Facts:
     frames: int = 0
     seconds: float = 0.0
     damaged_packets: int = 0
+    filled_frames: int = 0
 
 
 class VideoReader:
@@ -69,11 +76,11 @@ class VideoReader:
         path: the file.
         fps: frames a second that come out.
         short_side: their shorter edge in pixels; the other keeps the proportion.
-        allow_truncated: take what is there of a file that ends early.
+        allow_truncated: take what is there of a file that ends early or has lost many frames.
 
     Raises:
-        WtalError: (while iterating) the file cannot be read, has no video, is truncated, changes its size, or its
-            time stamps make no sense. The message does not name the file.
+        WtalError: (while iterating) the file cannot be read, has no video, is truncated, has lost more than a tenth
+            of its frames, changes its size, or its time stamps make no sense. The message does not name the file.
     """
 
     def __init__(self, path: Path, fps: Fraction, short_side: int, allow_truncated: bool = False) -> None:
@@ -102,10 +109,13 @@ class VideoReader:
             context = stream.codec_context
             context.thread_type = "AUTO"
             context.thread_count = _CODEC_THREADS
-            rate = stream.average_rate or stream.guessed_rate or self._fps
+            rate = Fraction(stream.average_rate or stream.guessed_rate or self._fps)
+            nominal = 1 / rate
             self._facts = facts = Facts(context.name, context.width, context.height, round(float(rate), 6))
-            declared = _declared_seconds(container, stream)
-            clock = Clock(1 / Fraction(rate), declared)
+            declared = declared_seconds(container, stream)
+            clock = Clock(nominal, declared)
+            extent = Extent()
+            gaps = Gaps()
             resampler: Resampler[av.VideoFrame] = Resampler(self._fps)
             shape: tuple[int, int, tuple[int, ...]] | None = None
             second, last = Fraction(0), None
@@ -118,9 +128,12 @@ class VideoReader:
                 facts.frames += 1
                 return shown[1]
 
-            for frame in self._decoded(container, stream, facts):
-                second = clock.read(None if frame.pts is None else frame.pts * frame.time_base)
+            for frame in self._decoded(container, stream, facts, extent):
+                before, second = second, clock.read(None if frame.pts is None else frame.pts * frame.time_base)
+                if last is not None:
+                    gaps.add(second - before, stated_length(last, nominal))
                 facts.source_frames += 1
+                facts.damaged_packets += frame.is_corrupt
                 found = (frame.width, frame.height, _orientation(frame))
                 if shape is not None and found != shape:
                     raise WtalError(
@@ -133,18 +146,26 @@ class VideoReader:
             if last is None:
                 raise WtalError("not one frame could be decoded")
             facts.width, facts.height = last.width, last.height
-            end = second + _length(last, 1 / Fraction(rate), second, declared)
-            if declared is not None and not self._allow_truncated:
-                _check_whole(float(end), float(declared))
+            end = second + last_length(last, nominal, second, declared)
+            if not self._allow_truncated:
+                check_whole(container, stream, end, declared, nominal, extent)
             for held in resampler.finish(end):
                 yield picture(held)
             facts.seconds = round(float(end), 6)
+            # Without damage, a gap is a frame that was meant to be on for so long: a variable frame rate.
+            if facts.damaged_packets or (declared is not None and end > declared + tolerance(declared, nominal)):
+                facts.filled_frames = round(gaps.seconds() * self._fps)
+            if facts.filled_frames > _FILLED * facts.frames and not self._allow_truncated:
+                raise WtalError(
+                    f"damaged: {facts.filled_frames} of {facts.frames} frames are lost; --allow-truncated puts the "
+                    "frame before in their place"
+                )
 
     @staticmethod
-    def _decoded(container: Any, stream: Any, facts: Facts) -> Iterator[Any]:
+    def _decoded(container: Any, stream: Any, facts: Facts, extent: Extent) -> Iterator[Any]:
         """Frames in display order, over damaged packets and up to where the file breaks off."""
         av = import_av()
-        packets = container.demux(stream)
+        packets = container.demux()  # sound too: it tells where a file breaks off that states one length for all
         while True:
             try:
                 packet = next(packets)
@@ -153,6 +174,11 @@ class VideoReader:
             except av.FFmpegError:
                 facts.damaged_packets += 1
                 packet = None  # flush: what the decoder holds is good
+            if packet is not None:
+                extent.add(packet)
+                if packet.stream.index != stream.index:
+                    continue
+                facts.damaged_packets += packet.is_corrupt
             try:
                 yield from stream.decode(packet)
             except av.FFmpegError:
@@ -165,7 +191,7 @@ def probe_seconds(path: Path) -> float | None:
     """The length that a file's container states; None where it states none or cannot be read."""
     try:
         with _opened(path) as container:
-            declared = _declared_seconds(container, _video_stream(container))
+            declared = declared_seconds(container, _video_stream(container))
     except WtalError:
         return None
     return None if declared is None else float(declared)
@@ -187,30 +213,6 @@ def _video_stream(container: Any) -> Any:
             return stream
     kinds = sorted({stream.type for stream in container.streams}) or ["none"]
     raise WtalError(f"has no video stream (streams: {', '.join(kinds)})")
-
-
-def _declared_seconds(container: Any, stream: Any) -> Fraction | None:
-    if stream.duration and stream.time_base:
-        return Fraction(stream.duration * stream.time_base)
-    # Only where video is alone: else the sound may be what is long.
-    if container.duration and len(container.streams) == 1:
-        return Fraction(container.duration, 1_000_000)
-    return None
-
-
-def _length(frame: Any, nominal: Fraction, second: Fraction, declared: Fraction | None) -> Fraction:
-    """How long the last frame is on."""
-    stated = Fraction(frame.duration * frame.time_base) if frame.duration and frame.time_base else nominal
-    if stated > 1 and (declared is None or second + stated > declared + nominal):
-        return nominal
-    return stated
-
-
-def _check_whole(found: float, declared: float) -> None:
-    if found < declared - max(_MISSING_SECONDS, _MISSING_SHARE * declared):
-        raise WtalError(
-            f"truncated: {found:.1f} s of {declared:.1f} s could be decoded; --allow-truncated takes what is there"
-        )
 
 
 def upright(frame: Any, short_side: int) -> np.ndarray:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from wtal.data.own_files import read_labels
@@ -15,9 +16,15 @@ from wtal.files import write_atomically
 
 _MARK = "# Written by wtal-extract ({digest}). Change it as you like: it is then left alone.\n"
 
+_COPY = "labels.sha256"
+"""Says which labels were copied from ``--labels``, in the form of ``sha256sum``: what differs was changed by hand."""
 
-def place_labels(root: Path, labels: Path | None, ids: Iterable[str]) -> Path:
+
+def place_labels(root: Path, labels: Path | None, ids: Iterable[str]) -> tuple[Path, bool]:
     """The file of video-level labels in ``root``: a copy of ``labels``, what is there, or a form to fill in.
+
+    Returns:
+        Its path, and whether it is left as somebody changed it in spite of ``labels``.
 
     Raises:
         WtalError: ``labels`` cannot be read as such.
@@ -26,49 +33,94 @@ def place_labels(root: Path, labels: Path | None, ids: Iterable[str]) -> Path:
         read_labels(labels)
         place = root / f"labels{'.json' if labels.suffix == '.json' else '.csv'}"
         data = labels.read_bytes()
-        if not place.exists() or place.read_bytes() != data:
+        there = place.read_bytes() if place.exists() else None
+        if there is None or there != data:
+            if there is not None and not _copied(root, place.name, there) and not _is_form(place):
+                return place, True
             write_atomically(place, data)
-        return place
+        if not place.samefile(labels) and not _copied(root, place.name, data):
+            write_atomically(root / _COPY, _record(place.name, data))
+        return place, False
     for place in (root / "labels.json", root / "labels.csv"):
-        if place.exists():
-            return place
-    if bad := [id for id in ids if "," in id or '"' in id]:
+        if place.exists() and not _is_form(place):
+            return place, False
+    place = root / "labels.csv"
+    names = list(ids)
+    if bad := [id for id in names if "," in id or '"' in id]:
         raise WtalError(f"video {bad[0]!r}: its name does not go into a CSV file; expected --labels FILE.json")
-    write_atomically(place, ("video,label\n" + "".join(f"{id},\n" for id in ids)).encode())
-    return place
+    form = ("video,label\n" + "".join(f"{id},\n" for id in names)).encode()
+    if not place.exists() or place.read_bytes() != form:
+        write_atomically(place, form)
+    return place, False
+
+
+def _record(name: str, data: bytes) -> bytes:
+    return f"{hashlib.sha256(data).hexdigest()}  {name}\n".encode()
+
+
+def _copied(root: Path, name: str, data: bytes) -> bool:
+    """Whether these are labels that were copied, and nobody changed since."""
+    record = root / _COPY
+    return record.exists() and record.read_bytes() == _record(name, data)
+
+
+def _is_form(place: Path) -> bool:
+    """Whether labels are still to be filled in: there is none, nothing of anybody's."""
+    return place.suffix == ".csv" and not any(names for _, _, names in read_labels(place))
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Whom labels speak of: videos without any, and ids with labels that are no video here."""
+
+    unlabelled: list[str]
+    strangers: list[str]
+
+
+def coverage(labels: Path, ids: Collection[str]) -> Coverage:
+    """Compare a file of labels with the videos that there are."""
+    labelled = {id for _, id, names in read_labels(labels) if names}
+    return Coverage([id for id in ids if id not in labelled], sorted(labelled.difference(ids)))
 
 
 def write_description(
     root: Path, name: str, labels: Path, timebase: Timebase, clip: bool, clip_fps: float | None
-) -> tuple[tuple[str, ...], bool]:
-    """Write ``dataset.toml`` (see docs/own_data.md), unless somebody changed the one that is there.
+) -> bool:
+    """Write ``dataset.toml`` (see docs/own_data.md) once there are labels, unless somebody changed the one there is.
+
+    Its classes are all labels in alphabetical order.
 
     Returns:
-        The classes, all labels in alphabetical order, and whether the file is left as somebody changed it.
+        Whether the file is left as somebody changed it.
     """
     found = [label for _, _, names in read_labels(labels) for label in names]
     if bad := [label for label in found if not isinstance(label, str) or not label]:
         raise WtalError(f"{labels}: label {bad[0]!r}, expected text")
-    classes = tuple(sorted(set(found)))
+    if not found:
+        return False
     lines = [
         f"name = {_text(name)}",
-        f"classes = [{', '.join(map(_text, classes))}]",
+        f"classes = [{', '.join(map(_text, sorted(set(found))))}]",
         f"i3d = {_text(I3D_FOLDER)}",
         *([f"clip = {_text(CLIP_FOLDER)}"] if clip else []),
-        *([f"clip_fps = {clip_fps!r}"] if clip and clip_fps is not None else []),
+        *([f"clip_fps = {_number(clip_fps)}"] if clip and clip_fps is not None else []),
         f"labels = {_text(labels.name)}",
-        f"fps = {timebase.fps:g}",
-        f"stride = {timebase.stride:g}",
-        f"window = {timebase.window:g}",
+        f"fps = {_number(timebase.fps)}",
+        f"stride = {_number(timebase.stride)}",
+        f"window = {_number(timebase.window)}",
     ]
     body = "".join(f"{line}\n" for line in lines)
     path = root / "dataset.toml"
     if path.exists() and not _untouched(path):
-        return classes, True
+        return True
     data = (_mark(body) + body).encode()
     if not path.exists() or path.read_bytes() != data:
         write_atomically(path, data)
-    return classes, False
+    return False
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if value == int(value) else repr(value)
 
 
 def _mark(body: str) -> str:

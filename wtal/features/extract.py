@@ -5,35 +5,36 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from fractions import Fraction
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from wtal.data.own_files import read_labels
 from wtal.data.timebase import Timebase
 from wtal.device import Device, choose_device, describe
-from wtal.errors import WtalError
-from wtal.features.decode import VideoReader, probe_seconds
-from wtal.features.describe import place_labels, write_description
+from wtal.features.decode import VideoReader, import_av, probe_seconds
+from wtal.features.describe import coverage, place_labels, write_description
+from wtal.features.flow import BACKEND
 from wtal.features.flow_pool import FlowPool, Pending
-from wtal.features.manifest import claim, is_complete, sha256
+from wtal.features.manifest import check_settings, claim, forget, hash_of, is_complete, sha256
+from wtal.features.meter import Meter
 from wtal.features.networks import Network, clip_network, flow_network, rgb_network
-from wtal.features.options import Extraction, Stream, check
-from wtal.features.pipeline import Finished, run
+from wtal.features.options import Extraction, Stream, check, unused
+from wtal.features.pipeline import Finished, queue_depth, run
+from wtal.features.settings import settings_of, versions
 from wtal.features.shard import Shard, wait_for_all
 from wtal.features.snippets import Cut, Piece, SubmitFlow, cut
 from wtal.features.targets import Target, check_there, find_videos, layout_targets, own_targets
-from wtal.features.write import remove_leftovers, write_features, write_joint
-from wtal.progress import Reporter, Work
+from wtal.features.words import counted, few
+from wtal.features.write import write_features, write_joint
+from wtal.files import remove_temporaries
+from wtal.progress import Reporter
 
-SHARED_FILES = ("manifest.json", "dataset.toml", "labels.csv", "labels.json")
+SHARED_FILES = ("manifest.json", "dataset.toml", "labels.csv", "labels.json", "labels.sha256")
 """Files of the folder that every shard writes, with the same bytes."""
-
-_PACKAGES = ("wtal", "torch", "numpy", "av", "opencv-contrib-python-headless", "open_clip_torch")
 
 
 @dataclass
@@ -42,84 +43,110 @@ class Summary:
 
     extracted: int = 0
     skipped: int = 0
+    damaged: int = 0
     failed: list[tuple[Path, str]] = field(default_factory=list)
+    form: Path | None = field(default=None, compare=False)  # where labels are still to be filled in
 
 
 def extract(job: Extraction, shard: Shard, reporter: Reporter) -> Summary:
     """Extract the features of every video that is not done yet.
 
     Raises:
-        WtalError: the options, weights or annotations are wrong. What is wrong with one video is in the summary.
+        WtalError: the options, weights or annotations are wrong, or a file cannot be written. What is wrong with one
+            video is in the summary.
     """
     check(job)
-    videos = find_videos(job.videos)
-    check_there(videos)
-    grid = Timebase(job.fps, job.stride, job.window)
-    if job.layout == "own":
-        targets = own_targets(videos, job.folder, grid)
-    else:
-        targets, absent = layout_targets(videos, job.folder, job.layout, job.dataset)
-        if absent:
-            reporter.say(f"{len(absent)} annotated videos have no file here: {', '.join(absent[:3])}, ...")
-    device = _device(job, shard)
-    for name in SHARED_FILES:  # other shards may be writing them this moment
-        remove_leftovers(job.folder / name, older_than=60)
-    claim(job.folder, _settings(job, device))
-    if job.layout == "own":
-        labels = place_labels(job.folder, job.labels, videos)
-        _, changed = write_description(
-            job.folder, job.name or job.folder.resolve().name, labels, grid, job.clip, job.clip_fps
-        )
-        if changed:
-            reporter.say(f"{job.folder / 'dataset.toml'} was changed by hand and stays as it is")
+    videos, targets, notes = _plan(job)
+    device = choose_device(job.device, job.precision, shard.local_rank if shard.launched else None)
+    settings = settings_of(job, device)
+    check_settings(job.folder, settings)
+    made_with = hash_of(settings)
     mine = shard.of(targets)
-    left = [target for target in mine if not is_complete(job.folder, target, job.verify)]
+    left = [target for target in mine if not is_complete(job.folder, target, job.clip, made_with, job.verify)]
     summary = Summary(skipped=len(mine) - len(left))
-    if left:
-        _extract(job, shard, device, left, summary, reporter)
+    with ExitStack() as stack:
+        pool = None
+        if left and "flow" in job.streams:
+            pool = stack.enter_context(FlowPool(BACKEND, _workers(job, shard)))
+        networks = _networks(job, device) if left else {}  # wrong weights leave no trace in the folder
+        for name in SHARED_FILES:  # other shards may be writing them this moment
+            remove_temporaries(job.folder, name, older_than=60)
+        claim(job.folder, settings)
+        if job.layout == "own":
+            notes += _describe(job, videos, summary)
+        for note in notes if shard.index == 0 else ():
+            reporter.say(note)
+        if left:
+            common = {
+                "settings": made_with,
+                "device": describe(device),
+                "batch": {stream: network.batch for stream, network in networks.items()},
+                "flow": pool.identity if pool else None,
+                "versions": versions(),
+            }
+            _extract(_Work(job, left, networks, pool, _workers(job, shard), common), summary, reporter)
     wait_for_all(shard)
-    if job.layout == "wtalc":
-        path, missing = write_joint(job.folder, job.dataset)
+    if job.layout == "wtalc" and not (shard.launched and shard.index > 0):
+        alone = shard.launched or shard.count == 1
+        path, missing = write_joint(job.folder, job.dataset, older_than=0 if alone else 60)
         if missing:
-            reporter.say(f"{path} is written once the {missing} annotated videos without features have them")
+            reporter.say(f"{path} is written once {counted(missing, 'annotated video')} more have features")
     return summary
 
 
-def _device(job: Extraction, shard: Shard) -> Device:
-    name = job.device
-    if shard.launched and name in ("auto", "cuda"):
-        import torch
+def _plan(job: Extraction) -> tuple[dict[str, Path], list[Target], list[str]]:
+    """The videos, the ones to extract with the places of their features, and what there is to say of both."""
+    notes = unused(job)
+    if job.modality == "rgb":
+        notes.append(
+            "--modality rgb: features are 1024 wide instead of 2048 and know nothing of motion; a model trained on "
+            "RGB and flow does not take them"
+        )
+    if job.labels is not None:
+        read_labels(job.labels)  # what is wrong with them is told before networks are loaded
+    found = find_videos(job.videos)
+    check_there(found.videos)
+    if found.others:
+        notes.append(f"{counted(len(found.others), 'file')} with other endings than a video's, e.g. {found.others[0]}")
+    if job.layout == "own":
+        return found.videos, own_targets(found.videos, job.folder, _grid(job)), notes
+    planned = layout_targets(found.videos, job.folder, job.layout, job.dataset)
+    if planned.absent:
+        notes.append(f"{counted(len(planned.absent), 'annotated video')} without a file here: {few(planned.absent)}")
+    if planned.unnamed:
+        unnamed = counted(len(planned.unnamed), "video")
+        notes.append(f"{unnamed} passed over, which the annotations do not train or test on: {few(planned.unnamed)}")
+    return found.videos, planned.targets, notes
 
-        if torch.cuda.is_available():
-            name = f"cuda:{shard.local_rank % torch.cuda.device_count()}"
-    return choose_device(name, job.precision)
+
+def _grid(job: Extraction) -> Timebase:
+    return Timebase(job.fps, job.stride, job.window)
 
 
-def _settings(job: Extraction, device: Device) -> dict[str, Any]:
-    """All that features in one folder have in common."""
-    own = job.layout == "own"
-    given = {"rgb": job.i3d_rgb, "flow": job.i3d_flow, "clip": job.clip_weights}
-    options = {"rgb": "--i3d-rgb", "flow": "--i3d-flow", "clip": "--clip-weights"}
-    weights = {stream: given[stream] for stream in job.streams}
-    for stream, path in weights.items():
-        if path is not None and not path.is_file():
-            raise WtalError(f"{options[stream]} {path}: no such file")
-    return {
-        "layout": job.layout if own else f"{job.layout} of {job.dataset}",
-        "modality": job.modality,
-        "fps": job.fps if own else None,
-        "stride": job.stride if own else None,
-        "window": job.window if own else None,
-        "short_side": job.short_side,
-        "crop": job.crop,
-        "flow": "tvl1" if "flow" in job.streams else None,
-        "i3d": "Inception-v1 I3D",
-        "clip_model": job.clip_model if job.clip else None,
-        "clip_fps": job.clip_fps,
-        "dtype": job.dtype,
-        "precision": "bf16 autocast" if device.bf16 else "float32",
-        "weights": {stream: sha256(path) if path else "openai, by open_clip" for stream, path in weights.items()},
-    }
+def _workers(job: Extraction, shard: Shard) -> int:
+    return job.workers or max(1, len(os.sched_getaffinity(0)) // shard.local_count)
+
+
+def _describe(job: Extraction, videos: Mapping[str, Path], summary: Summary) -> list[str]:
+    """Write labels and ``dataset.toml``; what there is to say of them."""
+    notes = []
+    labels, kept = place_labels(job.folder, job.labels, videos)
+    if kept:
+        notes.append(f"{labels} was changed by hand and stays as it is; remove it to have {job.labels} there")
+    known = coverage(labels, videos)
+    if len(known.unlabelled) == len(videos) and not known.strangers:
+        summary.form = labels
+    elif known.unlabelled:
+        number = f"{len(known.unlabelled)} of {counted(len(videos), 'video')}"
+        notes.append(f"{labels}: no label for {number}: {few(known.unlabelled)}")
+    if known.strangers:
+        notes.append(
+            f"{labels}: labels of {counted(len(known.strangers), 'video')} not among these: {few(known.strangers)}"
+        )
+    name = job.name or job.folder.resolve().name
+    if write_description(job.folder, name, labels, _grid(job), job.clip, job.clip_fps):
+        notes.append(f"{job.folder / 'dataset.toml'} was changed by hand and stays as it is")
+    return notes
 
 
 def _networks(job: Extraction, device: Device) -> dict[Stream, Network]:
@@ -134,22 +161,38 @@ def _networks(job: Extraction, device: Device) -> dict[Stream, Network]:
     return networks
 
 
-def _extract(
-    job: Extraction, shard: Shard, device: Device, targets: list[Target], summary: Summary, reporter: Reporter
-) -> None:
-    workers = job.workers or max(1, len(os.sched_getaffinity(0)) // shard.local_count)
-    reporter.say(f"{len(targets)} videos to extract, {summary.skipped} done already; {describe(device)}")
-    with ExitStack() as stack:
-        pool = stack.enter_context(FlowPool("tvl1", workers)) if "flow" in job.streams else None
-        networks = _networks(job, device)
-        common = {"device": describe(device), "flow": pool.identity if pool else None, "versions": _versions()}
-        seconds = {target.id: probe_seconds(target.source) or 0.0 for target in targets}
-        total = sum(round(seconds[target.id] * target.timebase.fps) for target in targets)
-        meter = _Meter(stack.enter_context(reporter.work("extracting", total, "frames")), targets, seconds, job)
+@dataclass(frozen=True)
+class _Work:
+    """What is to be done, and with what; ``common`` is what the entries of all videos say."""
+
+    job: Extraction
+    targets: list[Target]
+    networks: dict[Stream, Network]
+    pool: FlowPool | None
+    workers: int
+    common: dict[str, Any]
+
+
+def _extract(work: _Work, summary: Summary, reporter: Reporter) -> None:
+    job, targets = work.job, work.targets
+    left, device = counted(len(targets), "video"), work.common["device"]
+    reporter.say(f"{left} to extract, {summary.skipped} done already; {device}")
+    seconds = {target.id: probe_seconds(target.source) or 0.0 for target in targets}
+    total = sum(round(seconds[target.id] * target.timebase.fps) for target in targets)
+    with reporter.work("extracting", total, "frames") as bar:
+        meter = Meter(bar, targets, seconds, job.streams[0])
 
         def finished(target: Target, done: Finished[dict[str, Any]]) -> None:
-            write_features(job.folder, target, done.features, job.dtype, {"video": target.id, **done.facts, **common})
+            facts = {"video": target.id, **done.facts, **work.common}
+            write_features(job.folder, target, done.features, job.dtype, facts)
             summary.extracted += 1
+            source = done.facts["source"]
+            if source["damaged_packets"] or source["filled_frames"]:
+                summary.damaged += 1
+                reporter.say(
+                    f"{target.source}: {counted(source['damaged_packets'], 'damaged packet')}; "
+                    f"{source['filled_frames']} of {done.facts['frames']} frames are the frame before again"
+                )
             meter.settle(target)
 
         def failed(target: Target, error: Exception) -> None:
@@ -159,10 +202,19 @@ def _extract(
             meter.settle(target)
 
         def pieces(target: Target) -> tuple[Iterator[Piece], Callable[[], dict[str, Any]]]:
-            return _open(job, target, pool)
+            forget(job.folder, target)  # of another video of that name, or other settings
+            return _open(job, target, work.pool)
 
-        depth = len(networks) * (2 * workers + 2)
-        run(targets, pieces, networks, depth, finished, failed, meter.piece)
+        run(targets, pieces, work.networks, _depth(work), finished, failed, meter.piece)
+
+
+def _depth(work: _Work) -> int:
+    def steps(target: Target) -> list[float]:
+        rate = work.job.clip_fps
+        grid = target.timebase
+        return [grid.fps / rate if stream == "clip" and rate else grid.stride for stream in work.networks]
+
+    return max(queue_depth(steps(target), work.workers) for target in work.targets)
 
 
 def _open(
@@ -186,7 +238,7 @@ def _open(
     def facts() -> dict[str, Any]:
         found = reader.facts
         source = {"name": target.source.name, "bytes": target.source.stat().st_size, "sha256": digest}
-        for name in ("codec", "width", "height", "fps", "source_frames", "seconds", "damaged_packets"):
+        for name in ("codec", "width", "height", "fps", "source_frames", "seconds", "damaged_packets", "filled_frames"):
             source[name] = getattr(found, name)
         return {
             "source": source,
@@ -200,46 +252,11 @@ def _open(
 def _submitter(job: Extraction, pool: FlowPool, digest: str, fps: Fraction) -> SubmitFlow:
     folder = None
     if job.flow_cache is not None:
-        key = json.dumps([digest, str(fps), job.short_side, job.crop, pool.identity])
+        key = json.dumps([digest, str(fps), job.short_side, job.crop, import_av().__version__, pool.identity])
         folder = job.flow_cache / hashlib.sha256(key.encode()).hexdigest()[:32]
+        remove_temporaries(folder, older_than=60)  # of killed workers; another run may use this cache too
 
     def submit(block: int, frames: Any, repeat: bool) -> Pending:
         return pool.submit(frames, job.crop, repeat, folder / f"{block:06d}.npy" if folder else None)
 
     return submit
-
-
-class _Meter:
-    """Frames done, of all that the containers promise, and videos a second."""
-
-    def __init__(self, work: Work, targets: list[Target], seconds: Mapping[str, float], job: Extraction) -> None:
-        self._work = work
-        self._left = {target.id: round(seconds[target.id] * target.timebase.fps) for target in targets}
-        self._stream = job.streams[0]
-        self._started = time.monotonic()
-        self._videos = 0
-
-    def piece(self, target: Target, piece: Piece) -> None:
-        """A network took a piece; frames count once, by the first stream."""
-        if piece.stream == self._stream:
-            self._advance(target, min(int(target.timebase.stride), self._left[target.id]))
-
-    def settle(self, target: Target) -> None:
-        """A video is done, whatever its container promised."""
-        self._videos += 1
-        self._advance(target, self._left[target.id])
-
-    def _advance(self, target: Target, frames: int) -> None:
-        self._left[target.id] -= frames
-        rate = self._videos / max(time.monotonic() - self._started, 1e-9)
-        self._work.advance(frames, {"videos": self._videos, "videos/s": rate})
-
-
-def _versions() -> dict[str, str | None]:
-    found: dict[str, str | None] = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            found[package] = None
-    return found

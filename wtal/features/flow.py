@@ -48,7 +48,10 @@ class TVL1:
         return flow
 
 
-BACKENDS: dict[str, Callable[[], FlowBackend]] = {"tvl1": TVL1}
+BACKEND = "tvl1"
+"""The one in use."""
+
+BACKENDS: dict[str, Callable[[], FlowBackend]] = {BACKEND: TVL1}
 
 
 def import_cv2() -> Any:

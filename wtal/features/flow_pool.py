@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import multiprocessing
 import os
 import signal
@@ -19,7 +18,7 @@ import numpy as np
 from wtal.data.npy import load_npy
 from wtal.errors import WtalError
 from wtal.features.flow import BACKENDS, FlowBackend, flow_block
-from wtal.files import write_atomically
+from wtal.files import replacing
 
 
 class Pending(Protocol):
@@ -45,10 +44,19 @@ class FlowPool:
 
     def __init__(self, backend: str, workers: int) -> None:
         self.identity = BACKENDS[backend]().identity  # tells at once if OpenCV is missing
-        self.workers = workers
         # spawn: this process has threads (torch, decoding), which a fork would leave in pieces.
         context = multiprocessing.get_context("spawn")
         self._pool = ProcessPoolExecutor(workers, context, initializer=_start, initargs=(backend,))
+        # A terminal's Ctrl-C goes to all processes. Workers inherit that it is held back, so that it cannot hit one
+        # before it is able to ignore it; ours is delivered as soon as they are there.
+        held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            while len(self._pool._processes) < workers:
+                self._pool.submit(_ready)
+        except BrokenProcessPool:
+            raise _died() from None
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, held)
 
     def __enter__(self) -> FlowPool:
         return self
@@ -69,9 +77,10 @@ class FlowPool:
             crop: as there.
             repeat: as there.
             cached: file that has the block already, or gets it.
+
+        Returns:
+            Its flow; a :class:`WriteError` comes out of ``result`` where the cache cannot be written.
         """
-        if cached is not None and cached.exists():
-            return _Cached(cached)
         try:
             return _Computing(self._pool.submit(_compute, list(frames), crop, repeat, cached))
         except BrokenProcessPool:
@@ -87,14 +96,6 @@ class _Computing:
             return self._future.result()
         except BrokenProcessPool:
             raise _died() from None
-
-
-class _Cached:
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def result(self) -> np.ndarray:
-        return load_npy(self._path)
 
 
 def _died() -> WorkersDied:
@@ -115,15 +116,30 @@ def _start(backend: str) -> None:
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
 
+def _ready() -> None:
+    """Nothing to do: what begins a worker."""
+
+
 def _end_with(parent: multiprocessing.process.BaseProcess) -> None:
     parent.join()
     os._exit(1)
 
 
 def _compute(frames: list[np.ndarray], crop: int, repeat: bool, cached: Path | None) -> np.ndarray:
+    shape = (max(len(frames) - 1 + repeat, 1), crop, crop, 2)
+    if cached is not None and (block := _kept(cached, shape)) is not None:
+        return block
     block = flow_block(_backend, frames, crop, repeat)
     if cached is not None:
-        data = io.BytesIO()
-        np.save(data, block)
-        write_atomically(cached, data.getvalue())
+        with replacing(cached) as file:
+            np.save(file, block)
     return block
+
+
+def _kept(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
+    """A block of the cache; None where it is not there or of no use, whatever is wrong with it."""
+    try:
+        block = load_npy(path)
+    except WtalError:
+        return None
+    return block if block.shape == shape and block.dtype == np.int16 else None

@@ -15,7 +15,7 @@ from typing import Any
 
 from wtal.errors import WtalError
 from wtal.features.targets import Target
-from wtal.files import write_atomically
+from wtal.files import WriteError, write_atomically
 
 SETTINGS = "manifest.json"
 ENTRIES = "manifest"
@@ -27,26 +27,60 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def check_settings(root: Path, settings: Mapping[str, Any]) -> None:
+    """Refuse to put features with these settings beside others. A folder without any takes all settings.
+
+    Raises:
+        WtalError: ``root`` has features with other settings, or with settings that nobody knows any more.
+    """
+    path = root / SETTINGS
+    if not any((root / ENTRIES).glob("*.json")):
+        return
+    found = _read(path)
+    if found is None:
+        what = "damaged" if path.exists() else "missing"
+        raise WtalError(f"{path}: {what}, expected the settings of the features beside it; move them away")
+    made, wanted = _flat(found), _flat(json.loads(json.dumps(settings)))
+    for key in [*wanted, *made]:
+        if made.get(key) != wanted.get(key):
+            raise WtalError(
+                f"{root}: has features made with {key} {_short(made.get(key))}, "
+                f"now {_short(wanted.get(key))}; expected the same settings, or another --out"
+            )
+
+
 def claim(root: Path, settings: Mapping[str, Any]) -> None:
     """Make ``root`` the folder of features with these settings.
 
     Raises:
-        WtalError: it has features with other settings, or cannot be written.
+        WtalError: as :func:`check_settings`, or the folder cannot be written.
     """
+    check_settings(root, settings)
+    data = dump(settings)
     path = root / SETTINGS
-    wanted = json.loads(json.dumps(settings))
-    if path.exists():
-        found = _read(path)
-        if found is None:
-            raise WtalError(f"{path}: damaged, expected the settings of the features beside it; move them away")
-        for key in [*wanted, *found]:
-            if found.get(key) != wanted.get(key):
-                raise WtalError(
-                    f"{root}: has features made with {key} {json.dumps(found.get(key))}, "
-                    f"now {json.dumps(wanted.get(key))}; expected the same settings, or another --out"
-                )
-    else:
-        write_atomically(path, dump(wanted))
+    if not path.exists() or path.read_bytes() != data:
+        write_atomically(path, data)
+
+
+def hash_of(settings: Mapping[str, Any]) -> str:
+    """What the entry of a video says of the settings that it was made with."""
+    return hashlib.sha256(dump(settings)).hexdigest()[:16]
+
+
+def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with one level: ``weights of rgb`` where ``weights`` has several."""
+    flat = {}
+    for key, value in settings.items():
+        flat.update(
+            {f"{key} of {part}": one for part, one in value.items()} if isinstance(value, dict) else {key: value}
+        )
+    return flat
+
+
+def _short(value: Any) -> str:
+    """A value for a message: of a hash, its beginning."""
+    whole = isinstance(value, str) and len(value) == 64
+    return json.dumps(f"{value[:12]}..." if whole else value, ensure_ascii=False)
 
 
 def dump(content: Mapping[str, Any]) -> bytes:
@@ -59,17 +93,21 @@ def entry_path(root: Path, target: Target) -> Path:
     return root / ENTRIES / f"{target.id}.json"
 
 
-def is_complete(root: Path, target: Target, verify: bool) -> bool:
-    """Whether a video's features are there, whole, and of this source file.
+def is_complete(root: Path, target: Target, clip: bool, settings: str, verify: bool) -> bool:
+    """Whether a video's features are there, whole, of this source file and of these settings.
 
     Args:
         root: the folder of features.
         target: the video.
+        clip: whether there are to be CLIP features.
+        settings: their :func:`hash_of`.
         verify: compare the hashes of source and features too, not only the sizes.
     """
     entry = _read(entry_path(root, target))
     try:
-        if entry is None or entry["source"]["bytes"] != target.source.stat().st_size:
+        if entry is None or entry["settings"] != settings or entry["source"]["bytes"] != target.source.stat().st_size:
+            return False
+        if set(entry["files"]) != {path.relative_to(root).as_posix() for path in target.files(clip)}:
             return False
         for name, facts in entry["files"].items():
             path = root / name
@@ -78,6 +116,22 @@ def is_complete(root: Path, target: Target, verify: bool) -> bool:
         return not verify or sha256(target.source) == entry["source"]["sha256"]
     except (OSError, KeyError, TypeError, AttributeError):
         return False
+
+
+def forget(root: Path, target: Target) -> None:
+    """Remove features that are of no use any more, and their entry last.
+
+    Raises:
+        WriteError: they cannot be removed.
+    """
+    entry = entry_path(root, target)
+    if not entry.exists():  # then these files are not ours
+        return
+    for path in (*target.files(clip=True), entry):
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise WriteError(f"{path}: cannot be removed ({error.strerror})") from None
 
 
 def _read(path: Path) -> dict[str, Any] | None:

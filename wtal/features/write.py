@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import glob
 import hashlib
 import io
-import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 
@@ -19,7 +16,7 @@ from wtal.errors import WtalError
 from wtal.features.manifest import dump, entry_path
 from wtal.features.options import Stream
 from wtal.features.targets import Target, layout_annotations
-from wtal.files import write_atomically
+from wtal.files import remove_temporaries, replacing, write_atomically
 
 
 def write_features(
@@ -48,9 +45,10 @@ def write_features(
         with np.errstate(over="ignore"):
             stored = np.ascontiguousarray(array.astype(dtype))
         if not np.isfinite(stored).all():
-            raise WtalError(f"its features for {path.name} are not finite as {dtype}; are these the right weights?")
+            hint = "expected --dtype float32" if np.isfinite(array).all() else "are these the right weights?"
+            raise WtalError(f"its features for {path.name} are not finite as {dtype}; {hint}")
         data = npy_bytes(stored)
-        remove_leftovers(path)
+        remove_temporaries(path.parent, path.name)
         write_atomically(path, data)
         files[path.relative_to(root).as_posix()] = {
             "shape": list(stored.shape),
@@ -59,7 +57,7 @@ def write_features(
             "sha256": hashlib.sha256(data).hexdigest(),
         }
     path = entry_path(root, target)
-    remove_leftovers(path)
+    remove_temporaries(path.parent, path.name)
     write_atomically(path, dump({**facts, "files": files}))
 
 
@@ -70,21 +68,15 @@ def npy_bytes(array: np.ndarray) -> bytes:
     return data.getvalue()
 
 
-def remove_leftovers(path: Path, older_than: float = 0.0) -> None:
-    """Remove what a killed process left half written beside ``path``.
+def write_joint(root: Path, dataset: str, older_than: float = 0.0) -> tuple[Path, int]:
+    """W-TALC's one file with the I3D features of all annotated videos, in the annotations' order.
+
+    It is left alone where it has these features already.
 
     Args:
-        path: the file.
-        older_than: seconds; 0 where nobody else writes this file.
-    """
-    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
-        with contextlib.suppress(FileNotFoundError):
-            if time.time() - leftover.stat().st_mtime >= older_than:
-                leftover.unlink()
-
-
-def write_joint(root: Path, dataset: str) -> tuple[Path, int]:
-    """W-TALC's one file with the I3D features of all annotated videos, in the annotations' order.
+        root: the folder of features.
+        dataset: whose annotations are there.
+        older_than: seconds after which a half-written file is nobody's; 0 where nobody else writes it now.
 
     Returns:
         Its path, and how many videos lack features; the file is written only where none does.
@@ -94,12 +86,35 @@ def write_joint(root: Path, dataset: str) -> tuple[Path, int]:
     ids = list(layout_annotations(root, "wtalc", known).videos)
     parts = [root / "i3d" / f"{id}.npy" for id in ids]
     missing = sum(not part.is_file() for part in parts)
+    remove_temporaries(root, path.name, older_than)
     if not missing:
         joint = np.empty(len(parts), dtype=object)
         for row, part in enumerate(parts):
             joint[row] = load_npy(part)
-        data = io.BytesIO()
-        np.save(data, joint, allow_pickle=True)
-        remove_leftovers(path)
-        write_atomically(path, data.getvalue())
+        if not _holds(path, joint):
+            with replacing(path) as file:
+                np.save(file, joint, allow_pickle=True)
     return path, missing
+
+
+def _holds(path: Path, array: np.ndarray) -> bool:
+    try:
+        with path.open("rb") as file:
+            comparison = _Comparison(file)
+            np.save(cast(BinaryIO, comparison), array, allow_pickle=True)
+            return comparison.same and not file.read(1)
+    except FileNotFoundError:
+        return False
+
+
+class _Comparison:
+    """Takes what would be written to a file and compares it with what is in it."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.same = True
+
+    def write(self, data: bytes) -> int:
+        """Compare the next bytes."""
+        self.same = self.same and self._file.read(len(data)) == data
+        return len(data)

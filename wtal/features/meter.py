@@ -1,0 +1,37 @@
+"""How far an extraction is: frames, of all that the containers promise, and videos a second."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+from wtal.features.options import Stream
+from wtal.features.snippets import Piece
+from wtal.features.targets import Target
+from wtal.progress import Work
+
+
+class Meter:
+    """Frames done, of all that the containers promise, and videos a second."""
+
+    def __init__(self, work: Work, targets: list[Target], seconds: Mapping[str, float], stream: Stream) -> None:
+        self._work = work
+        self._left = {target.id: round(seconds[target.id] * target.timebase.fps) for target in targets}
+        self._stream = stream
+        self._started = time.monotonic()
+        self._videos = 0
+
+    def piece(self, target: Target, piece: Piece) -> None:
+        """A network took a piece; frames count once, by one stream."""
+        if piece.stream == self._stream:
+            self._advance(target, min(int(target.timebase.stride), self._left[target.id]))
+
+    def settle(self, target: Target) -> None:
+        """A video is done, whatever its container promised."""
+        self._videos += 1
+        self._advance(target, self._left[target.id])
+
+    def _advance(self, target: Target, frames: int) -> None:
+        self._left[target.id] -= frames
+        rate = self._videos / max(time.monotonic() - self._started, 1e-9)
+        self._work.advance(frames, {"videos/s": rate})

@@ -1,0 +1,52 @@
+"""What features depend on beside the video: the settings that a folder keeps, and the versions that an entry tells."""
+
+from __future__ import annotations
+
+from importlib import metadata
+from typing import Any
+
+from wtal.device import Device
+from wtal.errors import WtalError
+from wtal.features.flow import BACKEND
+from wtal.features.manifest import sha256
+from wtal.features.options import Extraction
+
+_PACKAGES = ("wtal", "torch", "numpy", "av", "opencv-contrib-python-headless", "open_clip_torch")
+
+
+def settings_of(job: Extraction, device: Device) -> dict[str, Any]:
+    """All that features in one folder have in common."""
+    own = job.layout == "own"
+    given = {"rgb": job.i3d_rgb, "flow": job.i3d_flow, "clip": job.clip_weights}
+    options = {"rgb": "--i3d-rgb", "flow": "--i3d-flow", "clip": "--clip-weights"}
+    weights = {stream: given[stream] for stream in job.streams}
+    for stream, path in weights.items():
+        if path is not None and not path.is_file():
+            raise WtalError(f"{options[stream]} {path}: no such file")
+    return {
+        "layout": job.layout if own else f"{job.layout} of {job.dataset}",
+        "modality": job.modality,
+        "fps": job.fps if own else None,
+        "stride": job.stride if own else None,
+        "window": job.window if own else None,
+        "short_side": job.short_side,
+        "crop": job.crop,
+        "flow": BACKEND if "flow" in job.streams else None,
+        "i3d": "Inception-v1 I3D",
+        "clip_model": job.clip_model if job.clip else None,
+        "clip_fps": job.clip_fps,
+        "dtype": job.dtype,
+        "precision": "bf16 autocast" if device.bf16 else "float32",
+        "weights": {stream: sha256(path) if path else "openai, by open_clip" for stream, path in weights.items()},
+    }
+
+
+def versions() -> dict[str, str | None]:
+    """Of the packages that features come from."""
+    found: dict[str, str | None] = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = None
+    return found
