@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import secrets
 from pathlib import Path
 
 from wtal.errors import WtalError
@@ -11,6 +13,20 @@ from wtal.errors import WtalError
 
 class WriteError(WtalError):
     """A file could not be written: a full disk, a folder that is gone, no permission."""
+
+    errno: int | None = None
+
+    @classmethod
+    def of(cls, path: str | os.PathLike[str], error: OSError) -> WriteError:
+        """The error that says so of a path."""
+        made = cls(f"{path}: cannot be written ({error.strerror or error})")
+        made.errno = error.errno
+        return made
+
+
+def no_room(error: OSError | WriteError) -> bool:
+    """Whether there was no room left, on the disk or in the user's share of it."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:
@@ -27,7 +43,7 @@ def check_writable(path: str | os.PathLike[str]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.touch()
     except OSError as error:
-        raise WriteError(f"{path}: cannot be written ({error.strerror})") from None
+        raise WriteError.of(path, error) from None
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -50,15 +66,20 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
         os.replace(temporary, path)
         _sync_folder(path.parent)
     except OSError as error:
-        raise WriteError(f"{path}: cannot be written ({error.strerror})") from None
+        raise WriteError.of(path, error) from None
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
 
 
+def is_temporary(path: Path) -> bool:
+    """Whether this is what :func:`write_atomically` leaves when its process is killed in the middle."""
+    return path.name.startswith(".") and path.name.endswith(".tmp")
+
+
 def remove_temporaries(folder: Path) -> None:
-    """Remove what :func:`write_atomically` left in a folder when its process was killed in the middle."""
-    for temporary in folder.glob(".*.tmp"):
+    """Remove those of a folder."""
+    for temporary in filter(is_temporary, folder.glob(".*")):
         with contextlib.suppress(OSError):
             temporary.unlink()
 
@@ -74,4 +95,5 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _temporary(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Not the process id: several machines may write into one folder.
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
