@@ -126,8 +126,9 @@ def _scored(
 def _scored_each(
     branches: Branches, names: Sequence[str], data: VideoSet, videos: Sequence[Video], device: Device, part: slice
 ) -> Iterator[_Scored]:
+    check_lengths(branches, names, videos)
     lengths = feature_lengths(videos)
-    sizes = {name: _size(branches, name, videos, lengths) for name in names}
+    sizes = {name: _size(branches, name) for name in names}
     longest_first = np.argsort(-lengths, kind="stable").tolist()
     alone = [index for index in longest_first if any(0 < size < lengths[index] for size in sizes.values())]
     clip = [branches.reads_clip(name) for name in names]
@@ -145,23 +146,28 @@ def _scored_each(
         yield _Scored([rest[place] for place in batch.index.tolist()], here.lengths, logits)
 
 
-def _size(branches: Branches, name: str, videos: Sequence[Video], lengths: np.ndarray) -> int:
-    """How many snippets of a long video a branch takes at once; 0: the whole of any that is allowed.
+def check_lengths(branches: Branches, names: Sequence[str], videos: Sequence[Video]) -> None:
+    """Whether each branch takes each of the videos.
 
     Raises:
         WtalError: a video is too long for a branch without an attention window.
     """
+    lengths = feature_lengths(videos)
+    for name in names:
+        if len(lengths) and lengths.max() > LONGEST and branches.reading(name).reach is None:
+            longest = videos[int(lengths.argmax())]
+            section = "vlp" if branches.reads_clip(name) else "cbp"
+            raise WtalError(
+                f"video {longest.id}: {lengths.max()} snippets, but a branch whose attention reaches the whole video "
+                f"takes at most {LONGEST}; train with --{section}.window N (any length goes then), or cut the video "
+                "into parts"
+            )
+
+
+def _size(branches: Branches, name: str) -> int:
+    """How many snippets of a long video a branch takes at once; 0: the whole of any that is allowed."""
     branch = branches.reading(name)
-    if branch.reach is not None:
-        return -(-_SNIPPETS // branch.stride) * branch.stride
-    if len(lengths) and lengths.max() > LONGEST:
-        longest = videos[int(lengths.argmax())]
-        section = "vlp" if branches.reads_clip(name) else "cbp"
-        raise WtalError(
-            f"video {longest.id}: {lengths.max()} snippets, but a branch whose attention reaches the whole video takes "
-            f"at most {LONGEST}; train with --{section}.window N (any length goes then), or cut the video into parts"
-        )
-    return 0
+    return 0 if branch.reach is None else -(-_SNIPPETS // branch.stride) * branch.stride
 
 
 def _in_parts(

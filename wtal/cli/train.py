@@ -13,7 +13,7 @@ from wtal.cli.parsing import parse, run
 from wtal.config import RunConfig
 from wtal.errors import WtalError
 from wtal.recipe import Recipe, load_recipe, shipped, with_overrides
-from wtal.setup import CHANGEABLE, Precision, Setup
+from wtal.setup import Precision, Setup
 
 PROGRAM = "wtal-train"
 
@@ -88,8 +88,9 @@ def command(arguments: Sequence[str]) -> int:
     options = parse(Options, PROGRAM, arguments, default=_with_settings(Options(), recipe))
     config = _settings(options)
     setup = _setup(options, recipe.name)
-    if options.resume is not None:
-        _check_resume(options, _with_settings(Options(), recipe))
+    given = _given(arguments) if options.resume is not None else ()
+    if options.resume is not None and options.out is not None and options.out.resolve() != options.resume.resolve():
+        raise WtalError(f"--out does not go with --resume: the run stays in {options.resume}")
 
     from wtal.job import start  # torch loads here, after every mistake in the options has been told
 
@@ -99,6 +100,7 @@ def command(arguments: Sequence[str]) -> int:
         with_overrides(recipe.source, recipe.config, config),
         out=options.out,
         resume=options.resume,
+        given=given,
         quiet=options.quiet,
         as_json=options.json,
     )
@@ -128,17 +130,18 @@ def _setup(options: Options, recipe: str) -> Setup:
     return Setup(**{**given, **paths}, recipe=recipe)
 
 
-def _check_resume(options: Options, default: Options) -> None:
-    """Refuse what a run that goes on would not heed; ``default`` has the recipe's settings."""
-    for field in dataclasses.fields(Options):
-        value, usual = getattr(options, field.name), getattr(default, field.name)
-        if field.name in ("resume", "quiet", "json", *CHANGEABLE) or value == usual:
-            continue
-        name = field.name.replace("_", "-")
-        if dataclasses.is_dataclass(value):
-            parts = (part.name for part in dataclasses.fields(value))
-            name += "." + next(p for p in parts if getattr(value, p) != getattr(usual, p)).replace("_", "-")
-        raise WtalError(f"--{name} does not go with --resume: the settings of {options.resume} hold")
+def _given(arguments: Sequence[str]) -> set[str]:
+    """The options that are written out, as names of fields: ``seed``, ``cbp.dim``; but for what no run remembers."""
+    sections = {field.name for field in dataclasses.fields(RunConfig)}
+    known = {field.name for field in dataclasses.fields(Setup)} | {
+        f"{section}.{field.name}" for section in sections for field in dataclasses.fields(getattr(RunConfig(), section))
+    }
+    words = (word[2:].split("=", 1)[0].replace("-", "_") for word in arguments if word.startswith("--"))
+    found = set()
+    for word in words:
+        section, dot, key = word.rpartition(".")
+        found.add(word if word in known else section + dot + key.removeprefix("no_"))
+    return found & known
 
 
 def _with_settings(options: Options, recipe: Recipe) -> Options:
