@@ -14,7 +14,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from wtal.errors import WtalError
+from wtal.errors import WtalError, reason
 from wtal.files import write_atomically
 
 FORMAT = 2
@@ -62,8 +62,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
     # A damaged header also surfaces as a view that torch refuses (RuntimeError) or a dtype that it does not know.
     except (safetensors.SafetensorError, OSError, RuntimeError, ValueError, TypeError, AttributeError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise WtalError(f"{path}: not a readable checkpoint: {reason[:160]}") from error
+        raise WtalError(f"{path}: not a readable checkpoint: {reason(error)}") from error
     told = metadata.get("wtal")
     if told is None:
         raise WtalError(f"{path}: a safetensors file, but not a checkpoint of wtal")
