@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from wtal.cli.parsing import parse, run
+from wtal.cli.parsing import once_a_machine, parse, run
 from wtal.config import RunConfig
 from wtal.errors import WtalError
 from wtal.recipe import Recipe, load_recipe, shipped, with_overrides
@@ -82,15 +82,10 @@ def main() -> int:
 
 def command(arguments: Sequence[str]) -> int:
     """Parse, then hand over to :func:`wtal.job.train`."""
-    # Twice: the first pass finds the recipe, the second has its values for defaults, also in what --help shows.
-    first = parse(Options, PROGRAM, [word for word in arguments if word not in ("-h", "--help")])
-    recipe = load_recipe(first.recipe or default_recipe(first.dataset))
-    options = parse(Options, PROGRAM, arguments, default=_with_settings(Options(), recipe))
-    config = _settings(options)
-    setup = _setup(options, recipe.name)
-    given = _given(arguments) if options.resume is not None else ()
-    if options.resume is not None and options.out is not None and options.out.resolve() != options.resume.resolve():
-        raise WtalError(f"--out does not go with --resume: the run stays in {options.resume}")
+    with once_a_machine():
+        options, recipe = _parsed(arguments)
+        config = _settings(options)
+        setup = _setup(options, recipe.name)
 
     from wtal.job import start  # torch loads here, after every mistake in the options has been told
 
@@ -100,10 +95,21 @@ def command(arguments: Sequence[str]) -> int:
         with_overrides(recipe.source, recipe.config, config),
         out=options.out,
         resume=options.resume,
-        given=given,
+        given=_given(arguments),
         quiet=options.quiet,
         as_json=options.json,
     )
+
+
+def _parsed(arguments: Sequence[str]) -> tuple[Options, Recipe]:
+    """The options, and the recipe that those come from which are not given."""
+    # Twice: the first pass finds the recipe, the second has its values for defaults, also in what --help shows.
+    first = parse(Options, PROGRAM, [word for word in arguments if word not in ("-h", "--help")])
+    recipe = load_recipe(first.recipe or default_recipe(first.dataset))
+    options = parse(Options, PROGRAM, arguments, default=_with_settings(Options(), recipe))
+    if options.resume is not None and options.out is not None and options.out.resolve() != options.resume.resolve():
+        raise WtalError(f"--out does not go with --resume: the run stays in {options.resume}")
+    return options, recipe
 
 
 def default_recipe(dataset: str) -> str:
