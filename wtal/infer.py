@@ -87,13 +87,19 @@ def find(
     for scored in _scored(branches, names, data, videos, device, part):
         lengths = scored.lengths
         with torch.inference_mode():
-            scores = [scale_scores(torch.sigmoid(scored.logits[name]), lengths) for name in names]
-            pooled = torch.stack(
-                [torch.sigmoid(video_logits(scored.logits[name], lengths, config.loss.topk_divisor)) for name in names]
-            ).mean(0)
-            together = torch.stack(scores).mean(0)
+            levels, together = [], None
+            for name in names:  # a long video's scores are large: no more of them at a time than it takes
+                logits = scored.logits.pop(name)
+                levels.append(torch.sigmoid(video_logits(logits, lengths, config.loss.topk_divisor)))
+                scores = scale_scores(logits.sigmoid_(), lengths)
+                together = scores if together is None else together.add_(scores)
+                del logits, scores
+            assert together is not None
+            together /= len(names)
+            pooled = torch.stack(levels).mean(0)
             detections = detect(together, pooled, lengths, config.localize)
             scaled = scale_scores(together, lengths).cpu()
+            del together
         shown = [videos[index] for index in scored.index]
         seconds = to_seconds(detections, [video.timebase for video in shown], data.classes)
         for row, video in enumerate(shown):
@@ -178,10 +184,13 @@ def _in_parts(
     size = size or length
     overlap = -(-(branch.reach or 0) // branch.stride) * branch.stride  # so that each part is pooled as the whole is
     clip = branches.reads_clip(name)
-    parts = []
+    whole: Tensor | None = None
     for batch, first, last in in_parts(data, video, length, size, overlap, not clip, clip):
         start = int(batch.start)
         with torch.inference_mode(), device.autocast():
             logits = branches.logits(name, batch.to(device.name)).float()
-        parts.append(logits[:, first - start : last - start].clone())
-    return torch.cat(parts, 1)
+        if whole is None:
+            whole = logits.new_empty(1, length, logits.shape[2])
+        whole[:, first:last] = logits[:, first - start : last - start]
+    assert whole is not None
+    return whole
