@@ -21,6 +21,10 @@ FORMAT = 2
 """Version of what :func:`save_checkpoint` writes. 2: a checksum, and pseudo-labels."""
 
 
+class FormatError(WtalError):
+    """A checkpoint that an older or a newer wtal wrote."""
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """What a checkpoint file holds.
@@ -73,7 +77,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     if not isinstance(facts, dict):
         raise WtalError(f"{path}: damaged: what it says of itself is not a JSON object")
     if facts.get("format") != FORMAT:
-        raise WtalError(f"{path}: checkpoint format {facts.get('format')!r}, but this wtal reads format {FORMAT}")
+        raise FormatError(f"{path}: checkpoint format {facts.get('format')!r}, but this wtal reads format {FORMAT}")
     if metadata.get("sha256") != _checksum(told, tensors):
         raise WtalError(f"{path}: damaged: its content does not match its checksum")
     return Checkpoint(tensors, facts, path)

@@ -103,6 +103,7 @@ def _train(run: Run, device: Device, peers: Peers, told: str, quiet: bool, as_js
         with Interruptible(peers):
             run.hold()
             trainer = begin(run, device, reporter, peers, fresh)
+            run.remember()
             reporter.say(f"{told}; every setting is in {run.folder}/config.toml")
             rows = trainer.fit()
     except KeyboardInterrupt as interrupt:

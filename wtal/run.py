@@ -73,8 +73,7 @@ class Run:
             raise WriteError.of(folder, error) from None
         if taken:
             raise WtalError(f"{folder}: already exists; choose another --out, or go on with --resume {folder}")
-        said = "".join(f"{name} = {toml_value(value)}\n" for name, value in asdict(setup).items() if value is not None)
-        text = f"# A run of wtal-train.\n[run]\n{said}\n{to_toml(config, source)}"
+        text = f"# A run of wtal-train.\n{_run_table(setup)}\n{to_toml(config, source)}"
         try:
             settings = text.encode()
         except UnicodeEncodeError:
@@ -109,6 +108,14 @@ class Run:
             handler.close()
             self.log.removeHandler(handler)
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def remember(self) -> None:
+        """Write down the setup that the run goes on with; the settings and their comments stay as they are."""
+        path = self.folder / CONFIG
+        text = path.read_text(encoding="utf-8")
+        now = re.sub(r"^\[run\]\n(?:[^\[\n].*\n)*", lambda _: _run_table(self.setup), text, count=1, flags=re.MULTILINE)
+        if now != text:
+            write_atomically(path, now.encode())
 
     def hold(self) -> None:
         """Keep other processes from training this run until this one ends, however it ends.
@@ -182,6 +189,11 @@ def default_folder(dataset: str) -> Path:
         number += 1
         folder = Path("runs") / f"{stem}-{number}"
     return folder
+
+
+def _run_table(setup: Setup) -> str:
+    lines = (f"{name} = {toml_value(value)}\n" for name, value in asdict(setup).items() if value is not None)
+    return "".join(("[run]\n", *lines))
 
 
 def _unfinished(folder: Path) -> bool:

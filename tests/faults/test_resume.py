@@ -213,6 +213,16 @@ def test_options_are_heeded_or_refused() -> None:
     assert resumed({"seed", "cbp.dim", "cbp.heads"}, before, config) == before  # the run's own, said again
 
 
+def test_a_run_remembers_how_it_goes_on(moved, wtal) -> None:
+    _, run = moved
+    settings = (run / "config.toml").read_text().split("\n\n", 1)[1]
+    done = wtal("train", "--resume", run, "--threads", 2, "--keep-checkpoints", 2)
+    assert "instead of threads 1: from here on, other bits" in done.text
+    assert (Run.open(run).setup.threads, Run.open(run).setup.keep_checkpoints) == (2, 2)
+    assert (run / "config.toml").read_text().split("\n\n", 1)[1] == settings
+    assert "other bits" not in wtal("train", "--resume", run).text
+
+
 def test_the_very_options_of_the_run_may_be_repeated(moved, wtal, tiny) -> None:
     data, run = moved
     again = dataclasses.replace(tiny, toml=data / "dataset.toml").arguments(run)

@@ -94,7 +94,7 @@ class Comparison:
     Attributes:
         row: title of a row of the table.
         to: title of another.
-        of: ``mAP``, or a rate of :func:`wtal.faults.fault_rates`.
+        of: ``mAP``, or a rate of :func:`wtal.snippet_errors.fault_rates`.
         expect: ``more`` and ``less`` hold when the 95 % interval lies wholly on that side of zero; ``no gain`` when
             it does not lie wholly above.
     """
