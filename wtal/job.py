@@ -24,7 +24,7 @@ from wtal.data.open import open_data
 from wtal.data.video import VideoSet
 from wtal.device import Device, choose_device, describe
 from wtal.distributed import ALONE, PeerError, Peers, joined
-from wtal.errors import WtalError
+from wtal.errors import WtalError, reason
 from wtal.files import WriteError, no_room
 from wtal.follower import Follower
 from wtal.infer import check_lengths
@@ -172,7 +172,13 @@ def prepare(
     trainer = Trainer(branches, data, run, device, reporter, stages, peers)
     check_lengths(branches, ("cbp", "vlp"), data.videos)  # training and measuring need them whole, sooner or later
     if found := peers.first(lambda: run.checkpoints.load(reporter.say)):
-        trainer.resume(*found)
+        try:
+            trainer.resume(*found)
+        except WtalError:
+            raise
+        except Exception as error:  # what it lacks or has of another form surfaces as almost anything
+            told = f"training cannot go on from it ({type(error).__name__}: {reason(error)})"
+            raise WtalError(f"{found[0].path}: {told}") from error
         peers.first(lambda: read_all(data, reporter))  # what has changed since is read again
     else:
         peers.first(lambda: fit_inputs(branches, data, run.config, device, reporter))

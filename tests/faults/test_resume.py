@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -14,10 +15,13 @@ import pytest
 
 from wtal.checkpoint import load_checkpoint, save_checkpoint
 from wtal.config import RunConfig
+from wtal.distributed import PeerError
 from wtal.errors import WtalError
+from wtal.job import start
 from wtal.resume import resumed_setup
 from wtal.run import Run
 from wtal.setup import Setup
+from wtal.train import Trainer
 
 
 @pytest.fixture
@@ -143,6 +147,35 @@ def test_a_checkpoint_without_these_facts_goes_on(moved, wtal, outcome) -> None:
         save_checkpoint(path, found.tensors, old)
     done = wtal("train", "--resume", run, "--threads", 1)
     assert done.code == 0, done.text
+
+
+@pytest.mark.parametrize("fact", ["stage", "config", "rows", "losses"])
+def test_a_checkpoint_that_lacks_something_is_one_error(fact: str, moved, wtal) -> None:
+    _, run = moved
+    newest = Run.open(run).checkpoints.newest()
+    found = load_checkpoint(newest)
+    save_checkpoint(newest, found.tensors, {name: value for name, value in found.facts.items() if name != fact})
+    done = wtal("train", "--resume", run, "--threads", 1)
+    assert done.code == 2, done.text
+    assert f"{newest}: training cannot go on from it (KeyError: '{fact}')" in the_error(done.text)
+
+
+def test_a_lost_process_says_how_to_go_on(moved, monkeypatch) -> None:
+    _, folder = moved
+    run = Run.open(folder)
+
+    def lost(*_: object) -> None:
+        raise PeerError("another process of this run ended")
+
+    monkeypatch.setattr(Trainer, "fit", lost)
+    with pytest.raises(PeerError, match="another process of this run ended; go on with: wtal-train --resume"):
+        start(run.setup, run.config, {}, resume=folder, quiet=True)
+
+
+def test_a_path_that_cannot_be_written_down_is_named(tmp_path) -> None:
+    with pytest.raises(WtalError, match="a path of this run is not UTF-8"):
+        Run.create(tmp_path / "run", Setup(dataset=os.fsdecode(b"/d\xff/dataset.toml")), RunConfig(), {}, {})
+    assert not (tmp_path / "run").exists()
 
 
 def test_another_network_is_named(moved, wtal, record) -> None:

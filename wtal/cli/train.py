@@ -50,7 +50,7 @@ class Options(RunConfig):
     out: Path | None = None
     """Run folder; else runs/<dataset>-<date>-<time>."""
     resume: Path | None = None
-    """Go on with the run in this folder; its own settings hold, device and threads too unless given."""
+    """Go on with the run in this folder; its own settings hold, device, threads and the like too unless given."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     precision: Precision = "auto"
@@ -64,7 +64,7 @@ class Options(RunConfig):
     keep_checkpoints: int = 3
     """How many checkpoints to keep; a damaged newest one is passed over for the one before."""
     skip_bad_batches: int = 0
-    """Leave out up to this many batches whose loss is not finite, instead of stopping at the first."""
+    """Leave out up to this many batches whose loss or gradient is not finite, instead of stopping at the first."""
     threads: int | None = None
     """CPU threads; else torch's choice."""
     quiet: bool = False
