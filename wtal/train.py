@@ -135,13 +135,7 @@ class Trainer:
         if waiting:
             self.save(students)
 
-    def train_epoch(
-        self,
-        stage: Stage,
-        students: Sequence[Student],
-        batches: TrainingBatches,
-        work: Work,
-    ) -> None:
+    def train_epoch(self, stage: Stage, students: Sequence[Student], batches: TrainingBatches, work: Work) -> None:
         """One epoch, or what is left of it; returns early when an interrupt is requested."""
         # Order, crops and dropout follow from (seed, stage, epoch); only within an epoch is there more to go on from.
         torch.manual_seed(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -194,6 +195,20 @@ def whole(tiny: Tiny, wtal: Commands, tmp_path_factory: pytest.TempPathFactory) 
     done = wtal("train", *tiny.arguments(folder))
     assert done.code == 0, done.text
     return folder
+
+
+MEMORY = 600 * 2**20
+"""No file of a few KB may make a reader take more than this; a header that is believed asks for far more."""
+
+
+@pytest.fixture
+def little_memory() -> Iterator[None]:
+    """An allocation of what a header promises fails here, whatever the machine has."""
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    taken = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    resource.setrlimit(resource.RLIMIT_AS, (taken + MEMORY, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"

@@ -37,7 +37,8 @@ class _Short(reprlib.Repr):
 
     def repr_int(self, number: int, level: int) -> str:
         """Python refuses to print thousands of digits."""
-        return repr(number) if abs(number) < 10**80 else f"<a number of {number.bit_length()} bits>"
+        bits = number.bit_length()
+        return repr(number) if bits <= 2000 else f"<a number of {bits} bits>"
 
 
 _SHORT = _Short()
