@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
+from collections.abc import Iterator
 
 import pytest
 
+from wtal.distributed import Peers
+from wtal.interrupt import Interruptible
 from wtal.run import Run
 
 
@@ -55,6 +59,47 @@ def test_an_interrupt_between_two_epochs_is_not_lost(tiny, wtal, whole, outcome,
     assert wtal("train", "--resume", folder, "--threads", 1).code == 0
     assert outcome.of(folder).differences(outcome.of(whole)) == []
     record("SIGINT", "between two epochs", "stopped there; told how; resumed to the same bits")
+
+
+@pytest.fixture
+def handlers() -> Iterator[None]:
+    """Puts the handlers of signals back."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("handlers")
+def test_several_signals_at_once_interrupt_one_of_several_processes_once() -> None:
+    after = []
+
+    def train() -> None:
+        with Interruptible(Peers(0, 2)):
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+            finally:
+                os.kill(os.getpid(), signal.SIGTERM)  # while the first one ends what runs
+                after.append("not cut off")
+
+    with pytest.raises(KeyboardInterrupt):
+        train()
+    os.kill(os.getpid(), signal.SIGTERM)  # while the process ends
+    assert after == ["not cut off"]
+
+
+@pytest.mark.usefixtures("handlers")
+def test_a_second_signal_interrupts_a_process_alone_at_once() -> None:
+    def train() -> None:
+        with Interruptible() as interrupt, interrupt.deferred():
+            os.kill(os.getpid(), signal.SIGINT)
+            assert interrupt.anywhere()
+            os.kill(os.getpid(), signal.SIGINT)
+            pytest.fail("went on")
+
+    with pytest.raises(KeyboardInterrupt):
+        train()
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
 def test_two_processes_do_not_train_one_run(tiny, wtal, whole, tmp_path) -> None:
