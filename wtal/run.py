@@ -80,6 +80,11 @@ class Run:
             raise WtalError(
                 f"{folder}: a path of this run is not UTF-8, expected one that can be written down"
             ) from None
+        try:
+            for part in ("checkpoints", "predictions"):
+                (folder / part).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise WriteError.of(folder, error) from None
         write_atomically(folder / VERSIONS, json.dumps(dict(versions), indent=1).encode())
         write_atomically(folder / CONFIG, settings)  # last: it is what makes the folder a run
         remove_temporaries(folder)

@@ -162,7 +162,7 @@ def test_a_run_remembers_where_it_was_computed(trained) -> None:
 def test_a_run_folder_that_cannot_be_made_is_named(trained, tmp_path) -> None:
     (tmp_path / "file").touch()
     told = the_error(wtal("train", "--out", tmp_path / "file" / "run", **trained[1]))
-    assert f"{tmp_path}/file/run/versions.json: cannot be written (Not a directory)" in told
+    assert f"{tmp_path}/file/run: cannot be written (Not a directory)" in told
 
 
 @pytest.mark.parametrize("command", COMMANDS)
