@@ -119,6 +119,15 @@ def test_foreign_and_future_files_are_refused(tmp_path) -> None:
         load_checkpoint(tmp_path / "none.safetensors")
 
 
+def test_another_format_is_not_called_damage(tmp_path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    for number in (1, 2):
+        path = tmp_path / f"checkpoint-{number:06d}.safetensors"
+        safetensors.torch.save_file({"w": torch.ones(1)}, path, metadata={"wtal": '{"format": 1}'})
+    with pytest.raises(WtalError, match=r"000002\.safetensors: checkpoint format 1, but this wtal reads format 2$"):
+        checkpoints.load(pytest.fail)
+
+
 @pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.AdamW])
 def test_an_optimiser_goes_on_as_if_nothing_had_happened(kind: type[torch.optim.Optimizer]) -> None:
     def train(model: torch.nn.Linear, optimizer: torch.optim.Optimizer, steps: int) -> None:

@@ -203,7 +203,8 @@ def test_an_interrupt_saves_once_and_the_run_goes_on_to_the_same_bits(
     stopped = job.together(tmp_path / "a", *job.new(folder), step=2 * STEPS + 2, rank=1, does="interrupt")
     assert stopped.code != 0
     newest = checkpoints(folder)[-1]
-    assert stopped.text.count(f"saved all that was trained in {newest}; go on with: ") == 1
+    again = f"torchrun --nproc-per-node 2 -m wtal.cli.train --resume {folder}"
+    assert stopped.text.count(f"saved all that was trained in {newest}; go on with: {again}\n") == 1
     saved = load_checkpoint(newest)
     assert (saved.facts["epoch"], saved.facts["batch"]) == (0, 2)  # in the middle of the first B epoch
     resumed = job.together(tmp_path / "b", "--resume", folder)
@@ -319,6 +320,13 @@ def test_a_process_that_is_gone_is_told_in_short(monkeypatch: pytest.MonkeyPatch
     told = r"another process of this run ended or does not answer \(Connection closed by peer \[127.0.0.1\]:9\)"
     with pytest.raises(PeerError, match=told):
         Peers(0, 2).any(True)
+
+
+def test_how_all_processes_were_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ALONE.launcher is None
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert Peers(0, 4).launcher == "torchrun --nproc-per-node 4 -m wtal.cli.train"
+    assert Peers(0, 8).launcher == "torchrun --nnodes 2 ... --nproc-per-node 4 -m wtal.cli.train"
 
 
 def test_a_batch_in_one_go_is_the_batch() -> None:

@@ -4,12 +4,12 @@ import dataclasses
 import tomllib
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from wtal.config import RunConfig
 from wtal.errors import WtalError
-from wtal.recipe import from_table, load_recipe, shipped, to_toml, with_overrides
+from wtal.recipe import from_table, load_recipe, shipped, to_toml, toml_value, with_overrides
 
 # What the paper's supplement states, section by section.
 SUPPLEMENT = {
@@ -47,6 +47,16 @@ def test_what_is_called_the_papers_is_in_the_supplement() -> None:
     claimed = {(s, k) for s, keys in recipe.source.items() for k, told in keys.items() if told == "paper"}
     stated = {(s, k) for s, keys in SUPPLEMENT.items() for k in keys}
     assert claimed == stated | {("batch", "snippets"), ("evaluate", "tiou")}
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])))
+@example('d😀\x7f\x85\u2028\n\r"\\')
+def test_any_text_reads_back(text: str) -> None:
+    assert tomllib.loads(f"key = {toml_value(text)}") == {"key": text}
+    assert tomllib.loads(f"key = {toml_value([text, 1.5, True])}") == {"key": [text, 1.5, True]}
+    config = RunConfig()
+    told = to_toml(config, {"cbp": {"dim": text}})  # a source may be anything
+    assert from_table(tomllib.loads(told), RunConfig(), "printed") == config
 
 
 @pytest.mark.parametrize("name", shipped())

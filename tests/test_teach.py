@@ -98,6 +98,14 @@ def test_adaptive_labels_are_more_where_the_teacher_fires_more(monkeypatch) -> N
     assert [int((target[:, 0] == 0).sum()) for target in found] == [80, 40]  # 1 - .4 times 1/2 and 3/2
 
 
+def test_without_confidence_no_weights_are_made(monkeypatch) -> None:
+    made: list[object] = []
+    monkeypatch.setattr("wtal.teach.scale_scores", lambda *of: made.append(of))
+    scores = torch.rand(5, 2)
+    assert lesson(monkeypatch, {"t": [scores]}, Stage("x", "cbp", "t", 1, "x"), DistillConfig()).weights is None
+    assert made == []
+
+
 def test_confidence_is_the_distance_from_one_half(monkeypatch) -> None:
     scores = torch.tensor([[0.0, 0.0], [1.0, 1.0], [4.0, 2.0]])
     found = lesson(monkeypatch, {"t": [scores]}, Stage("x", "cbp", "t", 1, "x"), DistillConfig(confidence=True))

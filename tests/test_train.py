@@ -230,6 +230,34 @@ def test_a_run_folder_is_never_overwritten(tmp_path, config) -> None:
 
 
 @pytest.mark.usefixtures("small_world")
+def test_a_control_of_no_epochs_is_what_it_would_begin_as(tmp_path, config) -> None:
+    config = with_settings(config, schedule={"f_epochs": 0, "rounds": 1, "control": True})
+    rows = {row["name"]: row for row in new_trainer(tmp_path / "run", config).fit()}
+    assert rows["CBP as long, no teacher"]["mean"] == rows["CBP after warm-up"]["mean"]
+    resumed = prepared(Run.open(tmp_path / "run"))
+    assert {row["name"]: row for row in resumed.fit()} == rows
+
+
+@pytest.mark.usefixtures("small_world")
+def test_a_video_that_is_too_long_is_told_before_training(tmp_path, config, monkeypatch) -> None:
+    monkeypatch.setattr("wtal.infer.LONGEST", 60)
+    with pytest.raises(WtalError, match=r"snippets, but a branch .* at most 60; train with --cbp.window"):
+        new_trainer(tmp_path / "run", config)
+    windows = with_settings(config, cbp={"window": 5}, vlp={"window": 5})
+    new_trainer(tmp_path / "windows", windows)
+
+
+def test_the_rate_is_of_this_process(monkeypatch) -> None:
+    """Not of the epochs that an interrupted one did before it."""
+    out = io.StringIO()
+    monkeypatch.setattr("time.monotonic", iter((100.0, 102.0, 102.0)).__next__)
+    with Reporter(Console(file=out, width=200)).work("W", 1000, "videos") as work:
+        work.skip(900)
+        work.advance(20)
+    assert "W: 920/1000  10 videos/s  8 s left" in out.getvalue()
+
+
+@pytest.mark.usefixtures("small_world")
 def test_data_of_each_layout_train_alike(tmp_path, config) -> None:
     one = dataclasses.replace(
         config, schedule=dataclasses.replace(config.schedule, warmup_epochs=1, b_epochs=1, rounds=1, control=False)

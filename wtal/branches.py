@@ -17,7 +17,7 @@ from wtal.config import RunConfig
 from wtal.data.batches import Batch
 from wtal.data.features import read_clip, read_features
 from wtal.data.video import Video, VideoSet
-from wtal.errors import WtalError
+from wtal.errors import WtalError, reason
 from wtal.models.cbp import CBP
 from wtal.models.clip_text import PromptedCLIPText
 from wtal.models.clip_weights import load_clip
@@ -145,8 +145,7 @@ def restore_branches(checkpoint: Checkpoint) -> tuple[Branches, RunConfig]:
             raise WtalError(f"{text.num_classes} text features for classes {facts['classes']!r}")
     # Whatever is wrong or missing surfaces where it is used: KeyError, a size that torch refuses, ...
     except Exception as error:
-        reason = " ".join(str(error).split())[:160].encode("utf-8", "backslashreplace").decode()
-        raise WtalError(f"{checkpoint.path}: not a whole model ({type(error).__name__}: {reason})") from error
+        raise WtalError(f"{checkpoint.path}: not a whole model ({type(error).__name__}: {reason(error)})") from error
     return Branches({"cbp": cbp.eval(), "vlp": vlp.eval()}, facts), config
 
 

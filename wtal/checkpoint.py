@@ -14,11 +14,15 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from wtal.errors import WtalError
+from wtal.errors import WtalError, reason
 from wtal.files import write_atomically
 
 FORMAT = 2
 """Version of what :func:`save_checkpoint` writes. 2: a checksum, and pseudo-labels."""
+
+
+class FormatError(WtalError):
+    """A checkpoint that an older or a newer wtal wrote."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +66,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
     # A damaged header also surfaces as a view that torch refuses (RuntimeError) or a dtype that it does not know.
     except (safetensors.SafetensorError, OSError, RuntimeError, ValueError, TypeError, AttributeError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise WtalError(f"{path}: not a readable checkpoint: {reason[:160]}") from error
+        raise WtalError(f"{path}: not a readable checkpoint: {reason(error)}") from error
     told = metadata.get("wtal")
     if told is None:
         raise WtalError(f"{path}: a safetensors file, but not a checkpoint of wtal")
@@ -74,7 +77,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     if not isinstance(facts, dict):
         raise WtalError(f"{path}: damaged: what it says of itself is not a JSON object")
     if facts.get("format") != FORMAT:
-        raise WtalError(f"{path}: checkpoint format {facts.get('format')!r}, but this wtal reads format {FORMAT}")
+        raise FormatError(f"{path}: checkpoint format {facts.get('format')!r}, but this wtal reads format {FORMAT}")
     if metadata.get("sha256") != _checksum(told, tensors):
         raise WtalError(f"{path}: damaged: its content does not match its checksum")
     return Checkpoint(tensors, facts, path)

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from wtal.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from wtal.checkpoint import Checkpoint, FormatError, load_checkpoint, save_checkpoint
 from wtal.errors import WtalError
 
 _NAME = re.compile(r"checkpoint-(\d{6,})\.safetensors")
@@ -61,18 +61,20 @@ class Checkpoints:
             warn: told of each damaged one that is passed over.
 
         Raises:
-            WtalError: there are some, and every one is damaged.
+            WtalError: there are some, and every one is damaged, or the newest is of another format and none will do.
         """
-        faults: list[str] = []
+        faults: list[WtalError] = []
         for path in reversed(self.paths()):
             try:
                 found = load_checkpoint(path)
             except WtalError as error:
-                faults.append(str(error))
+                faults.append(error)
                 continue
             for fault in faults:
                 warn(f"warning: {fault}; using the one before, {path.name}")
             return found, _number(path)
+        if faults and isinstance(faults[0], FormatError):
+            raise faults[0]
         if faults:
             raise WtalError(f"every checkpoint is damaged ({len(faults)} of them); the newest: {faults[0]}")
         return None

@@ -63,6 +63,15 @@ class Peers:
         """This process's share of a sequence: every ``size``-th."""
         return slice(self.rank, None, self.size)
 
+    @property
+    def launcher(self) -> str | None:
+        """How to start all processes of a run as they were started, for people; None for one process alone."""
+        if self.size == 1:
+            return None
+        here = int(os.environ.get("LOCAL_WORLD_SIZE", self.size))
+        machines = "" if here == self.size else f"--nnodes {self.size // here} ... "
+        return f"torchrun {machines}--nproc-per-node {here} -m wtal.cli.train"
+
     def add(self, values: Sequence[float]) -> list[float]:
         """Sums over the processes, in float64."""
         if self.size == 1:

@@ -12,7 +12,11 @@ class WtalError(Exception):
     exit_code = 2
 
 
-def reason(error: BaseException) -> str:
-    """What an error of another library says, for the middle of a message: its first line, at most 160 characters."""
-    line = next(iter(str(error).strip().splitlines()), type(error).__name__)
-    return line if len(line) <= 160 else line[:157] + "..."
+def reason(error: object) -> str:
+    """What an error of another library says, for the middle of a message: one line that can be printed anywhere.
+
+    At most 160 characters, with a replacement for what UTF-8 cannot hold.
+    """
+    line = " ".join(str(error).split()) or type(error).__name__
+    line = line if len(line) <= 160 else line[:157] + "..."
+    return line.encode("utf-8", "backslashreplace").decode()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import glob
+import errno
 import os
+import secrets
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,20 @@ from wtal.errors import WtalError
 
 class WriteError(WtalError):
     """A file could not be written: a full disk, a folder that is gone, no permission."""
+
+    errno: int | None = None
+
+    @classmethod
+    def of(cls, path: str | os.PathLike[str], error: OSError) -> WriteError:
+        """The error that says so of a path."""
+        made = cls(f"{path}: cannot be written ({error.strerror or error})")
+        made.errno = error.errno
+        return made
+
+
+def no_room(error: OSError | WriteError) -> bool:
+    """Whether there was no room left, on the disk or in the user's share of it."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:
@@ -31,7 +46,7 @@ def check_writable(path: str | os.PathLike[str]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.touch()
     except OSError as error:
-        raise WriteError(f"{path}: cannot be written ({error.strerror})") from None
+        raise WriteError.of(path, error) from None
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -61,21 +76,28 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         os.replace(temporary, path)
         _sync_folder(path.parent)
     except OSError as error:
-        raise WriteError(f"{path}: cannot be written ({error.strerror})") from None
+        raise WriteError.of(path, error) from None
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
 
 
+def is_temporary(path: Path) -> bool:
+    """Whether this is what :func:`replacing` leaves when its process is killed in the middle."""
+    return path.name.startswith(".") and path.name.endswith(".tmp")
+
+
 def remove_temporaries(folder: Path, name: str | None = None, older_than: float = 0.0) -> None:
-    """Remove what :func:`replacing` left in a folder when its process was killed in the middle.
+    """Remove those of a folder.
 
     Args:
         folder: where to look.
         name: of the file that was being written; None for any.
         older_than: seconds; 0 where nobody else writes such files.
     """
-    for temporary in folder.glob(".*.tmp" if name is None else f".{glob.escape(name)}.*.tmp"):
+    for temporary in filter(is_temporary, folder.glob(".*")):
+        if name is not None and not temporary.name.startswith(f".{name}."):
+            continue
         with contextlib.suppress(OSError):
             if time.time() - temporary.stat().st_mtime >= older_than:
                 temporary.unlink()
@@ -92,4 +114,5 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _temporary(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Not the process id: several machines may write into one folder.
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")

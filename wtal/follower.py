@@ -32,6 +32,9 @@ class Follower(Run):
     def discard(self) -> None:
         """Nothing."""
 
+    def remember(self) -> None:
+        """Nothing."""
+
     def hold(self) -> None:
         """Nothing."""
 

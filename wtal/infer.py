@@ -87,13 +87,19 @@ def find(
     for scored in _scored(branches, names, data, videos, device, part):
         lengths = scored.lengths
         with torch.inference_mode():
-            scores = [scale_scores(torch.sigmoid(scored.logits[name]), lengths) for name in names]
-            pooled = torch.stack(
-                [torch.sigmoid(video_logits(scored.logits[name], lengths, config.loss.topk_divisor)) for name in names]
-            ).mean(0)
-            together = torch.stack(scores).mean(0)
+            levels, together = [], None
+            for name in names:  # a long video's scores are large: no more of them at a time than it takes
+                logits = scored.logits.pop(name)
+                levels.append(torch.sigmoid(video_logits(logits, lengths, config.loss.topk_divisor)))
+                scores = scale_scores(logits.sigmoid_(), lengths)
+                together = scores if together is None else together.add_(scores)
+                del logits, scores
+            assert together is not None
+            together /= len(names)
+            pooled = torch.stack(levels).mean(0)
             detections = detect(together, pooled, lengths, config.localize)
             scaled = scale_scores(together, lengths).cpu()
+            del together
         shown = [videos[index] for index in scored.index]
         seconds = to_seconds(detections, [video.timebase for video in shown], data.classes)
         for row, video in enumerate(shown):
@@ -126,8 +132,9 @@ def _scored(
 def _scored_each(
     branches: Branches, names: Sequence[str], data: VideoSet, videos: Sequence[Video], device: Device, part: slice
 ) -> Iterator[_Scored]:
+    check_lengths(branches, names, videos)
     lengths = feature_lengths(videos)
-    sizes = {name: _size(branches, name, videos, lengths) for name in names}
+    sizes = {name: _size(branches, name) for name in names}
     longest_first = np.argsort(-lengths, kind="stable").tolist()
     alone = [index for index in longest_first if any(0 < size < lengths[index] for size in sizes.values())]
     clip = [branches.reads_clip(name) for name in names]
@@ -145,23 +152,28 @@ def _scored_each(
         yield _Scored([rest[place] for place in batch.index.tolist()], here.lengths, logits)
 
 
-def _size(branches: Branches, name: str, videos: Sequence[Video], lengths: np.ndarray) -> int:
-    """How many snippets of a long video a branch takes at once; 0: the whole of any that is allowed.
+def check_lengths(branches: Branches, names: Sequence[str], videos: Sequence[Video]) -> None:
+    """Whether each branch takes each of the videos.
 
     Raises:
         WtalError: a video is too long for a branch without an attention window.
     """
+    lengths = feature_lengths(videos)
+    for name in names:
+        if len(lengths) and lengths.max() > LONGEST and branches.reading(name).reach is None:
+            longest = videos[int(lengths.argmax())]
+            section = "vlp" if branches.reads_clip(name) else "cbp"
+            raise WtalError(
+                f"video {longest.id}: {lengths.max()} snippets, but a branch whose attention reaches the whole video "
+                f"takes at most {LONGEST}; train with --{section}.window N (any length goes then), or cut the video "
+                "into parts"
+            )
+
+
+def _size(branches: Branches, name: str) -> int:
+    """How many snippets of a long video a branch takes at once; 0: the whole of any that is allowed."""
     branch = branches.reading(name)
-    if branch.reach is not None:
-        return -(-_SNIPPETS // branch.stride) * branch.stride
-    if len(lengths) and lengths.max() > LONGEST:
-        longest = videos[int(lengths.argmax())]
-        section = "vlp" if branches.reads_clip(name) else "cbp"
-        raise WtalError(
-            f"video {longest.id}: {lengths.max()} snippets, but a branch whose attention reaches the whole video takes "
-            f"at most {LONGEST}; train with --{section}.window N (any length goes then), or cut the video into parts"
-        )
-    return 0
+    return 0 if branch.reach is None else -(-_SNIPPETS // branch.stride) * branch.stride
 
 
 def _in_parts(
@@ -172,10 +184,13 @@ def _in_parts(
     size = size or length
     overlap = -(-(branch.reach or 0) // branch.stride) * branch.stride  # so that each part is pooled as the whole is
     clip = branches.reads_clip(name)
-    parts = []
+    whole: Tensor | None = None
     for batch, first, last in in_parts(data, video, length, size, overlap, not clip, clip):
         start = int(batch.start)
         with torch.inference_mode(), device.autocast():
             logits = branches.logits(name, batch.to(device.name)).float()
-        parts.append(logits[:, first - start : last - start].clone())
-    return torch.cat(parts, 1)
+        if whole is None:
+            whole = logits.new_empty(1, length, logits.shape[2])
+        whole[:, first:last] = logits[:, first - start : last - start]
+    assert whole is not None
+    return whole

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.markup import escape
@@ -22,16 +23,19 @@ from wtal.data.index import survey
 from wtal.data.open import open_data
 from wtal.data.video import VideoSet
 from wtal.device import Device, choose_device, describe
-from wtal.distributed import ALONE, Peers, joined
-from wtal.errors import WtalError
-from wtal.files import WriteError
+from wtal.distributed import ALONE, PeerError, Peers, joined
+from wtal.errors import WtalError, reason
+from wtal.files import WriteError, no_room
 from wtal.follower import Follower
+from wtal.infer import check_lengths
+from wtal.interrupt import Interruptible
 from wtal.measure import caption, table
 from wtal.progress import Reporter
 from wtal.recipe import Sources
-from wtal.run import Run, default_folder
+from wtal.resume import resumed_setup
+from wtal.run import CONFIG, Run, default_folder
 from wtal.schedule import Stage
-from wtal.setup import CHANGEABLE, Setup
+from wtal.setup import Setup
 from wtal.train import Trainer
 
 PROGRAM = "wtal-train"
@@ -46,6 +50,7 @@ def start(
     *,
     out: Path | None = None,
     resume: Path | None = None,
+    given: Collection[str] = (),
     quiet: bool = False,
     as_json: bool = False,
 ) -> int:
@@ -56,16 +61,16 @@ def start(
         config: the settings.
         source: where each of them comes from, for the run's record.
         out: a new run folder, None for ``runs/<data set>-<date>-<time>``.
-        resume: folder of a run to go on with; its own setup and settings hold then, but for what ``setup`` changes of
-            :data:`wtal.setup.CHANGEABLE`.
+        resume: folder of a run to go on with; its own setup and settings hold then.
+        given: with ``resume``, what of ``setup`` and ``config`` was asked for by name (:func:`resumed_setup`).
         quiet: print the table only.
         as_json: print the run folder and its rows as JSON, and nothing else.
     """
     with joined() as peers:
         before: Setup | None = None
         if resume is not None:
-            before, config = peers.first(partial(_known, resume))
-            setup = resumed_setup(before, setup)
+            before, settings = peers.first(partial(_known, resume))
+            setup, config = resumed_setup(before, settings, setup, config, given), settings
         if setup.threads is not None:
             torch.set_num_threads(setup.threads)
         where = choose_device(setup.device, setup.precision, peers.gpu)
@@ -78,7 +83,7 @@ def start(
         told = f"{f'{setup.recipe} recipe, seed {setup.seed}' if before is None else 'resumed'}, {told}"
         folder = peers.first(lambda: _create(out, setup, config, source) if resume is None else resume)
         run = Follower(folder, setup, config) if peers.rank else Run(folder, setup, config)
-        return _train(run, where, peers, told, quiet, as_json)
+        return _train(run, where, peers, told, quiet, as_json, fresh=resume is None)
 
 
 def _known(folder: Path) -> tuple[Setup, RunConfig]:
@@ -90,20 +95,25 @@ def _create(out: Path | None, setup: Setup, config: RunConfig, source: Sources) 
     return Run.create(out or default_folder(setup.dataset), setup, config, source, versions()).folder
 
 
-def _train(run: Run, device: Device, peers: Peers, told: str, quiet: bool, as_json: bool) -> int:
+def _train(run: Run, device: Device, peers: Peers, told: str, quiet: bool, as_json: bool, fresh: bool) -> int:
     console = Console(quiet=peers.rank > 0)
     reporter = Reporter(console, quiet or as_json, run.log)
-    again = f"{PROGRAM} --resume {run.folder}"
+    again = f"go on with: {peers.launcher or PROGRAM} --resume {run.folder}"
     try:
-        run.hold()
-        trainer = begin(run, device, reporter, peers)
-        reporter.say(f"{told}; every setting is in {run.folder}/config.toml")
-        rows = trainer.fit()
+        with Interruptible(peers):
+            run.hold()
+            trainer = begin(run, device, reporter, peers, fresh)
+            run.remember()
+            reporter.say(f"{told}; every setting is in {run.folder}/config.toml")
+            rows = trainer.fit()
     except KeyboardInterrupt as interrupt:
-        raise KeyboardInterrupt(f"{str(interrupt) or 'interrupted'}; go on with: {again}") from None
+        raise KeyboardInterrupt(f"{str(interrupt) or 'interrupted'}; {again}") from None
     except (WriteError, OSError) as error:
         told = str(error) if isinstance(error, WriteError) else f"{run.folder}: {error.strerror or error}"
-        raise WtalError(f"{told}; earlier checkpoints are intact; when there is room, go on with: {again}") from None
+        when = "when there is room" if no_room(error) else "once that is mended"
+        raise WtalError(f"{told}; earlier checkpoints are intact; {when}, {again}") from None
+    except PeerError as error:
+        raise PeerError(f"{error}; {again}" if (run.folder / CONFIG).is_file() else str(error)) from None
     finally:
         run.release()
     if as_json:
@@ -113,13 +123,6 @@ def _train(run: Run, device: Device, peers: Peers, told: str, quiet: bool, as_js
     console.print(table(rows, escape(caption(trainer.data, rows))))
     console.print(f"run folder: {run.folder}", markup=False, highlight=False, soft_wrap=True)
     return 0
-
-
-def resumed_setup(before: Setup, asked: Setup) -> Setup:
-    """The setup that a run goes on with: its own, but for what may change and was asked for."""
-    default = Setup()
-    said = {name: getattr(asked, name) for name in CHANGEABLE if getattr(asked, name) != getattr(default, name)}
-    return replace(before, **said)
 
 
 def facts_of(device: Device, peers: Peers) -> dict[str, Any]:
@@ -132,12 +135,12 @@ def facts_of(device: Device, peers: Peers) -> dict[str, Any]:
     }
 
 
-def begin(run: Run, device: Device, reporter: Reporter, peers: Peers = ALONE) -> Trainer:
-    """:func:`prepare`; a run that fails at this, with nothing trained yet, leaves no folder behind."""
+def begin(run: Run, device: Device, reporter: Reporter, peers: Peers, fresh: bool) -> Trainer:
+    """:func:`prepare`; a ``fresh`` run, whose folder was made just now, leaves none behind where it fails at this."""
     try:
         return prepare(run, device, reporter, peers=peers)
     except WtalError:
-        if run.checkpoints.newest() is None:
+        if fresh and run.checkpoints.newest() is None:
             run.discard()
         raise
 
@@ -167,8 +170,16 @@ def prepare(
     branches = build_branches(data, run.config, setup.clip_model, _path(setup.clip_weights))
     branches.to(device.name)
     trainer = Trainer(branches, data, run, device, reporter, stages, peers)
+    check_lengths(branches, ("cbp", "vlp"), data.videos)  # training and measuring need them whole, sooner or later
     if found := peers.first(lambda: run.checkpoints.load(reporter.say)):
-        trainer.resume(*found)
+        try:
+            trainer.resume(*found)
+        except WtalError:
+            raise
+        except Exception as error:  # what it lacks or has of another form surfaces as almost anything
+            told = f"training cannot go on from it ({type(error).__name__}: {reason(error)})"
+            raise WtalError(f"{found[0].path}: {told}") from error
+        peers.first(lambda: read_all(data, reporter))  # what has changed since is read again
     else:
         peers.first(lambda: fit_inputs(branches, data, run.config, device, reporter))
         peers.spread(tensor for branch in branches.values() for tensor in own_tensors(branch).values())
@@ -181,13 +192,18 @@ def fit_inputs(branches: Branches, data: VideoSet, config: RunConfig, device: De
     That is CBP's standardisation, and VLP's logit bias, for which :data:`BIAS_VIDEOS` evenly chosen videos will do.
     """
     train = data.subset("train")
-    with reporter.counted("reading all features once", "videos") as progress:
-        mean, deviation = survey(data, progress)
+    mean, deviation = read_all(data, reporter)
     if config.batch.standardize:
         branches.classification.set_statistics(torch.from_numpy(mean), torch.from_numpy(deviation))
     chosen = train[:: -(-len(train) // BIAS_VIDEOS)]
     batches = (batch.to(device.name) for batch in whole_videos(data, chosen, 16, with_i3d=False))
     branches.vision_language.calibrate_bias((batch.clip, batch.lengths) for batch in batches if batch.clip is not None)
+
+
+def read_all(data: VideoSet, reporter: Reporter) -> tuple[np.ndarray, np.ndarray]:
+    """:func:`wtal.data.index.survey`, with progress."""
+    with reporter.counted("reading all features once", "videos") as progress:
+        return survey(data, progress)
 
 
 def open_with_progress(setup: Setup, reporter: Reporter) -> VideoSet:

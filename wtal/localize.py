@@ -48,7 +48,8 @@ def scale_scores(scores: Tensor, lengths: Tensor) -> Tensor:
     inside = (torch.arange(scores.shape[1], device=scores.device) < lengths[:, None])[..., None]  # [B, T, 1]
     low = scores.masked_fill(~inside, torch.inf).amin(1, keepdim=True)
     high = scores.masked_fill(~inside, -torch.inf).amax(1, keepdim=True)
-    return ((scores - low) / (high - low).clamp(min=torch.finfo(scores.dtype).tiny)).masked_fill(~inside, 0.0)
+    scaled = scores - low
+    return scaled.div_((high - low).clamp(min=torch.finfo(scores.dtype).tiny)).masked_fill_(~inside, 0.0)
 
 
 def detect(scores: Tensor, video_scores: Tensor, lengths: Tensor, config: LocalizeConfig) -> Detections:

@@ -15,12 +15,12 @@ from wtal.data.video import VideoSet
 from wtal.device import Device
 from wtal.distributed import ALONE, Peers
 from wtal.evaluate import evaluate
-from wtal.faults import fault_rates
 from wtal.infer import Found, find
+from wtal.snippet_errors import fault_rates
 
 Row = dict[str, Any]
 """``name``, ``branch``, ``kind``, ``videos``, ``protocol``, ``mean`` (percent), and either ``per_tiou`` (percent) and
-``snippets`` (:func:`wtal.faults.fault_rates`) or, without temporal ground truth, ``proposals_per_video``."""
+``snippets`` (:func:`wtal.snippet_errors.fault_rates`) or, without temporal ground truth, ``proposals_per_video``."""
 
 
 def has_ground_truth(data: VideoSet) -> bool:

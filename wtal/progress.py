@@ -75,6 +75,7 @@ class Work:
         self.total = total
         self.unit = unit
         self.done = 0
+        self._before = 0  # of these, what an earlier process did
         self.started = time.monotonic()
         self._bar: Progress | None = None
         self._task = TaskID(0)
@@ -101,14 +102,19 @@ class Work:
         if self._bar:
             self._bar.stop()
 
+    def skip(self, steps: int) -> None:
+        """Begin after ``steps`` that were done before, at no rate that is this process's."""
+        self._before = self.done = steps
+
     def advance(self, steps: int = 1, facts: Mapping[str, float] | None = None) -> None:
         """Report ``steps`` more as done, with values to show beside the bar."""
         self.done += steps
         seconds = max(time.monotonic() - self.started, 1e-9)
-        shown = [f"{self.done / seconds:.3g} {self.unit}/s"] if self.unit else []
+        rate = (self.done - self._before) / seconds
+        shown = [f"{rate:.3g} {self.unit}/s"] if self.unit else []
         shown += [f"{name} {value:.4g}" for name, value in (facts or {}).items()]
         if self._bar:
             self._bar.update(self._task, completed=self.done, total=self.total, facts="  ".join(shown))
         elif self.done < self.total:
-            left = seconds / max(self.done, 1) * (self.total - self.done)
+            left = seconds / max(self.done - self._before, 1) * (self.total - self.done)
             self.reporter.seldom(f"{self.title}: {self.done}/{self.total}  {'  '.join(shown)}  {left:.0f} s left")

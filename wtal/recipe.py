@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -92,8 +94,9 @@ def to_toml(config: RunConfig, source: Sources | None = None) -> str:
         lines += ["", f"[{section.name}]"]
         for field in dataclasses.fields(values):
             value = getattr(values, field.name)
-            told = (source or {}).get(section.name, {}).get(field.name, "")
-            left = f"# {field.name} is not set" if value is None else f"{field.name} = {_toml(value)}"
+            # A comment is one line without control characters, whatever a recipe says.
+            told = re.sub(r"[\x00-\x1f\x7f]+", " ", str((source or {}).get(section.name, {}).get(field.name, "")))
+            left = f"# {field.name} is not set" if value is None else f"{field.name} = {toml_value(value)}"
             lines.append(f"{left:<44}  # {told}" if told else left)
     return "\n".join(lines[1:]) + "\n"
 
@@ -112,14 +115,14 @@ def with_overrides(source: Sources, before: RunConfig, after: RunConfig) -> Sour
 def _read(name_or_path: str | Path) -> tuple[str, str, str]:
     name = str(name_or_path)
     if name in shipped():
-        return resources.files("wtal").joinpath("recipes", f"{name}.toml").read_text(), f"recipe {name}", name
+        return resources.files("wtal").joinpath("recipes", f"{name}.toml").read_text("utf-8"), f"recipe {name}", name
     path = Path(name_or_path)
     if path.suffix != ".toml":
         raise WtalError(
             f"no recipe {name!r}: shipped are {', '.join(shipped())}; for your own, give the path of a .toml file"
         )
     try:
-        return path.read_text(), str(path), path.stem
+        return path.read_text(encoding="utf-8"), str(path), path.stem
     except (OSError, UnicodeDecodeError) as error:
         raise WtalError(f"{path}: cannot be read: {error}") from error
 
@@ -151,13 +154,15 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, (list, tuple)) else value
 
 
-def _toml(value: Any) -> str:
+def toml_value(value: Any) -> str:
+    """A value as TOML has it."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
-        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        # JSON's escapes are TOML's, but for pairs of surrogates, which TOML lacks, and the one that JSON spares.
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(_toml(item) for item in value) + "]"
+        return "[" + ", ".join(toml_value(item) for item in value) + "]"
     return repr(value)
 
 

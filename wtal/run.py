@@ -30,14 +30,15 @@ from wtal.config import RunConfig
 from wtal.data.fields import load_json, parse_toml, shown
 from wtal.data.predictions import Detection, write_predictions
 from wtal.errors import WtalError
-from wtal.files import WriteError, remove_temporaries, write_atomically
-from wtal.recipe import Sources, from_table, to_toml
+from wtal.files import WriteError, is_temporary, remove_temporaries, write_atomically
+from wtal.recipe import Sources, from_table, to_toml, toml_value
 from wtal.setup import Setup
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 CONFIG = "config.toml"
+VERSIONS = "versions.json"
 
 
 class Run:
@@ -64,16 +65,29 @@ class Run:
         """Make the folder and write down what the run is.
 
         Raises:
-            WtalError: the folder already holds something.
+            WtalError: the folder already holds something, or cannot be written.
         """
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        try:
+            taken = folder.exists() and (not folder.is_dir() or not _unfinished(folder))
+        except OSError as error:
+            raise WriteError.of(folder, error) from None
+        if taken:
             raise WtalError(f"{folder}: already exists; choose another --out, or go on with --resume {folder}")
-        for part in ("checkpoints", "predictions"):
-            (folder / part).mkdir(parents=True, exist_ok=True)
-        said = "".join(f"{name} = {json.dumps(value)}\n" for name, value in asdict(setup).items() if value is not None)
-        text = f"# A run of wtal-train.\n[run]\n{said}\n{to_toml(config, source)}"
-        write_atomically(folder / CONFIG, text.encode())
-        write_atomically(folder / "versions.json", json.dumps(dict(versions), indent=1).encode())
+        text = f"# A run of wtal-train.\n{_run_table(setup)}\n{to_toml(config, source)}"
+        try:
+            settings = text.encode()
+        except UnicodeEncodeError:
+            raise WtalError(
+                f"{folder}: a path of this run is not UTF-8, expected one that can be written down"
+            ) from None
+        try:
+            for part in ("checkpoints", "predictions"):
+                (folder / part).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise WriteError.of(folder, error) from None
+        write_atomically(folder / VERSIONS, json.dumps(dict(versions), indent=1).encode())
+        write_atomically(folder / CONFIG, settings)  # last: it is what makes the folder a run
+        remove_temporaries(folder)
         return cls(folder, setup, config)
 
     @classmethod
@@ -99,6 +113,14 @@ class Run:
             handler.close()
             self.log.removeHandler(handler)
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def remember(self) -> None:
+        """Write down the setup that the run goes on with; the settings and their comments stay as they are."""
+        path = self.folder / CONFIG
+        text = path.read_text(encoding="utf-8")
+        now = re.sub(r"^\[run\]\n(?:[^\[\n].*\n)*", lambda _: _run_table(self.setup), text, count=1, flags=re.MULTILINE)
+        if now != text:
+            write_atomically(path, now.encode())
 
     def hold(self) -> None:
         """Keep other processes from training this run until this one ends, however it ends.
@@ -174,13 +196,29 @@ def default_folder(dataset: str) -> Path:
     return folder
 
 
+def _run_table(setup: Setup) -> str:
+    lines = (f"{name} = {toml_value(value)}\n" for name, value in asdict(setup).items() if value is not None)
+    return "".join(("[run]\n", *lines))
+
+
+def _unfinished(folder: Path) -> bool:
+    """Whether a folder holds nothing but what :meth:`Run.create` leaves when it is killed in the middle."""
+    return (
+        all(
+            path.name == VERSIONS or is_temporary(path) or (path.is_dir() and not any(path.iterdir()))
+            for path in folder.iterdir()
+        )
+        and not (folder / CONFIG).exists()
+    )
+
+
 class _LogFile(logging.FileHandler):
     """Where logging would print a traceback and go on (a full disk), the run ends with one error."""
 
     def handleError(self, record: logging.LogRecord) -> None:
         error = sys.exc_info()[1]
         if isinstance(error, OSError):
-            raise WriteError(f"{self.baseFilename}: cannot be written ({error.strerror})") from None
+            raise WriteError.of(self.baseFilename, error) from None
         super().handleError(record)
 
 

@@ -31,7 +31,7 @@ class Setup:
         clip_weights: file with CLIP's weights; None lets open_clip fetch OpenAI's.
         allow_missing: train without videos whose features are not there.
         keep_checkpoints: how many checkpoints to keep.
-        skip_bad_batches: how many batches whose loss is not finite to leave out before giving up.
+        skip_bad_batches: how many batches whose loss or gradient is not finite to leave out before giving up.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; a run folder has what ``auto`` came to.
         precision: ``auto``, ``float32`` or ``bf16``; likewise.
         threads: CPU threads, None for torch's choice; likewise.

@@ -101,11 +101,15 @@ class Student:
                 )
 
 
-def students_of(stage: Stage, branches: Branches, config: RunConfig) -> tuple[Student, ...]:
-    """Who learns in a stage; branches that begin as copies of others are made."""
+def begin_copies(stage: Stage, branches: Branches) -> None:
+    """Make the branches that begin a stage as copies of others, also where it only measures them."""
     for name, start in stage.starts.items():
         if start and name not in branches:
             branches.copy(start, name)
+
+
+def students_of(stage: Stage, branches: Branches, config: RunConfig) -> tuple[Student, ...]:
+    """Who learns in a stage."""
     if stage.peer is None:
         decay = config.optimizer.ema or None
         return (Student(branches, stage.student, stage.teacher, stage.epochs, config.optimizer, decay),)

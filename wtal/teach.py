@@ -93,7 +93,9 @@ def teach(
     )
     shares = action_shares(scores, labels) if config.adaptive else [torch.ones(1, len(data.classes))] * len(videos)
     random = torch.Generator().manual_seed(seed)
-    targets, weights, quality = [], [], PseudoLabelQuality()
+    targets: list[Tensor] = []
+    weights: list[Tensor] | None = [] if config.confidence else None
+    quality = PseudoLabelQuality()
     for video, score, label, share in zip(videos, scores, labels, shares, strict=True):
         length = torch.tensor([len(score)])
         above, below = 1 - (1 - foreground) * share, 1 - (1 - background) * share
@@ -101,10 +103,11 @@ def teach(
         if stage.labels in ("shuffled", "shifted"):
             target = target[:, _other_times(len(score), stage.labels, random)]
         targets.append(target[0])
-        weights.append((2 * scale_scores(score[None], length)[0] - 1).abs() * label)
+        if weights is not None:
+            weights.append((2 * scale_scores(score[None], length)[0] - 1).abs() * label)
         if video.instances is not None:  # for the log; the student never sees it
             quality += pseudo_label_quality(target, snippet_truth(data, video, len(score))[None], length, label)
-    return Lesson(targets, weights if config.confidence else None, quality)
+    return Lesson(targets, weights, quality)
 
 
 def teacher_scores(

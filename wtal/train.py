@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,10 +27,12 @@ from wtal.interrupt import Interruptible
 from wtal.measure import Row, measure
 from wtal.progress import Reporter, Work
 from wtal.recipe import from_table
+from wtal.resume import check_same, training_facts
 from wtal.run import Run
 from wtal.schedule import Stage, schedule
 from wtal.step import add_gradients
-from wtal.student import Student, students_of
+from wtal.student import Student, begin_copies, students_of
+from wtal.tally import Tally, together
 from wtal.teach import Lesson, teach
 
 
@@ -58,20 +60,23 @@ class Trainer:
         self.peers = peers  # the processes that train this run
         self.stages = tuple(schedule(run.config.schedule) if stages is None else stages)
         self.stage, self.epoch = 0, 0  # the next to train
-        self.losses: dict[str, float] = {}  # of the epoch so far
+        self.losses = Tally()  # of the epoch so far
         self.batch = 0  # batches of the epoch that are done
-        self.skipped = 0  # batches left out because their loss was not finite
+        self.skipped = 0  # batches left out because their loss or its gradient was not finite
+        self._skipped_last: tuple[int, int, int] | None = None  # of these: stage, epoch, batch
         self.rows: list[Row] = []
         self.saved = 0  # checkpoints written
+        self.facts = {**branches.facts, "training": training_facts(data)}  # that no checkpoint of the run changes
         self._checkpoint: Checkpoint | None = None  # that the stage at hand goes on from
         self._random: dict[str, Tensor] = {}
 
     def fit(self) -> list[Row]:
         """Carry out the schedule from where it stands; returns the rows of the table."""
-        with self.run.curves() as self.curves:
+        with Interruptible(self.peers) as self.interrupt, self.run.curves() as self.curves:
             while self.stage < len(self.stages):
                 stage = self.stages[self.stage]
                 self.config = from_table(stage.settings, self.run.config, f"stage {stage.name}")
+                begin_copies(stage, self.branches)
                 lesson = self.train_stage(stage) if stage.length else None
                 self.stage, self.epoch = self.stage + 1, 0
                 self.measure(stage, lesson)
@@ -100,15 +105,14 @@ class Trainer:
         )
         names = " and ".join(student.name for student in students)
         with self.reporter.work(f"{stage.name}: {names}", stage.length * batches.videos, "videos") as work:
-            work.advance(self.epoch * batches.videos)
+            work.skip(self.epoch * batches.videos + min(self.batch * self.config.batch.size, batches.videos))
             while self.epoch < stage.length:
                 self.teach(stage, students)
-                with Interruptible(self.peers) as interrupt:
-                    self.train_epoch(stage, students, batches, interrupt, work)
+                with self.interrupt.deferred():
+                    self.train_epoch(stage, students, batches, work)
                     path = self.save(students)
-                    stop = interrupt.anywhere()
-                if stop:
-                    raise KeyboardInterrupt(f"interrupted; saved all that was trained in {path}")
+                    if self.interrupt.anywhere():
+                        raise KeyboardInterrupt(f"interrupted; saved all that was trained in {path}")
         for student in students:
             student.finish()
         return students[0].lesson
@@ -131,14 +135,7 @@ class Trainer:
         if waiting:
             self.save(students)
 
-    def train_epoch(
-        self,
-        stage: Stage,
-        students: Sequence[Student],
-        batches: TrainingBatches,
-        interrupt: Interruptible,
-        work: Work,
-    ) -> None:
+    def train_epoch(self, stage: Stage, students: Sequence[Student], batches: TrainingBatches, work: Work) -> None:
         """One epoch, or what is left of it; returns early when an interrupt is requested."""
         # Order, crops and dropout follow from (seed, stage, epoch); only within an epoch is there more to go on from.
         torch.manual_seed(
@@ -152,47 +149,66 @@ class Trainer:
             each = {student.name: self.step(stage, student, batch) for student in learning}
             terms = together(each) if stage.peer else each[stage.student]
             self.batch += 1
-            for name, value in terms.items():
-                self.losses[name] = self.losses.get(name, 0.0) + value * batch.videos / batches.videos
-            work.advance(batch.videos, {"loss": terms["loss"]} if terms else {})
-            if self.batch < len(batches) and interrupt.anywhere():
+            self.losses.add(terms, batch.videos, batches.videos)
+            work.advance(batch.videos, {"loss": terms["loss"]} if "loss" in terms else {})
+            if self.batch < len(batches) and self.interrupt.anywhere():
                 return
         self.epoch += 1
         for student in learning:
             if stage.peer and self.epoch < student.epochs:
                 student.lesson = None  # its teacher has learned something, too
-        self.log_epoch(stage, self.losses)
+        self.log_epoch(stage, self.losses.means(batches.videos))
         waiting = max(self.peers.gather(batches.waiting()))
         self.reporter.log_only(f"{stage.name}: {waiting:.1%} of the time waiting for data")
-        self.batch, self.losses = 0, {}
+        self.batch, self.losses = 0, Tally()
 
     def step(self, stage: Stage, student: Student, batch: Batch) -> dict[str, float]:
         """One optimiser step; returns the loss and its terms, averaged over the batch's videos; nothing if skipped."""
         student.optimizer.zero_grad()
-        learned = self.branches[student.name].parameters
+        learned = list(self.branches[student.name].parameters())
         terms = add_gradients(self.branches, student.name, batch, student.lesson, self.config, self.device, self.peers)
         if not math.isfinite(terms["loss"]):
-            self.bad_batch(stage, batch, terms["loss"])
+            self.bad_batch(stage, batch, f"the loss became {terms['loss']}")
             return {}
-        self.peers.sum_gradients(learned())
-        if self.config.optimizer.clip_norm > 0:
-            torch.nn.utils.clip_grad_norm_(learned(), self.config.optimizer.clip_norm)
+        self.peers.sum_gradients(learned)
+        clip = self.config.optimizer.clip_norm
+        # Without clipping, too: one gradient that is not finite under a finite loss ruins the weights for good.
+        norm = float(
+            torch.nn.utils.clip_grad_norm_(learned, clip)
+            if clip > 0
+            else torch.nn.utils.get_total_norm([p.grad for p in learned if p.grad is not None])
+        )
+        if not math.isfinite(norm):
+            self.bad_batch(stage, batch, f"the gradient's norm became {norm}")
+            return {}
         student.optimizer.step()
         student.average()
         return terms
 
-    def bad_batch(self, stage: Stage, batch: Batch, loss: float) -> None:
-        """Count a batch whose loss is not finite; an error when there are more than the run may skip."""
-        self.skipped += 1
+    def bad_batch(self, stage: Stage, batch: Batch, fault: str) -> None:
+        """Count a batch that cannot be learned from, once; an error when there are more than the run may skip."""
+        here = (self.stage, self.epoch, self.batch)
+        self.skipped += here != self._skipped_last
+        self._skipped_last = here
         allowed = self.run.setup.skip_bad_batches
         videos = ", ".join(self.videos[index].id for part in self.peers.gather(batch.index.tolist()) for index in part)
         where = f"{stage.name}, epoch {self.epoch + 1}, step {self.batch + 1}"
-        told = f"the loss became {loss} in {where} (videos {videos})"
+        told = f"{fault} in {where} (videos {videos})"
         if self.skipped > allowed:
             advice = f" after {allowed} skipped batches" if allowed else "; --skip-bad-batches N would leave it out"
-            last = self.peers.first(self.run.checkpoints.newest)
-            raise WtalError(f"{told}{advice}; {f'the last good checkpoint is {last}' if last else 'no checkpoint yet'}")
+            raise WtalError(f"{told}{advice}; {self.last_good()}")
         self.reporter.say(f"skipped batch {self.skipped} of at most {allowed}: {told}")
+
+    def last_good(self) -> str:
+        """Where the last checkpoint is, for people; all that are written are good (:meth:`check_weights`)."""
+        last = self.peers.first(self.run.checkpoints.newest)
+        return f"the last good checkpoint is {last}" if last else "no checkpoint yet"
+
+    def check_weights(self) -> None:
+        """An error where a weight is not finite, so that no such checkpoint pushes the good ones out."""
+        for name, branch in self.branches.items():
+            if not all(parameter.isfinite().all() for parameter in branch.parameters() if parameter.requires_grad):
+                raise WtalError(f"the weights of {name} are no longer finite (--optimizer.lr?); {self.last_good()}")
 
     def measure(self, stage: Stage, lesson: Lesson | None) -> None:
         """Add a stage's row to the table, write it and the detections behind it, and save."""
@@ -216,6 +232,7 @@ class Trainer:
 
     def save(self, students: Sequence[Student]) -> Path:
         """Write the checkpoint that :meth:`resume` goes on from, and return where it is."""
+        self.check_weights()
         tensors = self.branches.tensors()
         for student in students:
             tensors |= student.tensors()
@@ -223,11 +240,12 @@ class Trainer:
             for rank, state in enumerate(self.peers.gather(self.random_state())):
                 tensors |= {f"{_random(rank)}.{name}": tensor for name, tensor in state.items()}
         facts: dict[str, Any] = {
-            **self.branches.facts,
+            **self.facts,
             "stage": self.stage,
             "epoch": self.epoch,
             "batch": self.batch,
-            "losses": self.losses,
+            "losses": self.losses.sums,
+            "counted": self.losses.videos,
             "skipped": self.skipped,
             "rows": self.rows,
         }
@@ -255,10 +273,10 @@ class Trainer:
     def resume(self, checkpoint: Checkpoint, number: int) -> None:
         """Put everything back as checkpoint ``number`` has it."""
         facts = checkpoint.facts
-        if facts["classes"] != list(self.data.classes):
-            raise WtalError(f"{checkpoint.path}: was trained on other classes than the data set has now")
+        check_same(checkpoint, self.facts, self.run.config)
         self.stage, self.epoch, self.rows = facts["stage"], facts["epoch"], facts["rows"]
-        self.batch, self.losses, self.skipped, self.saved = facts["batch"], facts["losses"], facts["skipped"], number
+        self.batch, self.skipped, self.saved = facts["batch"], facts["skipped"], number
+        self.losses = Tally(facts["losses"], facts.get("counted"))
         if [row["name"] for row in self.rows] != [stage.row for stage in self.stages[: self.stage]]:
             raise WtalError(f"{checkpoint.path}: was trained on another schedule; start a new run")
         for stage in self.stages[: self.stage + 1]:
@@ -268,12 +286,6 @@ class Trainer:
         for name, branch in self.branches.items():
             branch.load_state_dict({**branch.state_dict(), **checkpoint.part(name)})
         self._checkpoint, self._random = checkpoint, checkpoint.part(_random(self.peers.rank))
-
-
-def together(terms: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """The loss terms of all students, by name, and the sum of their losses; nothing where all were skipped."""
-    named = {f"{name}/{term}": value for name, own in terms.items() for term, value in own.items()}
-    return {"loss": sum(own["loss"] for own in terms.values() if own), **named} if named else {}
 
 
 def _random(rank: int) -> str:

@@ -159,6 +159,45 @@ def test_a_run_remembers_where_it_was_computed(trained) -> None:
     assert f"threads {said['threads']}: from here on, other bits" in " ".join(done.stdout.split())
 
 
+def test_a_run_folder_that_cannot_be_made_is_named(trained, tmp_path) -> None:
+    (tmp_path / "file").touch()
+    told = the_error(wtal("train", "--out", tmp_path / "file" / "run", **trained[1]))
+    assert f"{tmp_path}/file/run: cannot be written (Not a directory)" in told
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_path_that_is_not_utf8_is_named(command: str, tmp_path) -> None:
+    told = the_error(wtal(command, "--out", os.fsdecode(b"o\xff"), cwd=tmp_path))
+    assert r"'o\udcff': not UTF-8" in told
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_terminal_that_lacks_a_character_shows_its_escape(tmp_path) -> None:
+    (tmp_path / "p.json").write_text(
+        '{"version": "1", "results": {"a": [{"score": 1, "segment": [0, 1], "label": "跳😀"}]}, "external_data": {}}'
+    )
+    truth = {"database": {"a": {"subset": "test", "annotations": [{"segment": [0, 1], "label": "跳😀"}]}}}
+    (tmp_path / "gt.json").write_text(json.dumps(truth))
+    done = wtal("eval", "p.json", "gt.json", "--per-class", cwd=tmp_path, PYTHONIOENCODING="ascii")
+    assert done.returncode == 0, done.stderr
+    assert r"\u8df3\U0001f600" in done.stdout
+
+
+@pytest.mark.parametrize("command", ["eval", "predict", "report"])
+def test_what_works_alone_says_so_under_torchrun(command: str) -> None:
+    assert "works in one process: start it without torchrun" in the_error(
+        wtal(command, "x", WORLD_SIZE="2", RANK="0", LOCAL_RANK="0")
+    )
+    other = wtal(command, "x", WORLD_SIZE="2", RANK="1", LOCAL_RANK="1")
+    assert (other.returncode, other.stderr) == (2, "")
+
+
+def test_a_wrong_option_is_told_once_a_machine() -> None:
+    assert "--no-such-thing" in the_error(wtal("train", "--no-such-thing", WORLD_SIZE="2", RANK="2", LOCAL_RANK="0"))
+    other = wtal("train", "--no-such-thing", WORLD_SIZE="2", RANK="1", LOCAL_RANK="1")
+    assert (other.returncode, other.stderr) == (2, "")
+
+
 def test_a_run_that_could_not_start_frees_its_name(trained, tmp_path) -> None:
     _, environment = trained
     out = tmp_path / "run"

@@ -54,6 +54,13 @@ def no_thread_is_left() -> Iterator[None]:
     assert not [thread for thread in threading.enumerate() if thread.name == "wtal-batches"]
 
 
+def test_a_file_that_became_shorter_is_named(data: VideoSet) -> None:
+    lengths = tuple(replace(video, snippets=length) for video, length in zip(data.videos, LENGTHS, strict=True))
+    np.save(data.videos[2].i3d[0], np.zeros((8, 3), np.float32))
+    with pytest.raises(WtalError, match="video v2: its I3D features end at row 8, there were 12 when they were opened"):
+        list(whole_videos(data, lengths, 2))
+
+
 def same(left: Batch, right: Batch) -> bool:
     pairs = zip(vars(left).values(), vars(right).values(), strict=True)
     return all(torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b for a, b in pairs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +20,13 @@ from wtal.data.video import Video, VideoSet
 from wtal.errors import WtalError
 
 YEAR_2020 = 1_577_836_800
+
+
+@pytest.fixture(autouse=True)
+def an_hour_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No file is young, as nobody can set the time of change of an inode back."""
+    real = time.time
+    monkeypatch.setattr(index.time, "time", lambda: real() + 3600)
 
 
 @pytest.fixture
@@ -79,13 +87,19 @@ def test_only_what_changed_is_opened_again(data: VideoSet, opened: list[str]) ->
     assert opened == ["v2"]
 
 
-def test_a_file_that_was_just_written_is_not_believed(data: VideoSet) -> None:
+def test_a_file_that_was_just_written_is_not_believed(
+    data: VideoSet, opened: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It may be written again within a tick of the clock, and look the same."""
+    monkeypatch.undo()
+    monkeypatch.setenv("WTAL_CACHE", str(data.videos[0].i3d[0].parent / "cache"))
+    for _ in range(2):
+        with_lengths(data)
+        assert not list(cache_root().glob("index/read-*"))
+        survey(data)
+    assert not list(cache_root().glob("index/read-*"))
     path = data.videos[0].i3d[0]
-    path.touch()
     now = path.stat().st_mtime_ns
-    with_lengths(data)
-    survey(data)
     rows = np.load(path)
     rows[4, 1] = np.nan
     np.save(path, rows)
@@ -119,6 +133,45 @@ def test_a_survey_is_made_once(data: VideoSet, opened: list[str]) -> None:
     assert told == [(n, 5) for n in range(1, 6)]
     other = replace(data, videos=(replace(data.videos[0], subset="test"), *data.videos[1:]))
     assert (survey(other)[0] != expected[0]).any()
+
+
+def test_a_file_of_the_same_size_and_time_is_another_one(data: VideoSet, opened: list[str]) -> None:
+    """As a copy that keeps the time of its source."""
+    with_lengths(data)
+    survey(data)
+    path = data.videos[0].i3d[0]
+    rows = np.load(path)
+    rows[2, 1] = np.nan
+    other = path.with_suffix(".other")
+    write(path.with_suffix(".npy.other.npy"), rows)
+    path.with_suffix(".npy.other.npy").replace(other)
+    os.utime(other, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns))
+    other.replace(path)
+    with pytest.raises(WtalError, match=r"video v0: .*rgb0.npy: nan in row 2, column 1"):
+        survey(data)
+
+
+def test_a_path_may_be_said_from_anywhere(
+    data: VideoSet, opened: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A relative path in another folder is another file."""
+    videos = []
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+        write(tmp_path / name / "x.npy", np.ones((3 if name == "here" else 5, 2), np.float32))
+    for name, rows in (("here", 3), ("there", 5)):
+        monkeypatch.chdir(tmp_path / name)
+        video = Video("v", "train", ("A",), Timebase(25, 16, 16), (Path("x.npy"),))
+        videos.append(with_lengths(VideoSet("one", "own", ("A",), (video,))).videos[0])
+        assert videos[-1].snippets == rows
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_clip_of_another_width_is_named(data: VideoSet, number: int) -> None:
+    survey(data)
+    write(data.videos[number].clip, np.ones((7, 6 if number else 5), np.float32))
+    with pytest.raises(WtalError, match=r"video v\d: its CLIP features are \d wide, expected \d as in other videos"):
+        survey(data)
 
 
 def test_another_width_is_named(data: VideoSet) -> None:

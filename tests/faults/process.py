@@ -32,7 +32,7 @@ def warm_up() -> None:
 
 def arm(signal: int, point: str, count: int) -> None:
     """Make this process strike itself at a point."""
-    from wtal import checkpoints, train
+    from wtal import checkpoints, interrupt, train
 
     seen = 0
 
@@ -89,6 +89,7 @@ def arm(signal: int, point: str, count: int) -> None:
         "before a checkpoint is renamed": lambda: before(os, "replace", is_checkpoint),
         "after a checkpoint is renamed": lambda: after(os, "replace", is_checkpoint),
         "before an old checkpoint is removed": lambda: before(checkpoints.Path, "unlink", is_checkpoint),
+        "after an epoch asked for interrupts": lambda: after(interrupt.Interruptible, "anywhere"),
         "before a result is saved": lambda: after(train, "measure"),
     }
     points[point]()

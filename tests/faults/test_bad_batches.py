@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from rich.console import Console
 
 import wtal.step
+from wtal.checkpoint import load_checkpoint
 from wtal.device import Device
 from wtal.errors import WtalError
 from wtal.job import prepare
@@ -19,11 +21,12 @@ from wtal.run import Run, Setup
 from wtal.train import Trainer
 
 
-def trainer(folder: Path, toml: Path, skip: int) -> Trainer:
+def trainer(folder: Path, toml: Path, skip: int, clip_norm: float = 0.0, kind: str = "alternating") -> Trainer:
     own = load_recipe("own").config
     config = dataclasses.replace(
         own,
-        schedule=dataclasses.replace(own.schedule, warmup_epochs=2, b_epochs=1, f_epochs=1, control=False),
+        schedule=dataclasses.replace(own.schedule, kind=kind, warmup_epochs=2, b_epochs=1, f_epochs=1, control=False),
+        optimizer=dataclasses.replace(own.optimizer, clip_norm=clip_norm),
         cbp=dataclasses.replace(own.cbp, dim=8, heads=1, levels=1),
         vlp=dataclasses.replace(own.vlp, heads=1, blocks=1),
         batch=dataclasses.replace(own.batch, size=3, snippets=32),
@@ -77,6 +80,107 @@ def test_skipped_batches_change_nothing_and_are_counted(tiny, poisoned, record, 
     record("loss not finite", "2 batches, --skip-bad-batches 2", "left out, weights untouched, counted")
 
 
+def losses(folder: Path) -> list[list[float]]:
+    """Each epoch's losses, as the log has them."""
+    lines = [line for line in (folder / "log.txt").read_text().splitlines() if re.search(r" epoch \d+/", line)]
+    return [[float(value) for value in re.findall(r" (\d+\.\d+)", line.split(": ", 1)[1])] for line in lines]
+
+
+def test_losses_in_the_log_are_averages_over_what_counted(tiny, poisoned, monkeypatch, tmp_path) -> None:
+    """Of a loss that is the same for every video: it does not depend on how many batches were left out."""
+    import wtal.step as module
+
+    poisoning = module.step_loss
+
+    def constant(*arguments: object, **named: object) -> dict[str, torch.Tensor]:
+        return {name: value * 0 + 2.5 for name, value in poisoning(*arguments, **named).items()}
+
+    monkeypatch.setattr(module, "step_loss", constant)
+    poisoned += [2, 9]
+    trainer(tmp_path / "run", tiny.toml, skip=2).fit()
+    found = losses(tmp_path / "run")
+    assert len(found) == 4
+    assert all(value == 2.5 for epoch in found for value in epoch)
+
+
+class GradientFault(torch.autograd.Function):
+    """The value itself; its gradient has one element that is not finite."""
+
+    @staticmethod
+    def forward(ctx: object, value: torch.Tensor) -> torch.Tensor:
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: object, gradient: torch.Tensor) -> torch.Tensor:
+        gradient = gradient.clone()
+        gradient.view(-1)[0] = torch.nan
+        return gradient
+
+
+@pytest.mark.parametrize("clip_norm", [0.0, 1.0])
+@pytest.mark.parametrize("skip", [0, 1])
+def test_a_gradient_that_is_not_finite_under_a_finite_loss(
+    skip: int, clip_norm: float, tiny, record, monkeypatch, tmp_path
+) -> None:
+    here = trainer(tmp_path / "run", tiny.toml, skip, clip_norm)
+    real, count = wtal.step.step_loss, 0
+
+    def loss(*arguments: object, **named: object) -> dict[str, torch.Tensor]:
+        nonlocal count
+        count += 1
+        terms = real(*arguments, **named)
+        return {**terms, "total": GradientFault.apply(terms["total"])} if count == 5 else terms
+
+    monkeypatch.setattr(wtal.step, "step_loss", loss)
+    told = "the gradient's norm became nan in warmup, epoch 2, step 2 (videos v"
+    if skip:
+        here.fit()
+        assert told in (tmp_path / "run" / "log.txt").read_text()
+        assert here.skipped == 1
+    else:
+        with pytest.raises(WtalError) as raised:
+            here.fit()
+        assert told in str(raised.value)
+        assert str(raised.value).endswith(f"the last good checkpoint is {here.run.checkpoints.newest()}")
+    for path in here.run.checkpoints.paths():
+        assert all(torch.isfinite(value).all() for value in load_checkpoint(path).tensors.values())
+    record(
+        "gradient not finite", f"--optimizer.clip-norm {clip_norm}, --skip-bad-batches {skip}", "as a loss that is not"
+    )
+
+
+def test_weights_that_are_not_finite_are_never_saved(tiny, record, monkeypatch, tmp_path) -> None:
+    """Whatever made them so."""
+    here = trainer(tmp_path / "run", tiny.toml, skip=9)
+    real, count = Trainer.step, 0
+
+    def step(self: Trainer, *arguments: object) -> dict[str, float]:
+        nonlocal count
+        count += 1
+        terms = real(self, *arguments)
+        if count == 6:  # the last of the second epoch
+            with torch.no_grad():
+                next(self.branches["cbp"].parameters()).view(-1)[0] = torch.inf
+        return terms
+
+    monkeypatch.setattr(Trainer, "step", step)
+    with pytest.raises(WtalError, match=r"the weights of cbp are no longer finite .* last good checkpoint is .*000001"):
+        here.fit()
+    found, number = here.run.checkpoints.load(pytest.fail)
+    assert number == 1
+    assert all(torch.isfinite(value).all() for value in found.tensors.values())
+    record("weights not finite", "after the last step of an epoch", "not saved; the checkpoint before it named")
+
+
+def test_a_batch_that_both_students_leave_out_counts_once(tiny, poisoned, tmp_path) -> None:
+    poisoned += [7, 8]  # six steps of warm-up, then two each batch
+    here = trainer(tmp_path / "run", tiny.toml, skip=1, kind="online")
+    here.fit()
+    assert here.skipped == 1
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert log.count("skipped batch 1 of at most 1: the loss became nan in online, epoch 1, step 1 (") == 2
+
+
 @pytest.mark.parametrize(("skip", "steps", "told"), [(0, [5], "epoch 2, step 2"), (1, [1, 8], "B1, epoch 1, step 2")])
 def test_one_too_many_stops_the_run(skip: int, steps: list[int], told: str, tiny, poisoned, record, tmp_path) -> None:
     poisoned += steps
@@ -90,6 +194,16 @@ def test_one_too_many_stops_the_run(skip: int, steps: list[int], told: str, tiny
     record(
         "loss not finite", f"{len(steps)} batches, --skip-bad-batches {skip}", "stopped: step, videos, checkpoint named"
     )
+
+
+def test_the_log_of_students_that_left_out_different_batches() -> None:
+    from wtal.tally import Tally, together
+
+    tally = Tally()
+    tally.add(together({"cbp": {"loss": 1.0}, "vlp": {"loss": 3.0}}), 3, 5)
+    tally.add(together({"cbp": {"loss": 1.0}, "vlp": {}}), 2, 5)
+    assert tally.means(5) == pytest.approx({"loss": 4.0, "cbp/loss": 1.0, "vlp/loss": 3.0})
+    assert Tally(tally.sums, None).means(5) == tally.sums  # of a checkpoint that did not count
 
 
 def test_a_negative_number_is_refused(tiny, wtal, tmp_path) -> None:

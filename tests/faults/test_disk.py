@@ -91,6 +91,24 @@ def test_a_failed_write_leaves_what_was_there(call: str, code: int, tmp_path, mo
     assert os.listdir(tmp_path) == ["kept"]
 
 
+@pytest.mark.parametrize(
+    ("code", "told"), [(errno.ENOSPC, "when there is room, go on"), (errno.EIO, "once that is mended, go on")]
+)
+def test_room_is_asked_for_where_it_was_lacking(code: int, told: str, tiny, whole, monkeypatch, tmp_path) -> None:
+    from wtal.job import start
+    from wtal.train import Trainer
+
+    shutil.copytree(whole, tmp_path / "run")
+
+    def fail(*_: object) -> None:
+        raise WriteError.of("somewhere", OSError(code, os.strerror(code)))
+
+    monkeypatch.setattr(Trainer, "fit", fail)
+    run = Run.open(tmp_path / "run")
+    with pytest.raises(WtalError, match=f"{os.strerror(code)}.*; {told} with: wtal-train --resume"):
+        start(run.setup, run.config, {}, resume=tmp_path / "run", quiet=True)
+
+
 def test_a_log_that_cannot_be_written_is_an_error(tmp_path) -> None:
     from wtal.config import RunConfig
 

@@ -6,10 +6,8 @@ import csv
 import io
 import json
 import os
-import resource
 import sys
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,19 +24,7 @@ from wtal.data.predictions import Detection, read_predictions, write_predictions
 from wtal.data.synthetic.full_size import synthetic_features
 from wtal.errors import WtalError
 
-MEMORY = 600 * 2**20
-"""No file of a few KB may make a reader take more than this; a header that is believed asks for far more."""
-
-
-@pytest.fixture(autouse=True)
-def little_memory() -> Iterator[None]:
-    """An allocation of what a header promises fails here, whatever the machine has."""
-    before = resource.getrlimit(resource.RLIMIT_AS)
-    taken = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-    resource.setrlimit(resource.RLIMIT_AS, (taken + MEMORY, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_AS, before)
-
+pytestmark = pytest.mark.usefixtures("little_memory")
 
 NUMBERS = [b"-1", b"1e400", b"NaN", b"9" * 20, b"9" * 5000, b"\xff" * 4, b"\x7f" + b"\xff" * 7]
 TOKENS = [
@@ -263,10 +249,10 @@ def test_a_memo_index_does_not_decide_how_much_memory_is_taken(tmp_path) -> None
     """The pickle of a TorchScript archive, and one whose objects have 2**60 paths through them."""
     import zipfile
 
-    diamond = b"\x80\x02" + b"c__torch__\nM\n)\x81"
+    paths = b"\x80\x02" + b"c__torch__\nM\n)\x81"
     for _ in range(60):
-        diamond += b"q\x01c__torch__\nM\n)\x81}(X\x01\0\0\0ah\x01X\x01\0\0\0bh\x01ub"
-    hostile = {"memo": b"\x80\x02c__torch__\nM\n)\x81r\xff\xff\xff\x7f.", "diamond": diamond + b"."}
+        paths += b"q\x01c__torch__\nM\n)\x81}(X\x01\0\0\0ah\x01X\x01\0\0\0bh\x01ub"
+    hostile = {"memo": b"\x80\x02c__torch__\nM\n)\x81r\xff\xff\xff\x7f.", "diamond": paths + b"."}
     for name, pickled in hostile.items():
         path = tmp_path / f"{name}.pt"
         with zipfile.ZipFile(path, "w") as archive:

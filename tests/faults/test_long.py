@@ -66,8 +66,7 @@ def test_a_long_video_takes_little_memory(tiny_of: Callable, wtal, record, long_
     grown = peaks[LONG] - peaks[LONG // 10]
     told = f"{peaks[LONG // 10] / 1e6:.0f} MB at {LONG // 10:,}, {peaks[LONG] / 1e6:.0f} MB at {LONG:,}"
     print(told)
-    scores = (LONG - LONG // 10) * 3 * 4  # float32 of three classes
-    assert grown < 16 * scores
+    assert grown < 60e6  # 30 to 40 MB of scores and their copies; with the video whole in memory it was 275 MB
     record("long video", f"wtal-predict, {LONG:,} snippets {widths['i3d']} wide", f"own memory at its peak: {told}")
 
 

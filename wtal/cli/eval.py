@@ -56,7 +56,7 @@ class Options:
 
 def main() -> int:
     """Entry point."""
-    return run(command, PROGRAM)
+    return run(command, PROGRAM, alone=True)
 
 
 def command(arguments: Sequence[str]) -> int:

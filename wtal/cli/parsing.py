@@ -6,7 +6,7 @@ import contextlib
 import io
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 import tyro
@@ -23,6 +23,9 @@ def parse(options: type[Options], program: str, arguments: Sequence[str], defaul
         WtalError: an option or value that tyro rejects, in one line, with the option that was probably meant.
         SystemExit: after ``--help``.
     """
+    for word in arguments:
+        if any("\ud800" <= character <= "\udfff" for character in word):  # how Python tells bytes that are not UTF-8
+            raise WtalError(f"{word!r}: not UTF-8; paths and names must be")
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
@@ -35,14 +38,21 @@ def parse(options: type[Options], program: str, arguments: Sequence[str], defaul
         raise WtalError(_one_line(complaint.getvalue(), program)) from None
 
 
-def run(command: Callable[[Sequence[str]], int | None], program: str) -> int:
+def run(command: Callable[[Sequence[str]], int | None], program: str, alone: bool = False) -> int:
     """Run a command with the process's arguments, or do what ``--version`` asks for; returns the exit code.
 
     A :class:`WtalError` goes to stderr as it is written, nearly always one line; Ctrl-C exits with 130, a closed pipe
-    quietly.
+    quietly. What the terminal's encoding lacks is shown as an escape. A command that works ``alone`` refuses torchrun,
+    under which every process would do all of it.
     """
     arguments = sys.argv[1:]
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError):  # no text stream of Python's own
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
+        if alone and int(os.environ.get("WORLD_SIZE", 1)) > 1:
+            with once_a_machine():
+                raise WtalError("works in one process: start it without torchrun")
         if "--version" in arguments:
             from wtal.about import print_version
 
@@ -57,6 +67,17 @@ def run(command: Callable[[Sequence[str]], int | None], program: str) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more to flush at exit
         return 1
+
+
+@contextlib.contextmanager
+def once_a_machine() -> Iterator[None]:
+    """For what all processes of torchrun find alike before they know of each other: one a machine tells an error."""
+    try:
+        yield
+    except WtalError as error:
+        if int(os.environ.get("LOCAL_RANK", 0)):
+            raise SystemExit(error.exit_code) from None
+        raise
 
 
 def _one_line(box: str, program: str) -> str:

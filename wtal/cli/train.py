@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from wtal.cli.parsing import parse, run
+from wtal.cli.parsing import once_a_machine, parse, run
 from wtal.config import RunConfig
 from wtal.errors import WtalError
 from wtal.recipe import Recipe, load_recipe, shipped, with_overrides
-from wtal.setup import CHANGEABLE, Precision, Setup
+from wtal.setup import Precision, Setup
 
 PROGRAM = "wtal-train"
 
@@ -50,7 +50,7 @@ class Options(RunConfig):
     out: Path | None = None
     """Run folder; else runs/<dataset>-<date>-<time>."""
     resume: Path | None = None
-    """Go on with the run in this folder; its own settings hold, device and threads too unless given."""
+    """Go on with the run in this folder; its own settings hold, device, threads and the like too unless given."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     precision: Precision = "auto"
@@ -64,7 +64,7 @@ class Options(RunConfig):
     keep_checkpoints: int = 3
     """How many checkpoints to keep; a damaged newest one is passed over for the one before."""
     skip_bad_batches: int = 0
-    """Leave out up to this many batches whose loss is not finite, instead of stopping at the first."""
+    """Leave out up to this many batches whose loss or gradient is not finite, instead of stopping at the first."""
     threads: int | None = None
     """CPU threads; else torch's choice."""
     quiet: bool = False
@@ -82,14 +82,10 @@ def main() -> int:
 
 def command(arguments: Sequence[str]) -> int:
     """Parse, then hand over to :func:`wtal.job.train`."""
-    # Twice: the first pass finds the recipe, the second has its values for defaults, also in what --help shows.
-    first = parse(Options, PROGRAM, [word for word in arguments if word not in ("-h", "--help")])
-    recipe = load_recipe(first.recipe or default_recipe(first.dataset))
-    options = parse(Options, PROGRAM, arguments, default=_with_settings(Options(), recipe))
-    config = _settings(options)
-    setup = _setup(options, recipe.name)
-    if options.resume is not None:
-        _check_resume(options, _with_settings(Options(), recipe))
+    with once_a_machine():
+        options, recipe = _parsed(arguments)
+        config = _settings(options)
+        setup = _setup(options, recipe.name)
 
     from wtal.job import start  # torch loads here, after every mistake in the options has been told
 
@@ -99,9 +95,21 @@ def command(arguments: Sequence[str]) -> int:
         with_overrides(recipe.source, recipe.config, config),
         out=options.out,
         resume=options.resume,
+        given=_given(arguments),
         quiet=options.quiet,
         as_json=options.json,
     )
+
+
+def _parsed(arguments: Sequence[str]) -> tuple[Options, Recipe]:
+    """The options, and the recipe that those come from which are not given."""
+    # Twice: the first pass finds the recipe, the second has its values for defaults, also in what --help shows.
+    first = parse(Options, PROGRAM, [word for word in arguments if word not in ("-h", "--help")])
+    recipe = load_recipe(first.recipe or default_recipe(first.dataset))
+    options = parse(Options, PROGRAM, arguments, default=_with_settings(Options(), recipe))
+    if options.resume is not None and options.out is not None and options.out.resolve() != options.resume.resolve():
+        raise WtalError(f"--out does not go with --resume: the run stays in {options.resume}")
+    return options, recipe
 
 
 def default_recipe(dataset: str) -> str:
@@ -128,17 +136,18 @@ def _setup(options: Options, recipe: str) -> Setup:
     return Setup(**{**given, **paths}, recipe=recipe)
 
 
-def _check_resume(options: Options, default: Options) -> None:
-    """Refuse what a run that goes on would not heed; ``default`` has the recipe's settings."""
-    for field in dataclasses.fields(Options):
-        value, usual = getattr(options, field.name), getattr(default, field.name)
-        if field.name in ("resume", "quiet", "json", *CHANGEABLE) or value == usual:
-            continue
-        name = field.name.replace("_", "-")
-        if dataclasses.is_dataclass(value):
-            parts = (part.name for part in dataclasses.fields(value))
-            name += "." + next(p for p in parts if getattr(value, p) != getattr(usual, p)).replace("_", "-")
-        raise WtalError(f"--{name} does not go with --resume: the settings of {options.resume} hold")
+def _given(arguments: Sequence[str]) -> set[str]:
+    """The options that are written out, as names of fields: ``seed``, ``cbp.dim``; but for what no run remembers."""
+    sections = {field.name for field in dataclasses.fields(RunConfig)}
+    known = {field.name for field in dataclasses.fields(Setup)} | {
+        f"{section}.{field.name}" for section in sections for field in dataclasses.fields(getattr(RunConfig(), section))
+    }
+    words = (word[2:].split("=", 1)[0].replace("-", "_") for word in arguments if word.startswith("--"))
+    found = set()
+    for word in words:
+        section, dot, key = word.rpartition(".")
+        found.add(word if word in known else section + dot + key.removeprefix("no_"))
+    return found & known
 
 
 def _with_settings(options: Options, recipe: Recipe) -> Options:

@@ -269,6 +269,11 @@ class _Reader:
             video, stop = self.videos[crop.index], crop.start + crop.length
             if i3d is not None:
                 rows = _as_wide(read_features(video, crop.start, stop), i3d.shape[2], video, "I3D")
+                if len(rows) != crop.length:
+                    raise WtalError(
+                        f"video {video.id}: its I3D features end at row {crop.start + len(rows)}, there were "
+                        f"{crop.total} when they were opened; files must not change while they are used"
+                    )
                 i3d[row, : crop.length] = torch.from_numpy(rows)
             if clip is not None:
                 rows = _as_wide(read_aligned_clip(video, crop.total, crop.start, stop), clip.shape[2], video, "CLIP")

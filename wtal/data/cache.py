@@ -15,6 +15,7 @@ import numpy as np
 
 from wtal.data.npy import stream_npy
 from wtal.errors import WtalError
+from wtal.files import write_atomically
 
 Progress = Callable[[int, int], None]
 """Called with (videos done, videos in all)."""
@@ -54,7 +55,7 @@ def per_video_files(source: Path, count: int, progress: Progress | None = None) 
             folder = stamps.parent / digest[:32]
             if not folder.is_dir():
                 _convert(source, folder, count, progress)
-            _write_text(stamp, json.dumps({**facts, "sha256": digest}))
+            write_atomically(stamp, json.dumps({**facts, "sha256": digest}).encode())
         # Numbered, not named after videos: the names are the annotations' business, and may change beside it.
         files = sorted(folder.glob("*.npy"))
     except OSError as error:
@@ -110,13 +111,6 @@ def _convert(source: Path, folder: Path, count: int, progress: Progress | None) 
                 raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
 
 
 def _sha256(path: Path) -> str:

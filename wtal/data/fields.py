@@ -8,16 +8,45 @@ from __future__ import annotations
 import json
 import math
 import os
+import reprlib
 import tomllib
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from wtal.errors import WtalError
 
 
+class _Short(reprlib.Repr):
+    """repr() of the beginning of a value: one whose parts are shared may have 2**60 paths through it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel = 3
+        self.maxtuple = self.maxlist = self.maxdict = self.maxset = self.maxfrozenset = self.maxdeque = 20
+        self.maxstring = self.maxother = self.maxlong = 160
+
+    def repr_ndarray(self, array: np.ndarray, level: int) -> str:
+        """Not its objects, of which numpy would show all."""
+        return f"<{array.dtype} array of shape {list(array.shape)[:8]}>"
+
+    def repr_bytes(self, data: bytes, level: int) -> str:
+        """Without a copy of all of it."""
+        return repr(data[: self.maxstring])
+
+    def repr_int(self, number: int, level: int) -> str:
+        """Python refuses to print thousands of digits."""
+        bits = number.bit_length()
+        return repr(number) if bits <= 2000 else f"<a number of {bits} bits>"
+
+
+_SHORT = _Short()
+
+
 def shown(value: object) -> str:
-    """A value for an error message: its repr on one short line."""
-    text = repr(value)
+    """A value for an error message: its repr on one short line, made in bounded time of whatever it is."""
+    text = _SHORT.repr(value)
     return text if len(text) <= 80 else text[:77] + "..."
 
 

@@ -7,8 +7,8 @@ Opening twenty thousand files takes seconds and reading them minutes, at every s
 from __future__ import annotations
 
 import hashlib
+import io
 import os
-import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -22,6 +22,7 @@ from wtal.data.cache import cache_root
 from wtal.data.features import check_features, feature_lengths, feature_width
 from wtal.data.video import Video, VideoSet
 from wtal.errors import WtalError
+from wtal.files import WriteError, write_atomically
 
 Progress = Callable[[int, int], None]
 """Called with (videos done, videos in all)."""
@@ -37,7 +38,7 @@ def with_lengths(data: VideoSet) -> VideoSet:
         WtalError: a file is missing or malformed.
     """
     stamps, young = _stamps(data.videos)
-    place = _place("lengths", (str(path) for video in data.videos for path in _files(video)))
+    place = _place("lengths", (os.path.abspath(path) for video in data.videos for path in _files(video)))
     known = _load(place, {"stamps": stamps.shape, "lengths": (len(stamps),)})
     stale = np.arange(len(stamps)) if known is None else np.flatnonzero((known["stamps"] != stamps).any(axis=1))
     lengths = np.zeros(len(stamps), np.int64) if known is None else known["lengths"]
@@ -64,7 +65,8 @@ def survey(data: VideoSet, progress: Progress | None = None) -> tuple[np.ndarray
     """
     stamps, young = _stamps(data.videos)
     width = feature_width(data.videos[0].i3d)
-    place = _place("survey", [stamps.tobytes().hex(), *(f"{video.subset} {video.id}" for video in data.videos)])
+    clip_width = next((feature_width(video.clip) for video in data.videos if video.clip), 0)
+    place = _place("read", [stamps.tobytes().hex(), *(f"{video.subset} {video.id}" for video in data.videos)])
     if known := _load(place, {"mean": (width,), "deviation": (width,)}):
         return known["mean"], known["deviation"]
     done = 0
@@ -73,10 +75,10 @@ def survey(data: VideoSet, progress: Progress | None = None) -> tuple[np.ndarray
         nonlocal done
         for video in data.subset(subset):
             check_features(video, i3d=subset != "train")  # the statistics read that
-            if (found := feature_width(video.i3d)) != width:
-                raise WtalError(
-                    f"video {video.id}: its I3D features are {found} wide, expected {width} as in other videos"
-                )
+            for kind, path, expected in (("I3D", video.i3d, width), ("CLIP", video.clip, clip_width)):
+                if path is not None and (found := feature_width(path)) != expected:
+                    told = f"its {kind} features are {found} wide, expected {expected} as in other videos"
+                    raise WtalError(f"video {video.id}: {told}")
             yield video
             done += 1
             if progress is not None:
@@ -105,8 +107,10 @@ def _stamps(videos: Sequence[Video]) -> tuple[np.ndarray, np.ndarray]:
                 found = path.stat()
             except OSError as error:
                 raise WtalError(f"video {video.id}: {path}: {error.strerror}, expected a .npy file") from None
-            state.update(f"{path} {found.st_size} {found.st_mtime_ns} ".encode("utf-8", "surrogateescape"))
-            young[row] |= found.st_mtime > now - _YOUNG_SECONDS
+            # The inode's time, too, which nobody can set back: a copy may have the time of its source.
+            facts = f"{os.path.abspath(path)} {found.st_size} {found.st_mtime_ns} {found.st_ctime_ns} "
+            state.update(facts.encode("utf-8", "surrogateescape"))
+            young[row] |= found.st_ctime > now - _YOUNG_SECONDS
         stamps[row] = np.frombuffer(state.digest()[:16], np.uint64)
     return stamps, young
 
@@ -128,11 +132,7 @@ def _load(place: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarr
 
 def _store(place: Path, arrays: dict[str, np.ndarray]) -> None:
     """Keep arrays for the next time; a cache that cannot be written costs that time and no more."""
-    partial = place.with_name(f".{place.name}.{secrets.token_hex(4)}")
-    with suppress(OSError):
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]
-        os.replace(partial, place)
-    with suppress(OSError):
-        partial.unlink(missing_ok=True)
+    file = io.BytesIO()
+    np.savez(file, **arrays)  # type: ignore[arg-type]
+    with suppress(WriteError):
+        write_atomically(place, file.getvalue())

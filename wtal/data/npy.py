@@ -17,11 +17,15 @@ from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
+from wtal.data.fields import shown
 from wtal.data.unpickle import PLAIN_KINDS, ArrayUnpickler, Bounded, Refused, check_text
-from wtal.errors import WtalError
+from wtal.errors import WtalError, reason
 
 _MAGIC = b"\x93NUMPY"
 _LONGEST_HEADER = 10_000  # numpy's own bound
+_DIMENSIONS = 64 if int(np.__version__.split(".")[0]) >= 2 else 32  # likewise
+_LARGEST = 2**62  # bytes
+_LARGEST_EMPTY = 10**6  # extents but those of 0: of an array without a byte, nothing else bounds its rows
 
 
 def load_npy(path: str | os.PathLike[str], mmap: bool = False) -> np.ndarray:
@@ -60,6 +64,8 @@ def stream_npy(path: str | os.PathLike[str], store: Callable[[np.ndarray], Any])
         OSError: what ``store`` raises passes through.
     """
     array = _load(Path(path), True, store)
+    if array.ndim == 0:
+        raise WtalError(f"{path}: a single value, expected an array with an entry a video")
     return array.tolist() if array.dtype == object else [store(entry) for entry in array]
 
 
@@ -108,11 +114,13 @@ def _read_header(file: BinaryIO, size: int, path: Path) -> tuple[tuple[int, ...]
             warnings.simplefilter("ignore")  # numpy warns of Python 2's "(412L,)"
             shape, fortran, dtype = read(file)
     except Exception as error:  # a damaged header surfaces as almost anything
-        raise WtalError(f"{path}: damaged header ({_line(error)}), expected that of a .npy file") from None
+        raise WtalError(f"{path}: damaged header ({reason(error)}), expected that of a .npy file") from None
     if dtype.kind not in PLAIN_KINDS or dtype.subdtype is not None:
-        raise WtalError(f"{path}: holds {_line(dtype)}, expected an array of numbers, text or objects")
-    if any(isinstance(extent, bool) or extent < 0 for extent in shape) or math.prod(shape) > 2**62:
-        raise WtalError(f"{path}: damaged header: shape {list(shape)}")
+        raise WtalError(f"{path}: holds {reason(dtype)}, expected an array of numbers, text or objects")
+    cells = math.prod(extent for extent in shape if extent)
+    possible = cells * dtype.itemsize <= _LARGEST if dtype.itemsize and all(shape) else cells <= _LARGEST_EMPTY
+    if any(isinstance(extent, bool) or extent < 0 for extent in shape) or not possible or len(shape) > _DIMENSIONS:
+        raise WtalError(f"{path}: damaged header: shape {shown(list(shape))}")
     return shape, fortran, dtype
 
 
@@ -125,12 +133,12 @@ def _read_objects(
     except (OSError, WtalError):
         raise
     except Refused as error:
-        raise WtalError(f"{path}: refused: {_line(error)}; expected NumPy arrays and nothing else") from None
+        raise WtalError(f"{path}: refused: {reason(error)}; expected NumPy arrays and nothing else") from None
     except Exception as error:  # a damaged pickle surfaces as almost anything
         kind = type(error).__name__
-        raise WtalError(f"{path}: damaged or truncated pickle ({kind}: {_line(error)}), expected objects") from None
+        raise WtalError(f"{path}: damaged or truncated pickle ({kind}: {reason(error)}), expected objects") from None
     if not isinstance(array, np.ndarray) or array.dtype != object or array.size != math.prod(shape):
-        raise WtalError(f"{path}: its pickle holds {_line(type(array))}, expected an object array of {list(shape)}")
+        raise WtalError(f"{path}: its pickle holds {reason(type(array))}, expected an object array of {list(shape)}")
     if file.left:
         raise WtalError(f"{path}: is longer than its pickle by {file.left} bytes")
     if store is not None:
@@ -139,9 +147,3 @@ def _read_objects(
             entries[position] = unpickler.stored(entry)
         array = entries
     return array.reshape(shape)
-
-
-def _line(thing: object) -> str:
-    """Text of anything on one short line."""
-    text = " ".join(str(thing).split())
-    return text if len(text) <= 160 else text[:157] + "..."

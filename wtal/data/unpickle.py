@@ -10,6 +10,8 @@ from typing import Any, BinaryIO, ClassVar, NoReturn
 
 import numpy as np
 
+from wtal.data.fields import shown
+
 PLAIN_KINDS = "biufcSUO"
 """Kinds of dtype that are numbers, text or objects."""
 
@@ -53,21 +55,21 @@ _ARRAY_TYPE = _ArrayType()
 
 def _reconstruct(subtype: object, shape: object, typecode: object) -> np.ndarray:
     if subtype is not _ARRAY_TYPE or shape != (0,):
-        raise Refused(f"an array of type {subtype!r} and shape {shape!r}")
+        raise Refused("an array of another type than numpy.ndarray, or of another shape than (0,)")
     return np.empty(0, dtype=np.uint8)
 
 
 def _dtype(spec: object, align: object = False, copy: object = True) -> np.dtype:
     text = spec.decode("latin1") if isinstance(spec, bytes) else spec
     if not isinstance(text, str) or not re.fullmatch(rf"[{PLAIN_KINDS}][0-9]{{0,9}}", text):
-        raise Refused(f"dtype {spec!r}")
+        raise Refused(f"dtype {shown(spec)}")
     # A copy of its own: setting the state of the shared one would change it for everybody.
     return np.dtype(text, align=False, copy=True)
 
 
 def _scalar(dtype: object, data: object = None) -> Any:
     if not isinstance(dtype, np.dtype) or dtype.hasobject or not isinstance(data, bytes):
-        raise Refused(f"a scalar of {dtype!r}")
+        raise Refused(f"a scalar of {shown(dtype)}")
     if len(data) != dtype.itemsize:
         raise ValueError(f"{len(data)} bytes for one {dtype}")
     return np.frombuffer(data, dtype)[0] if data else dtype.type()
@@ -75,7 +77,7 @@ def _scalar(dtype: object, data: object = None) -> Any:
 
 def _encode(text: object, encoding: object = None) -> bytes:
     if not isinstance(text, str) or encoding not in ("latin1", "latin-1", b"latin1"):
-        raise Refused(f"text in encoding {encoding!r}")
+        raise Refused(f"text in encoding {shown(encoding)}")
     return text.encode("latin1")  # how Python 3 writes bytes into a pickle of protocol 2
 
 
@@ -155,6 +157,44 @@ class ArrayUnpickler(pickle._Unpickler):
     for _opcode in (pickle.BYTEARRAY8, pickle.NEXT_BUFFER, pickle.READONLY_BUFFER):
         dispatch[_opcode[0]] = _load_buffer
 
+    # A key is hashed: of tuples of tuples that share their parts, level on level, that never ends.
+
+    def _load_dict(self) -> None:
+        entries: list[Any] = self.pop_mark()  # type: ignore[attr-defined]
+        self.append(_entries(entries))  # type: ignore[attr-defined]
+
+    def _load_setitems(self) -> None:
+        entries: list[Any] = self.pop_mark()  # type: ignore[attr-defined]
+        _into(self.stack[-1], entries)  # type: ignore[attr-defined]
+
+    def _load_setitem(self) -> None:
+        stack: list[Any] = self.stack  # type: ignore[attr-defined]
+        value, key = stack.pop(), stack.pop()
+        _into(stack[-1], [key, value])
+
+    def _load_set(self) -> NoReturn:
+        raise Refused("its pickle holds a set")
+
+    dispatch[pickle.DICT[0]] = _load_dict
+    dispatch[pickle.SETITEMS[0]] = _load_setitems
+    dispatch[pickle.SETITEM[0]] = _load_setitem
+    for _opcode in (pickle.EMPTY_SET, pickle.ADDITEMS, pickle.FROZENSET):
+        dispatch[_opcode[0]] = _load_set
+
+
+def _entries(entries: list[Any]) -> dict[Any, Any]:
+    """Keys and values in turn, as a dict; keys are plain."""
+    keys = entries[::2]
+    if any(key is not None and not isinstance(key, str | bytes | int | float | np.generic) for key in keys):
+        raise Refused("its pickle has a dict whose keys are neither text nor numbers")
+    return dict(zip(keys, entries[1::2], strict=True))
+
+
+def _into(target: object, entries: list[Any]) -> None:
+    if not isinstance(target, dict):
+        raise Refused(f"its pickle sets items of a {type(target).__name__}")
+    target.update(_entries(entries))
+
 
 class _SmallMemo(dict[int, Any]):
     """Forgets the data of arrays, which a memo would hold until the end and nobody asks for again."""
@@ -172,10 +212,10 @@ class _SmallMemo(dict[int, Any]):
 def _dtype_state(dtype: np.dtype, state: Any) -> tuple[Any, ...]:
     """(version, byte order, subdtype, names, fields, size or -1, alignment or -1, flags)."""
     if not isinstance(state, tuple) or not 7 <= len(state) <= 8 or state[2:5] != (None, None, None):
-        raise Refused(f"dtype state {state!r}")
+        raise Refused(f"dtype state {shown(state)}")
     order = state[1].decode("latin1") if isinstance(state[1], bytes) else state[1]
     if order not in ("<", ">", "|", "=") or state[5] not in (-1, dtype.itemsize):
-        raise ValueError(f"dtype state {state!r} for {dtype}")
+        raise ValueError(f"dtype state {shown(state)} for {dtype}")
     own: tuple[Any, ...] = dtype.__reduce__()[2]  # type: ignore[assignment]
     return own if own[1] == "|" else (own[0], order, *own[2:])
 
@@ -186,7 +226,7 @@ def _array_state(array: np.ndarray, state: Any) -> Any:
         raise Refused("an array's state of an unknown form")
     _, shape, dtype, fortran, data = state
     if not isinstance(shape, tuple) or not all(type(extent) is int and extent >= 0 for extent in shape):
-        raise ValueError(f"shape {shape!r}")
+        raise ValueError(f"shape {shown(shape)}")
     if not isinstance(dtype, np.dtype):
         raise Refused(f"an array of {type(dtype).__name__}")
     if not isinstance(data, list if dtype.hasobject else bytes):

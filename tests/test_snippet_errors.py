@@ -7,8 +7,8 @@ import torch
 from wtal.data.synthetic.events import SnippetKind
 from wtal.data.timebase import Timebase
 from wtal.data.video import Instance, Video, VideoSet
-from wtal.faults import fault_rates
 from wtal.infer import Found
+from wtal.snippet_errors import fault_rates
 
 GRID = Timebase(1.0, 1.0, 1.0)  # a snippet a second
 
