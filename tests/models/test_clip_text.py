@@ -281,7 +281,9 @@ def test_a_download_that_fails_points_to_the_file_option(monkeypatch, caplog):
             raise RuntimeError("page after page of advice") from error
 
     monkeypatch.setattr(open_clip, "create_model", offline)
-    with pytest.raises(WtalError, match=r"could not be downloaded \(no route\); expected .*--clip-weights FILE"):
+    with pytest.raises(
+        WtalError, match=r"could not be downloaded \(no route to the host\); expected .*--clip-weights FILE"
+    ):
         load_clip(clip_weights.DEFAULT_MODEL)
     assert not caplog.records
     logging.getLogger("huggingface_hub").warning("heard again")
