@@ -259,7 +259,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         print(f"\n{PAGE.name} stays as it is: {why}")
         return
     lines = ["| fault | where | outcome |", "| --- | --- | --- |"]
-    lines += [f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in _rows]
+    lines += [f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in dict.fromkeys(_rows)]
     text = PAGE.read_text(encoding="utf-8")
     head, rest = text.split(BEGIN)
     table = "\n".join(lines)
