@@ -68,8 +68,9 @@ def test_a_long_video_takes_little_memory(tiny_of: Callable, wtal, record, long_
     grown = peaks[LONG] - peaks[SHORT]
     told = f"{peaks[SHORT] / 1e6:.0f} MB at {SHORT:,}, {peaks[LONG] / 1e6:.0f} MB at {LONG:,}"
     print(told)
-    # Scores and their copies take tens of MB. With the video whole in memory it was 275 MB in the quick form; at full
-    # width the features alone would be 1.2 GB more, while blocks of 100 MB leave holes in the heap.
+    # Scores and their copies take tens of MB. With the video whole in memory 200,000 snippets took 275 MB more than
+    # 20,000 in the quick form; at full width the features alone would be 1.2 GB more, while blocks of 100 MB leave
+    # holes in the heap.
     assert grown < (200e6 if long_form else 60e6)
     record("long video", f"wtal-predict, {LONG:,} snippets {widths['i3d']} wide", f"own memory at its peak: {told}")
 

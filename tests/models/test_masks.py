@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from wtal.models.masks import trim
 from wtal.models.mil import video_logits
+from wtal.models.packing import packings
 
 lengths_of_a_batch = st.lists(st.integers(0, 13), min_size=1, max_size=4).filter(lambda lengths: max(lengths) > 0)
 
@@ -41,9 +42,17 @@ def test_trim_of_empty_videos_keeps_one_snippet():
         (torch.tensor([-1, 3]), "range from -1 to 3"),
     ],
 )
-def test_wrong_lengths_are_named(lengths, message):
+@pytest.mark.parametrize(
+    "take",
+    [
+        pytest.param(trim, id="trim"),
+        pytest.param(lambda x, lengths: packings(x, lengths, 2, gap=False), id="packings"),
+        pytest.param(lambda x, lengths: packings(x, lengths, 2, gap=True), id="packings with gaps"),
+    ],
+)
+def test_wrong_lengths_are_named(take, lengths, message):
     with pytest.raises(ValueError, match=message):
-        trim(torch.zeros(2, 5, 3), lengths)
+        take(torch.zeros(2, 5, 3), lengths)
 
 
 def test_an_empty_batch_is_named():

@@ -1,6 +1,5 @@
 """Batches without their padding, and back."""
 
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -59,18 +58,3 @@ def test_packing_and_unpacking_move_every_snippet_and_its_gradient(lengths, gap,
         assert (back[b, length:] == 0).all()
         assert torch.equal(gradient[b, :length], weight[b, :length])
         assert (gradient[b, length:] == 0).all()
-
-
-@pytest.mark.parametrize(
-    ("lengths", "message"),
-    [
-        (torch.tensor([2]), r"lengths has shape \(1,\)"),
-        (torch.tensor([2, 3], dtype=torch.int32), "torch.int32; expected int64"),
-        (torch.tensor([2, 6]), "range from 2 to 6; expected 0 to 5"),
-        (torch.tensor([-1, 3]), "range from -1 to 3"),
-    ],
-)
-@pytest.mark.parametrize("gap", [False, True])
-def test_wrong_lengths_are_named(lengths, message, gap):
-    with pytest.raises(ValueError, match=message):
-        packings(torch.zeros(2, 5, 3), lengths, 2, gap)

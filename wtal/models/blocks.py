@@ -66,8 +66,8 @@ class TemporalConv(nn.Conv1d):
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:  # type: ignore[override]
         """Convolves."""
-        # One product with the weights of all taps, of which each is then moved in time: on the CPU five times as fast
-        # as the library's convolution, whose layout has time last.
+        # One product with the weights of all taps, of which each is then moved in time. The library's convolution has
+        # time last and transposes for it: forward and backward take it 1.5 times as long on the CPU from 2048 to 512.
         size = self.weight.shape[2]
         taps = F.linear(x, self.weight.permute(2, 0, 1).flatten(0, 1)).chunk(size, 1)
         total: Tensor = self.bias
