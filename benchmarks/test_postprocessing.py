@@ -15,10 +15,10 @@ import pytest
 import torch
 from workloads import CLASSES, TestVideos, frame_scores, random_segments
 
-from wtal.config import LocalizeConfig
-from wtal.evaluate import average_precisions
-from wtal.localize import detect
+from wtal.evaluation.average_precision import average_precisions
+from wtal.inference.localize import detect
 from wtal.ops import group_proposals, soft_nms
+from wtal.settings.config import LocalizeConfig
 
 LEVELS = np.linspace(0.1, 0.9, 10, dtype=np.float32)
 WORKLOADS = {

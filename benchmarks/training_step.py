@@ -11,11 +11,11 @@ from attention_forms import THUMOS14_LENGTHS
 from padded_branches import Padded
 from torch import Tensor, nn
 
-from wtal.distill import step_loss
 from wtal.models import CBP, VLP, blocks
-from wtal.models.prompts import PromptedTextFeatures
+from wtal.models.fixed_text import PromptedTextFeatures
 from wtal.ops import temporal_attention_packed
-from wtal.recipe import load_recipe
+from wtal.settings.recipe import load_recipe
+from wtal.training.losses import step_loss
 
 I3D, CLIP, CLASSES = 2048, 512, 20
 LENGTHS = [min(length, 1000) for length in THUMOS14_LENGTHS]

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 import wtal
-from wtal.checkpoint import save_checkpoint
-from wtal.config import CBPConfig, RunConfig, VLPConfig
+from wtal.runs.checkpoint import save_checkpoint
+from wtal.settings.config import CBPConfig, RunConfig, VLPConfig
 
 CODE = """
 import time, torch

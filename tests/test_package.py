@@ -76,7 +76,7 @@ def test_the_wheel_holds_the_whole_package_and_nothing_else() -> None:
     assert {file.split(".")[0] for file in native} == {"wtal/_native"}
     assert len(native) == 1
     assert "wtal/py.typed" in installed
-    assert "wtal/recipes/thumos14.toml" in installed
+    assert "wtal/settings/recipes/thumos14.toml" in installed
     assert installed - native == source - {file for file in source if file.endswith(".so")}
 
 

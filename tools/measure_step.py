@@ -17,18 +17,18 @@ import time
 
 import torch
 
-from wtal.branches import Branches
-from wtal.config import RunConfig
 from wtal.data.batches import Batch
-from wtal.device import choose_device
-from wtal.distill import PseudoLabelQuality, pseudo_labels
-from wtal.distributed import ALONE
+from wtal.inference.branches import Branches
 from wtal.models.cbp import CBP
-from wtal.models.prompts import FixedText
+from wtal.models.fixed_text import FixedText
 from wtal.models.vlp import VLP
-from wtal.recipe import load_recipe
-from wtal.step import add_gradients
-from wtal.teach import Lesson
+from wtal.platform.device import choose_device
+from wtal.platform.distributed import ALONE
+from wtal.settings.config import RunConfig
+from wtal.settings.recipe import load_recipe
+from wtal.training.gradients import add_gradients
+from wtal.training.losses import PseudoLabelQuality, pseudo_labels
+from wtal.training.pseudo_labels import Lesson
 
 CLASSES = 20
 

@@ -16,9 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from wtal.data.predictions import Detection
 from wtal.errors import WtalError
-
-# Not lazily: the function has the name of its module, and whoever imports the module last would win.
-from wtal.evaluate import Evaluation, evaluate
+from wtal.evaluation.average_precision import Evaluation, evaluate
 
 if TYPE_CHECKING:
     from wtal import models, ops

@@ -12,19 +12,19 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from wtal import apply
-from wtal.branches import Branches
-from wtal.config import LocalizeConfig, RunConfig
 from wtal.data.batches import Batch
 from wtal.data.features import align, interpolate
 from wtal.data.npy import load_npy
 from wtal.data.predictions import Detection
 from wtal.data.timebase import Timebase
-from wtal.device import Device
 from wtal.errors import WtalError
-from wtal.infer import members
-from wtal.localize import detect, scale_scores, to_seconds
+from wtal.inference import saved_model
+from wtal.inference.branches import Branches
+from wtal.inference.frame_scores import members
+from wtal.inference.localize import detect, scale_scores, to_seconds
 from wtal.models.mil import video_logits
+from wtal.platform.device import Device
+from wtal.settings.config import LocalizeConfig, RunConfig
 
 Features: TypeAlias = npt.NDArray[Any] | Tensor | str | os.PathLike[str]
 """``[T, D]`` of floating point, one row a snippet: an array, a tensor, or the path of a ``.npy`` file."""
@@ -130,7 +130,7 @@ class Model:
         """Time base and CLIP rate: what is given, else those of the training videos."""
         said = dict(zip(("fps", "stride", "window", "clip_fps"), given, strict=True))
         known = self._branches.facts["grid"]
-        return apply.known_grid({**known, **{name: value for name, value in said.items() if value is not None}})
+        return saved_model.known_grid({**known, **{name: value for name, value in said.items() if value is not None}})
 
     def _scores(
         self,
@@ -182,7 +182,7 @@ def load(path: str | os.PathLike[str], device: str = "auto") -> Model:
     Raises:
         WtalError: no such run, a damaged checkpoint, or no such device.
     """
-    branches, config, where, _ = apply.load(Path(path), device)
+    branches, config, where, _ = saved_model.load(Path(path), device)
     return Model(branches, config, where)
 
 

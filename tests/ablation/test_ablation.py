@@ -17,17 +17,17 @@ from wtal.ablation.markdown import page
 from wtal.ablation.results import collect, read_results
 from wtal.ablation.variants import GROUPS, group_stages
 from wtal.ablation.worlds import World, made_on, run_group
-from wtal.config import ScheduleConfig
 from wtal.data.open import BENCHMARKS
 from wtal.data.synthetic.parameters import SizeParameters
-from wtal.device import Device
 from wtal.errors import WtalError
-from wtal.job import prepare
-from wtal.progress import Reporter
-from wtal.recipe import load_recipe
-from wtal.run import Run
-from wtal.setup import Setup
-from wtal.train import Trainer
+from wtal.platform.device import Device
+from wtal.platform.progress import Reporter
+from wtal.runs.run import Run
+from wtal.runs.setup import Setup
+from wtal.settings.config import ScheduleConfig
+from wtal.settings.recipe import load_recipe
+from wtal.training.job import prepare
+from wtal.training.trainer import Trainer
 
 RECIPE = """extends = "synthetic"
 [schedule]

@@ -13,13 +13,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wtal.config import BatchConfig
 from wtal.data import batches as module
 from wtal.data.batches import Batch, TrainingBatches, statistics, whole_videos
 from wtal.data.features import align, read_clip, read_features
 from wtal.data.timebase import Timebase
 from wtal.data.video import Video, VideoSet
 from wtal.errors import WtalError
+from wtal.settings.config import BatchConfig
 
 LENGTHS = (7, 3, 12, 1, 9, 5, 20)
 

@@ -18,7 +18,7 @@ from wtal.data.own import held_out_fifth, open_own
 from wtal.data.timebase import Timebase
 from wtal.data.video import Instance
 from wtal.errors import WtalError
-from wtal.evaluate import evaluate
+from wtal.evaluation.average_precision import evaluate
 
 PAGE = Path(__file__).parents[2] / "docs" / "own_data.md"
 VIDEOS = ("monday", "tuesday", "wednesday", "thursday", "friday")

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from wtal.run import Run
+from wtal.runs.run import Run
 
 WIDTHS = {"i3d": 24, "clip": 16}
 CLASSES = ("Hop", "Skip", "跳")

@@ -16,9 +16,6 @@ import safetensors.torch
 import torch
 
 from wtal import evaluate
-from wtal.branches import restore_branches
-from wtal.checkpoint import load_checkpoint, save_checkpoint
-from wtal.config import RunConfig
 from wtal.data.annotations import read_annotations
 from wtal.data.features import read_features
 from wtal.data.npy import load_npy, stream_npy
@@ -27,12 +24,15 @@ from wtal.data.predictions import read_predictions, write_predictions
 from wtal.data.timebase import Timebase
 from wtal.data.video import Video
 from wtal.errors import WtalError
+from wtal.inference.branches import restore_branches
 from wtal.models.cbp import CBP
-from wtal.models.prompts import FixedText
+from wtal.models.fixed_text import FixedText
 from wtal.models.vlp import VLP
 from wtal.models.weights import read_weights
-from wtal.recipe import load_recipe
-from wtal.run import Run
+from wtal.runs.checkpoint import load_checkpoint, save_checkpoint
+from wtal.runs.run import Run
+from wtal.settings.config import RunConfig
+from wtal.settings.recipe import load_recipe
 
 
 @dataclass(frozen=True)
@@ -215,7 +215,7 @@ def model() -> tuple[dict[str, torch.Tensor], dict[str, object]]:
         "cbp": {"dim": 4, "heads": 1, "levels": 2, "mlp_ratio": 1.0},
         "vlp": {"blocks": 1, "heads": 1, "mlp_ratio": 1.0},
     }
-    from wtal.recipe import from_table
+    from wtal.settings.recipe import from_table
 
     full = from_table(config, RunConfig(), "fuzz")
     text_features = torch.eye(2, 4)

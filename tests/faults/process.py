@@ -21,7 +21,7 @@ def warm_up() -> None:
     import torch
     from torch.utils.tensorboard import SummaryWriter  # noqa: F401
 
-    import wtal.job  # noqa: F401
+    import wtal.training.job  # noqa: F401
 
     torch.set_num_threads(1)
     for kind in (torch.optim.Adam, torch.optim.AdamW):
@@ -32,7 +32,9 @@ def warm_up() -> None:
 
 def arm(signal: int, point: str, count: int) -> None:
     """Make this process strike itself at a point."""
-    from wtal import checkpoints, interrupt, train
+    from wtal.platform import interrupt
+    from wtal.runs import checkpoint_folder
+    from wtal.training import trainer
 
     seen = 0
 
@@ -77,20 +79,20 @@ def arm(signal: int, point: str, count: int) -> None:
         return True
 
     points: dict[str, Callable[[], None]] = {
-        "before a step": lambda: before(train.Trainer, "step"),
-        "after the teacher's pseudo-labels": lambda: after(train, "teach"),
+        "before a step": lambda: before(trainer.Trainer, "step"),
+        "after the teacher's pseudo-labels": lambda: after(trainer, "teach"),
         "before the student's first step": lambda: before(
-            train.Trainer,
+            trainer.Trainer,
             "step",
-            lambda trainer, _, own, *__: own.lesson is not None and not trainer.batch + trainer.epoch,
+            lambda self, _, own, *__: own.lesson is not None and not self.batch + self.epoch,
         ),
         "while a checkpoint is half written": lambda: before(os, "fsync", is_half_written_checkpoint),
         "while a checkpoint is written": lambda: before(os, "fsync", is_checkpoint_descriptor),
         "before a checkpoint is renamed": lambda: before(os, "replace", is_checkpoint),
         "after a checkpoint is renamed": lambda: after(os, "replace", is_checkpoint),
-        "before an old checkpoint is removed": lambda: before(checkpoints.Path, "unlink", is_checkpoint),
+        "before an old checkpoint is removed": lambda: before(checkpoint_folder.Path, "unlink", is_checkpoint),
         "after an epoch asked for interrupts": lambda: after(interrupt.Interruptible, "anywhere"),
-        "before a result is saved": lambda: after(train, "measure"),
+        "before a result is saved": lambda: after(trainer, "measure"),
     }
     points[point]()
 

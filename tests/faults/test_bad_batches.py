@@ -10,15 +10,15 @@ import pytest
 import torch
 from rich.console import Console
 
-import wtal.step
-from wtal.checkpoint import load_checkpoint
-from wtal.device import Device
+import wtal.training.gradients
 from wtal.errors import WtalError
-from wtal.job import prepare
-from wtal.progress import Reporter
-from wtal.recipe import load_recipe
-from wtal.run import Run, Setup
-from wtal.train import Trainer
+from wtal.platform.device import Device
+from wtal.platform.progress import Reporter
+from wtal.runs.checkpoint import load_checkpoint
+from wtal.runs.run import Run, Setup
+from wtal.settings.recipe import load_recipe
+from wtal.training.job import prepare
+from wtal.training.trainer import Trainer
 
 
 def trainer(folder: Path, toml: Path, skip: int, clip_norm: float = 0.0, kind: str = "alternating") -> Trainer:
@@ -40,7 +40,7 @@ def trainer(folder: Path, toml: Path, skip: int, clip_norm: float = 0.0, kind: s
 def poisoned(monkeypatch) -> list[int]:
     """Numbers of training steps (from 1) whose loss is made NaN; fill it."""
     steps: list[int] = []
-    real, count = wtal.step.step_loss, 0
+    real, count = wtal.training.gradients.step_loss, 0
 
     def loss(*arguments: object, **named: object) -> dict[str, torch.Tensor]:
         nonlocal count
@@ -48,7 +48,7 @@ def poisoned(monkeypatch) -> list[int]:
         terms = real(*arguments, **named)
         return {**terms, "total": terms["total"] * torch.nan} if count in steps else terms
 
-    monkeypatch.setattr(wtal.step, "step_loss", loss)
+    monkeypatch.setattr(wtal.training.gradients, "step_loss", loss)
     return steps
 
 
@@ -88,7 +88,7 @@ def losses(folder: Path) -> list[list[float]]:
 
 def test_losses_in_the_log_are_averages_over_what_counted(tiny, poisoned, monkeypatch, tmp_path) -> None:
     """Of a loss that is the same for every video: it does not depend on how many batches were left out."""
-    import wtal.step as module
+    import wtal.training.gradients as module
 
     poisoning = module.step_loss
 
@@ -123,7 +123,7 @@ def test_a_gradient_that_is_not_finite_under_a_finite_loss(
     skip: int, clip_norm: float, tiny, record, monkeypatch, tmp_path
 ) -> None:
     here = trainer(tmp_path / "run", tiny.toml, skip, clip_norm)
-    real, count = wtal.step.step_loss, 0
+    real, count = wtal.training.gradients.step_loss, 0
 
     def loss(*arguments: object, **named: object) -> dict[str, torch.Tensor]:
         nonlocal count
@@ -131,7 +131,7 @@ def test_a_gradient_that_is_not_finite_under_a_finite_loss(
         terms = real(*arguments, **named)
         return {**terms, "total": GradientFault.apply(terms["total"])} if count == 5 else terms
 
-    monkeypatch.setattr(wtal.step, "step_loss", loss)
+    monkeypatch.setattr(wtal.training.gradients, "step_loss", loss)
     told = "the gradient's norm became nan in warmup, epoch 2, step 2 (videos v"
     if skip:
         here.fit()
@@ -197,7 +197,7 @@ def test_one_too_many_stops_the_run(skip: int, steps: list[int], told: str, tiny
 
 
 def test_the_log_of_students_that_left_out_different_batches() -> None:
-    from wtal.tally import Tally, together
+    from wtal.training.loss_average import Tally, together
 
     tally = Tally()
     tally.add(together({"cbp": {"loss": 1.0}, "vlp": {"loss": 3.0}}), 3, 5)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from wtal.run import Run
+from wtal.runs.run import Run
 
 DAMAGE = {
     "cut short": lambda data: data[: len(data) // 2],

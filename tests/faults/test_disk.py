@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from wtal.checkpoint import load_checkpoint
 from wtal.errors import WtalError
-from wtal.files import WriteError, write_atomically
-from wtal.run import Run
-from wtal.setup import Setup
+from wtal.platform.files import WriteError, write_atomically
+from wtal.runs.checkpoint import load_checkpoint
+from wtal.runs.run import Run
+from wtal.runs.setup import Setup
 
 
 @pytest.fixture
@@ -95,8 +95,8 @@ def test_a_failed_write_leaves_what_was_there(call: str, code: int, tmp_path, mo
     ("code", "told"), [(errno.ENOSPC, "when there is room, go on"), (errno.EIO, "once that is mended, go on")]
 )
 def test_room_is_asked_for_where_it_was_lacking(code: int, told: str, tiny, whole, monkeypatch, tmp_path) -> None:
-    from wtal.job import start
-    from wtal.train import Trainer
+    from wtal.training.job import start
+    from wtal.training.trainer import Trainer
 
     shutil.copytree(whole, tmp_path / "run")
 
@@ -110,7 +110,7 @@ def test_room_is_asked_for_where_it_was_lacking(code: int, told: str, tiny, whol
 
 
 def test_a_log_that_cannot_be_written_is_an_error(tmp_path) -> None:
-    from wtal.config import RunConfig
+    from wtal.settings.config import RunConfig
 
     run = Run.create(tmp_path / "run", Setup(), RunConfig(), {}, {})
     (run.folder / "log.txt").symlink_to("/dev/full")

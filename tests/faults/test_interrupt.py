@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from wtal.distributed import Peers
-from wtal.interrupt import Interruptible
-from wtal.run import Run
+from wtal.platform.distributed import Peers
+from wtal.platform.interrupt import Interruptible
+from wtal.runs.run import Run
 
 
 @pytest.mark.parametrize(

@@ -13,15 +13,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from wtal.checkpoint import load_checkpoint, save_checkpoint
-from wtal.config import RunConfig
-from wtal.distributed import PeerError
 from wtal.errors import WtalError
-from wtal.job import start
-from wtal.resume import resumed_setup
-from wtal.run import Run
-from wtal.setup import Setup
-from wtal.train import Trainer
+from wtal.platform.distributed import PeerError
+from wtal.runs.checkpoint import load_checkpoint, save_checkpoint
+from wtal.runs.resume import resumed_setup
+from wtal.runs.run import Run
+from wtal.runs.setup import Setup
+from wtal.settings.config import RunConfig
+from wtal.training.job import start
+from wtal.training.trainer import Trainer
 
 
 @pytest.fixture
@@ -206,9 +206,9 @@ def test_a_run_folder_half_made_may_be_used(left: tuple[str, ...], tiny, tmp_pat
 
 def test_a_kill_while_the_run_folder_is_made_leaves_its_name_free(tmp_path, monkeypatch) -> None:
     """Whatever the order of writing is: cut off after each file."""
-    import wtal.run
+    import wtal.runs.run
 
-    real = wtal.run.write_atomically
+    real = wtal.runs.run.write_atomically
     for files_written in (0, 1):
         left = files_written
 
@@ -221,7 +221,7 @@ def test_a_kill_while_the_run_folder_is_made_leaves_its_name_free(tmp_path, monk
 
         folder = tmp_path / str(files_written)
         with monkeypatch.context() as patch:
-            patch.setattr(wtal.run, "write_atomically", write)
+            patch.setattr(wtal.runs.run, "write_atomically", write)
             with pytest.raises(SystemExit):
                 Run.create(folder, Setup(), RunConfig(), {}, {})
         Run.create(folder, Setup(), RunConfig(), {}, {})

@@ -95,7 +95,7 @@ def go(i3d_weights: dict[str, Path], small_clip: tuple[str, Path]) -> Callable[.
     from wtal.features.extract import Summary, extract
     from wtal.features.options import Extraction
     from wtal.features.shard import Shard
-    from wtal.progress import Reporter
+    from wtal.platform.progress import Reporter
 
     def run(videos: object, out: Path, shard: Shard | None = None, **options: object) -> Summary:
         places = tuple(videos) if isinstance(videos, list) else (videos,)

@@ -17,9 +17,9 @@ from wtal.data.timebase import Timebase
 from wtal.data.video import Instance
 from wtal.errors import WtalError
 from wtal.features.manifest import claim, entry_path, forget, hash_of, is_complete
-from wtal.features.targets import Target, layout_targets, own_targets
+from wtal.features.video_list import Target, layout_targets, own_targets
 from wtal.features.write import write_features, write_joint
-from wtal.files import remove_temporaries
+from wtal.platform.files import remove_temporaries
 
 GRID = Timebase(25, 16, 16)
 

@@ -17,7 +17,7 @@ from videos import texture
 from wtal.errors import WtalError
 from wtal.features.flow import BOUND, STEPS, TVL1, centre_crop, flow_block, grayscale, to_fixed
 from wtal.features.flow_pool import FlowPool
-from wtal.files import WriteError
+from wtal.platform.files import WriteError
 
 
 @pytest.fixture(scope="module")

@@ -26,8 +26,8 @@ from wtal.features.meter import Meter
 from wtal.features.options import Extraction, unused
 from wtal.features.shard import Shard
 from wtal.features.snippets import Piece
-from wtal.features.targets import own_targets
-from wtal.progress import Reporter
+from wtal.features.video_list import own_targets
+from wtal.platform.progress import Reporter
 
 Extract = Callable[..., Summary]
 CHEAP = {"modality": "rgb", "clip": False, "i3d_flow": None, "workers": None, "clip_model": Extraction.clip_model}

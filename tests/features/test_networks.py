@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from wtal.device import Device
 from wtal.errors import WtalError
 from wtal.features.flow import STEPS
 from wtal.features.networks import Network, clip_network, flow_network, rgb_network
 from wtal.models.clip_image import load_image_encoder
+from wtal.platform.device import Device
 
 CPU = Device(torch.device("cpu"))
 

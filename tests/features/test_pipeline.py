@@ -13,13 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from wtal.device import Device
 from wtal.errors import WtalError
 from wtal.features.flow_pool import WorkersDied
 from wtal.features.networks import Network
 from wtal.features.pipeline import Finished, queue_depth, run
 from wtal.features.snippets import BLOCK, Cut, Piece, cut
-from wtal.files import WriteError
+from wtal.platform.device import Device
+from wtal.platform.files import WriteError
 
 
 class Sum(nn.Module):

@@ -6,9 +6,9 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wtal.config import CBPConfig
 from wtal.errors import WtalError
 from wtal.models.cbp import CBP
+from wtal.settings.config import CBPConfig
 
 CONFIG = CBPConfig(dim=16, heads=4)
 

@@ -11,13 +11,13 @@ import safetensors.torch
 import torch
 import torch.nn.functional as F
 
-from wtal.config import VLPConfig
 from wtal.errors import WtalError
 from wtal.models import clip_weights
 from wtal.models.clip_text import PromptedCLIPText
 from wtal.models.clip_weights import load_clip
 from wtal.models.vlp import VLP
 from wtal.models.weights import read_weights
+from wtal.settings.config import VLPConfig
 
 NAME = "ViT-B-16-quickgelu"
 CLASSES = ["cliff diving", "Golf Swing", "playing badminton with one's uncle", "BMX"]

@@ -4,12 +4,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from wtal.config import CBPConfig, LossConfig, VLPConfig
-from wtal.distill import pseudo_labels, step_loss
 from wtal.models.cbp import CBP
+from wtal.models.fixed_text import PromptedTextFeatures
 from wtal.models.mil import video_logits
-from wtal.models.prompts import PromptedTextFeatures
 from wtal.models.vlp import VLP
+from wtal.settings.config import CBPConfig, LossConfig, VLPConfig
+from wtal.training.losses import pseudo_labels, step_loss
 
 LENGTHS = torch.tensor([23, 8, 17])
 LABELS = torch.tensor([[1.0, 0, 1, 0], [0, 1, 0, 0], [0, 0, 0, 1]])

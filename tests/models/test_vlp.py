@@ -8,10 +8,10 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wtal.config import VLPConfig
 from wtal.errors import WtalError
-from wtal.models.prompts import FixedText, PromptedTextFeatures
+from wtal.models.fixed_text import FixedText, PromptedTextFeatures
 from wtal.models.vlp import VLP
+from wtal.settings.config import VLPConfig
 
 CONFIG = VLPConfig(heads=4)
 

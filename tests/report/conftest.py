@@ -12,20 +12,20 @@ import pytest
 import torch
 from rich.console import Console
 
-from wtal.config import LocalizeConfig, RunConfig
 from wtal.data.open import BENCHMARKS
 from wtal.data.synthetic.parameters import SizeParameters
 from wtal.data.timebase import Timebase
 from wtal.data.video import Instance, Video, VideoSet
-from wtal.device import Device
-from wtal.job import prepare
-from wtal.localize import scale_scores
-from wtal.progress import Reporter
-from wtal.recipe import load_recipe
+from wtal.inference.localize import scale_scores
+from wtal.platform.device import Device
+from wtal.platform.progress import Reporter
 from wtal.report.analysis import analyse
 from wtal.report.scores import VideoScores, detections
 from wtal.report.study import Study
-from wtal.run import Run, Setup
+from wtal.runs.run import Run, Setup
+from wtal.settings.config import LocalizeConfig, RunConfig
+from wtal.settings.recipe import load_recipe
+from wtal.training.job import prepare
 
 HOSTILE = '<img src=x onerror="window.hacked=1"> & "quotes" \u2028 </script><script>window.hacked=1</script>'
 HOSTILE_CLASS = '"><svg onload=window.hacked=1>'

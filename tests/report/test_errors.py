@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from wtal.data.predictions import Detection
 from wtal.data.timebase import Timebase
 from wtal.data.video import Instance, Video
-from wtal.evaluate import evaluate
+from wtal.evaluation.average_precision import evaluate
 from wtal.report.analysis import RECALLS, Analysis, analyse
 from wtal.report.errors import COUNT_EDGES, KINDS, RANKS, length_edges
 

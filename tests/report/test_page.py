@@ -14,11 +14,11 @@ import pytest
 import torch
 
 import wtal
-from wtal.config import LocalizeConfig
 from wtal.data.predictions import Detection
-from wtal.localize import detect
+from wtal.inference.localize import detect
 from wtal.report.html import html, to_json
 from wtal.report.payload import payload
+from wtal.settings.config import LocalizeConfig
 
 
 def opened(browser: Any, path: Path, text: str) -> None:
@@ -47,7 +47,7 @@ def scores_of(video: Mapping[str, Any], classes: int, source: str) -> tuple[torc
 
 
 def expected(explorer: Mapping[str, Any], settings: dict[str, Any]) -> list[list[list[float]]]:
-    """What wtal.localize.detect finds in the payload's scores."""
+    """What wtal.inference.localize.detect finds in the payload's scores."""
     settings = dict(settings)
     source = settings.pop("source")
     config = LocalizeConfig(**{**settings, "theta_loc": tuple(settings["theta_loc"])})

@@ -16,16 +16,16 @@ import pytest
 import torch
 from rich.console import Console
 
-from wtal.apply import detect_test_videos, open_run
 from wtal.cli import report
-from wtal.config import LocalizeConfig
 from wtal.errors import WtalError
-from wtal.progress import Reporter
+from wtal.inference.saved_model import detect_test_videos, open_run
+from wtal.platform.progress import Reporter
 from wtal.report.curves import read_curves
 from wtal.report.figures import FIGURES, SUFFIXES, Choice, draw
 from wtal.report.html import html
 from wtal.report.payload import FLOOR, kept_classes, payload
 from wtal.report.study import Study, studies, study
+from wtal.settings.config import LocalizeConfig
 
 QUIET = Reporter(Console(quiet=True), quiet=True)
 FIRST_BYTES = {".png": b"\x89PNG", ".svg": b"<?xml", ".pdf": b"%PDF"}

@@ -13,7 +13,7 @@ from wtal.ablation.verdict import paired
 from wtal.ablation.worlds import World, run_group
 from wtal.data.synthetic import GENERATOR_VERSION
 from wtal.errors import WtalError
-from wtal.recipe import load_recipe
+from wtal.settings.recipe import load_recipe
 
 QUICK = ("random scores", "VLP zero-shot", "CBP after warm-up", "CBP as long, no teacher", "VLP after B", "CBP after F")
 

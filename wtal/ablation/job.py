@@ -15,7 +15,7 @@ from wtal.ablation.results import Results, benchmarks, collect
 from wtal.ablation.variants import GROUPS
 from wtal.ablation.worlds import World, run_group
 from wtal.errors import WtalError
-from wtal.files import check_writable, write_atomically
+from wtal.platform.files import check_writable, write_atomically
 
 
 def ablate(

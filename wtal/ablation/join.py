@@ -8,8 +8,8 @@ from typing import Any
 
 from wtal.ablation.results import Results, read_results
 from wtal.ablation.variants import GROUPS, group_stages
-from wtal.config import ScheduleConfig
 from wtal.errors import WtalError
+from wtal.settings.config import ScheduleConfig
 
 SHARED = ("generator", "recipe", "threads", "protocol", "tiou")
 ORDER = {stage.row: place for place, stage in enumerate(s for g in GROUPS for s in group_stages(g, ScheduleConfig()))}

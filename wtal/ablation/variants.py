@@ -1,4 +1,4 @@
-"""What is trained and measured, as data: stages for :class:`wtal.train.Trainer`.
+"""What is trained and measured, as data: stages for :class:`wtal.training.trainer.Trainer`.
 
 Every stage trains a branch of its own name, so that what several variants begin with is trained once. The initial
 branches, ``cbp`` and ``vlp``, stay as they are. No torch in here.
@@ -6,8 +6,8 @@ branches, ``cbp`` and ``vlp``, stay as they are. No torch in here.
 
 from __future__ import annotations
 
-from wtal.config import ScheduleConfig
-from wtal.schedule import Peer, Stage
+from wtal.settings.config import ScheduleConfig
+from wtal.training.schedule import Peer, Stage
 
 GROUPS = ("core", "comparisons", "rounds", "candidates", "online")
 """Parts of the table. Each but the first goes on from what ``core`` trained."""

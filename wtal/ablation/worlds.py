@@ -1,4 +1,4 @@
-"""One world's part of an ablation: a run of :class:`wtal.train.Trainer` a group of variants, resumable."""
+"""One world's part of an ablation: a run of :class:`wtal.training.trainer.Trainer` a group of variants, resumable."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from torch import Tensor, nn
 from wtal.ablation.variants import RANDOM, group_stages
 from wtal.about import versions
 from wtal.data.fields import load_json
-from wtal.device import choose_device
 from wtal.errors import WtalError
-from wtal.files import write_atomically
-from wtal.job import prepare
-from wtal.measure import Row
-from wtal.progress import Reporter
-from wtal.recipe import load_recipe
-from wtal.run import Run
-from wtal.schedule import Stage
-from wtal.setup import Setup
+from wtal.evaluation.table import Row
+from wtal.platform.device import choose_device
+from wtal.platform.files import write_atomically
+from wtal.platform.progress import Reporter
+from wtal.runs.run import Run
+from wtal.runs.setup import Setup
+from wtal.settings.recipe import load_recipe
+from wtal.training.job import prepare
+from wtal.training.schedule import Stage
 
 AND = "; "
 """Between the values of a run that several versions or machines took part in."""

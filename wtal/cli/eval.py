@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from wtal.cli.parsing import parse, run
-from wtal.config import EvaluateConfig
 from wtal.errors import WtalError
+from wtal.settings.config import EvaluateConfig
 
 if TYPE_CHECKING:
-    from wtal.apply import RunModel
+    from wtal.inference.saved_model import RunModel
 
 PROGRAM = "wtal-eval"
 
@@ -75,14 +75,14 @@ def command(arguments: Sequence[str]) -> int:
     if not trained and options.ground_truth is None:
         raise WtalError(f"{options.what}: predictions need ground truth: wtal-eval PREDICTIONS GROUND_TRUTH")
 
-    from wtal.evaluate import evaluate
+    from wtal.evaluation.average_precision import evaluate
 
     predictions: object = options.what
     ground_truth: object = options.ground_truth
     settings = EvaluateConfig()
     if trained:
-        from wtal.apply import detect_test_videos, open_run
-        from wtal.measure import has_ground_truth
+        from wtal.evaluation.table import has_ground_truth
+        from wtal.inference.saved_model import detect_test_videos, open_run
 
         found = open_run(options.what, options.device)
         if not has_ground_truth(found.data):
@@ -100,7 +100,7 @@ def command(arguments: Sequence[str]) -> int:
 
 def video_level(found: RunModel, options: Options) -> int:
     """Print what can be measured without temporal ground truth: how well videos are ranked by class."""
-    from wtal.measure import caption, measure
+    from wtal.evaluation.table import caption, measure
 
     asked = [name for name in ("protocol", "tiou", "subset") if getattr(options, name) is not None]
     if asked:

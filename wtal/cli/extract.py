@@ -53,7 +53,7 @@ def command(arguments: Sequence[str]) -> int:
 
     from wtal.features.extract import extract
     from wtal.features.words import counted
-    from wtal.progress import Reporter
+    from wtal.platform.progress import Reporter
 
     if options.threads is not None:
         torch.set_num_threads(options.threads)

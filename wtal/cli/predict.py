@@ -69,9 +69,9 @@ def command(arguments: Sequence[str]) -> int:
 
     from rich.console import Console
 
-    from wtal.apply import detect_in_folder
     from wtal.data.predictions import write_predictions
-    from wtal.files import check_writable
+    from wtal.inference.saved_model import detect_in_folder
+    from wtal.platform.files import check_writable
 
     grid = {name: getattr(options, name) for name in ("fps", "stride", "window", "clip_fps")}
     if options.out.suffix not in (".json", ".csv"):

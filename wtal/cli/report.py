@@ -77,8 +77,8 @@ def command(arguments: Sequence[str]) -> int:
 
     from rich.console import Console
 
-    from wtal.files import check_writable, write_atomically
-    from wtal.progress import Reporter
+    from wtal.platform.files import check_writable, write_atomically
+    from wtal.platform.progress import Reporter
     from wtal.report.figures import Choice, draw
     from wtal.report.html import html
     from wtal.report.payload import payload

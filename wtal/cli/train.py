@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from wtal.cli.parsing import once_a_machine, parse, run
-from wtal.config import RunConfig
 from wtal.errors import WtalError
-from wtal.recipe import Recipe, load_recipe, shipped, with_overrides
-from wtal.setup import Precision, Setup
+from wtal.runs.setup import Precision, Setup
+from wtal.settings.config import RunConfig
+from wtal.settings.recipe import Recipe, load_recipe, shipped, with_overrides
 
 PROGRAM = "wtal-train"
 
@@ -81,13 +81,13 @@ def main() -> int:
 
 
 def command(arguments: Sequence[str]) -> int:
-    """Parse, then hand over to :func:`wtal.job.train`."""
+    """Parse, then hand over to :func:`wtal.training.job.train`."""
     with once_a_machine():
         options, recipe = _parsed(arguments)
         config = _settings(options)
         setup = _setup(options, recipe.name)
 
-    from wtal.job import start  # torch loads here, after every mistake in the options has been told
+    from wtal.training.job import start  # torch loads here, after every mistake in the options has been told
 
     return start(
         setup,

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wtal.config import BatchConfig
 from wtal.data.ahead import ahead
 from wtal.data.features import feature_lengths, feature_width, read_aligned_clip, read_features
 from wtal.data.video import Video, VideoSet
 from wtal.errors import WtalError
+from wtal.settings.config import BatchConfig
 
 ALL = slice(None)
 

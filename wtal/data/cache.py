@@ -15,7 +15,7 @@ import numpy as np
 
 from wtal.data.npy import stream_npy
 from wtal.errors import WtalError
-from wtal.files import write_atomically
+from wtal.platform.files import write_atomically
 
 Progress = Callable[[int, int], None]
 """Called with (videos done, videos in all)."""

@@ -22,7 +22,7 @@ from wtal.data.cache import cache_root
 from wtal.data.features import check_features, feature_lengths, feature_width
 from wtal.data.video import Video, VideoSet
 from wtal.errors import WtalError
-from wtal.files import WriteError, write_atomically
+from wtal.platform.files import WriteError, write_atomically
 
 Progress = Callable[[int, int], None]
 """Called with (videos done, videos in all)."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from wtal.data import fields
 from wtal.errors import WtalError
-from wtal.files import check_writable, write_atomically
+from wtal.platform.files import check_writable, write_atomically
 
 __all__ = [
     "Detection",

@@ -11,8 +11,8 @@ from pathlib import Path
 from wtal.data.own_files import read_labels
 from wtal.data.timebase import Timebase
 from wtal.errors import WtalError
-from wtal.features.targets import CLIP_FOLDER, I3D_FOLDER
-from wtal.files import write_atomically
+from wtal.features.video_list import CLIP_FOLDER, I3D_FOLDER
+from wtal.platform.files import write_atomically
 
 _MARK = "# Written by wtal-extract ({digest}). Change it as you like: it is then left alone.\n"
 

@@ -14,7 +14,6 @@ from typing import Any
 
 from wtal.data.own_files import read_labels
 from wtal.data.timebase import Timebase
-from wtal.device import Device, choose_device, describe
 from wtal.features.decode import VideoReader, import_av, probe_seconds
 from wtal.features.describe import coverage, place_labels, write_description
 from wtal.features.flow import BACKEND
@@ -27,11 +26,12 @@ from wtal.features.pipeline import Finished, queue_depth, run
 from wtal.features.settings import settings_of, versions
 from wtal.features.shard import Shard, wait_for_all
 from wtal.features.snippets import Cut, Piece, SubmitFlow, cut
-from wtal.features.targets import Target, check_there, find_videos, layout_targets, own_targets
+from wtal.features.video_list import Target, check_there, find_videos, layout_targets, own_targets
 from wtal.features.words import counted, few
 from wtal.features.write import write_features, write_joint
-from wtal.files import remove_temporaries
-from wtal.progress import Reporter
+from wtal.platform.device import Device, choose_device, describe
+from wtal.platform.files import remove_temporaries
+from wtal.platform.progress import Reporter
 
 SHARED_FILES = ("manifest.json", "dataset.toml", "labels.csv", "labels.json", "labels.sha256")
 """Files of the folder that every shard writes, with the same bytes."""

@@ -18,7 +18,7 @@ import numpy as np
 from wtal.data.npy import load_npy
 from wtal.errors import WtalError
 from wtal.features.flow import BACKENDS, FlowBackend, flow_block
-from wtal.files import replacing
+from wtal.platform.files import replacing
 
 
 class Pending(Protocol):

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from wtal.errors import WtalError
-from wtal.features.targets import Target
-from wtal.files import WriteError, write_atomically
+from wtal.features.video_list import Target
+from wtal.platform.files import WriteError, write_atomically
 
 SETTINGS = "manifest.json"
 ENTRIES = "manifest"

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 from wtal.features.options import Stream
 from wtal.features.snippets import Piece
-from wtal.features.targets import Target
-from wtal.progress import Work
+from wtal.features.video_list import Target
+from wtal.platform.progress import Work
 
 
 class Meter:

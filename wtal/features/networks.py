@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from wtal.device import Device
 from wtal.features.flow import STEPS
 from wtal.models.clip_image import load_image_encoder
 from wtal.models.i3d import load_i3d
 from wtal.models.weights import read_weights
+from wtal.platform.device import Device
 
 
 @dataclass

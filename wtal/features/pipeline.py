@@ -21,7 +21,7 @@ from wtal.features.flow_pool import WorkersDied
 from wtal.features.networks import Network
 from wtal.features.options import Stream
 from wtal.features.snippets import BLOCK, FlowWindow, Piece
-from wtal.files import WriteError
+from wtal.platform.files import WriteError
 
 Job = TypeVar("Job")
 Facts = TypeVar("Facts")

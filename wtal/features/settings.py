@@ -5,11 +5,11 @@ from __future__ import annotations
 from importlib import metadata
 from typing import Any
 
-from wtal.device import Device
 from wtal.errors import WtalError
 from wtal.features.flow import BACKEND
 from wtal.features.manifest import sha256
 from wtal.features.options import Extraction
+from wtal.platform.device import Device
 
 _PACKAGES = ("wtal", "torch", "numpy", "av", "opencv-contrib-python-headless", "open_clip_torch")
 

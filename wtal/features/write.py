@@ -15,8 +15,8 @@ from wtal.data.npy import load_npy
 from wtal.errors import WtalError
 from wtal.features.manifest import dump, entry_path
 from wtal.features.options import Stream
-from wtal.features.targets import Target, layout_annotations
-from wtal.files import remove_temporaries, replacing, write_atomically
+from wtal.features.video_list import Target, layout_annotations
+from wtal.platform.files import remove_temporaries, replacing, write_atomically
 
 
 def write_features(

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from wtal.config import CBPConfig
 from wtal.errors import WtalError
 from wtal.models.blocks import TemporalConv, TransformerBlock, pool_pairs, upsample_pairs
 from wtal.models.masks import at_least_float32
 from wtal.models.packing import Packing, packings
+from wtal.settings.config import CBPConfig
 
 
 class CBP(nn.Module):

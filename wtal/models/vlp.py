@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wtal.config import VLPConfig
 from wtal.errors import WtalError
 from wtal.models.blocks import TransformerBlock
 from wtal.models.masks import at_least_float32
 from wtal.models.packing import Packing, packings
+from wtal.settings.config import VLPConfig
 
 
 class VLP(nn.Module):
@@ -27,7 +27,7 @@ class VLP(nn.Module):
     :meth:`calibrate_bias`.
 
     Args:
-        text: gives ``[C, feature_dim]`` of unit norm when called (:mod:`wtal.models.prompts`,
+        text: gives ``[C, feature_dim]`` of unit norm when called (:mod:`wtal.models.fixed_text`,
             :mod:`wtal.models.clip_text`) and has ``dim`` and ``num_classes``.
         feature_dim: width of the CLIP frame features.
         config: sizes and initial values.

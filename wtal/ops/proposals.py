@@ -39,8 +39,8 @@ def group_proposals(
             are summed in float64 and rounded once; a NaN in the outside gives NaN.
         unique: leave out a segment that a lower threshold (of equal ones: an earlier one) of the same video and class
             gives too.
-        rescale: first bring every column to [0, 1] over the video's own snippets, ``(s - min) / (max - min)``, as
-            :func:`wtal.localize.scale_scores` does; a constant one becomes zero. A NaN there leaves no proposal.
+        rescale: first bring every column to [0, 1] over the video's own snippets, ``(s - min) / (max - min)``; a
+            constant one becomes zero. A NaN there leaves no proposal.
 
     Returns:
         segments, int64 ``[P, 2]``: snippet indices, half open. owner, int64 ``[P, 3]``: (b, c, k). score ``[P]``, in

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wtal.data.pairing import pair
 from wtal.data.predictions import Detection
 from wtal.data.video import Video
-from wtal.evaluate import average_precision, on_grid
+from wtal.evaluation.average_precision import average_precision, on_grid
+from wtal.evaluation.inputs import pair
 from wtal.report.errors import (
     COUNT_EDGES,
     COUNT_NAMES,

@@ -82,7 +82,7 @@ def draw(figure: str, studies: Sequence[Study], out: Path, choice: Choice) -> No
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    from wtal.files import check_writable
+    from wtal.platform.files import check_writable
 
     check_writable(out)
     drawing: Callable[[Figure], None] = {

@@ -9,17 +9,17 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from wtal.branches import Branches
-from wtal.config import LocalizeConfig, RunConfig
 from wtal.data.batches import whole_videos
 from wtal.data.predictions import Detection
 from wtal.data.video import Video, VideoSet
-from wtal.device import Device
-from wtal.localize import detect, scale_scores, to_seconds
+from wtal.inference.branches import Branches
+from wtal.inference.localize import detect, scale_scores, to_seconds
 from wtal.models.mil import video_logits
+from wtal.platform.device import Device
+from wtal.settings.config import LocalizeConfig, RunConfig
 
 BRANCHES = ("cbp", "vlp")
-_BATCH = 16  # as wtal.infer: where a score falls in its batch decides how its last bit is rounded
+_BATCH = 16  # as wtal.inference.frame_scores: where a score falls in its batch decides how its last bit is rounded
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def score_videos(
 def detections(
     scored: Sequence[VideoScores], source: str, classes: Sequence[str], config: LocalizeConfig
 ) -> dict[str, list[Detection]]:
-    """Detections in seconds by video id, from a branch's scores or the ensemble's; as :func:`wtal.infer.find`."""
+    """Detections in seconds by video id, from the scores of a branch or the ensemble."""
     found: dict[str, list[Detection]] = {}
     for first in range(0, len(scored), _BATCH):
         part = scored[first : first + _BATCH]

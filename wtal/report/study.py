@@ -12,16 +12,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from wtal.apply import load
 from wtal.data.open import open_data
 from wtal.data.predictions import Detection
 from wtal.data.video import VideoSet
 from wtal.errors import WtalError
-from wtal.progress import Reporter
+from wtal.inference.saved_model import load
+from wtal.platform.progress import Reporter
 from wtal.report.analysis import Analysis, analyse
 from wtal.report.curves import Curves, read_curves
 from wtal.report.scores import VideoScores, detections, score_videos
-from wtal.run import Run
+from wtal.runs.run import Run
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-// wtal.localize.detect and the evaluation in the browser: the arithmetic of csrc/common, bit for bit.
+// wtal.inference.localize.detect and the evaluation in the browser: the arithmetic of csrc/common, bit for bit.
 // Math.fround after every operation is float32 arithmetic: a double result of two float32 values, rounded once more, is
 // the correctly rounded float32 result for + - * /.
 const Localize = (() => {
@@ -26,7 +26,7 @@ const Localize = (() => {
     return f(f(p * powerOfTwo(half)) * powerOfTwo(k - half));
   }
 
-  // ---- wtal/localize.py ----
+  // ---- wtal/inference/localize.py ----
 
   /** Scores of one class over a video brought to [0, 1]. */
   function scale(column) {
@@ -160,7 +160,7 @@ const Localize = (() => {
   const center = ({ timebase: [fps, stride, window] }, index) => (index * stride + 0.5 * window) / fps;
   const position = ({ timebase: [fps, stride, window] }, second) => (second * fps - 0.5 * (window - stride)) / stride;
 
-  // ---- csrc/matching.cpp, wtal/evaluate.py ----
+  // ---- csrc/matching.cpp, wtal/evaluation/average_precision.py ----
 
   function tiou(a, b) {
     const shared = Math.max(0, Math.min(a[1], b[1]) - Math.max(a[0], b[0]));

@@ -1,4 +1,4 @@
-// The localisation settings as controls. `values` is what wtal.config.LocalizeConfig holds; a control changes it only
+// The localisation settings as controls. `values` is what wtal.settings.config.LocalizeConfig holds; a control changes it only
 // when a person moves it, so that the run's own thresholds stay whatever they are until then.
 
 class Settings {

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from wtal.cli.eval import command as eval_command
+from wtal.cli.train import command as train_command
+from wtal.data.timebase import Timebase
+from wtal.data.video import Video
+from wtal.errors import WtalError
+from wtal.inference.branches import common_grid
+from wtal.inference.saved_model import known_grid
+
+ONE = Video("a", "train", (), Timebase(30, 4, 16), (Path("a.npy"),), clip_fps=2.0)
+
+
+def test_what_all_videos_share_is_known() -> None:
+    other = dataclasses.replace(ONE, id="b")
+    assert common_grid([ONE, other]) == {"fps": 30.0, "stride": 4.0, "window": 16.0, "clip_fps": 2.0}
+    assert known_grid(common_grid([ONE, other])) == (Timebase(30, 4, 16), 2.0)
+
+
+def test_videos_of_different_rates_need_a_rate_for_prediction() -> None:
+    other = dataclasses.replace(ONE, timebase=Timebase(29.97, 4, 16), clip_fps=None)
+    grid = common_grid([ONE, other])
+    assert grid == {"fps": None, "stride": 4.0, "window": 16.0, "clip_fps": None}
+    with pytest.raises(WtalError, match="videos that differ in fps: say --fps"):
+        known_grid(grid)
+    assert known_grid({**grid, "fps": 25.0}) == (Timebase(25, 4, 16), None)
+
+
+@pytest.mark.parametrize("key", ["fps", "stride", "window", "clip_fps"])
+@pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_grid_that_is_none_is_refused(key: str, value: float) -> None:
+    with pytest.raises(WtalError, match="must be a positive number"):
+        known_grid({**common_grid([ONE]), key: value})
+
+
+@pytest.fixture(scope="module")
+def without_segments(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on own videos of which nobody knows where the actions are."""
+    folder = tmp_path_factory.mktemp("own")
+    rng = np.random.default_rng(0)
+    for kind, width in (("i3d", 8), ("clip", 4)):
+        (folder / kind).mkdir()
+        for number in range(12):
+            rows = rng.standard_normal((20, width)) + number % 2
+            np.save(folder / kind / f"v{number}.npy", rows.astype(np.float32))
+    np.save(folder / "text.npy", np.eye(2, 4, dtype=np.float32))
+    labels = "".join(f"v{number},{'AB'[number % 2]}\n" for number in range(12))
+    (folder / "labels.csv").write_text(f"video,label\n{labels}")
+    (folder / "dataset.toml").write_text(
+        'name = "own"\nclasses = ["A", "B"]\ni3d = "i3d"\nclip = "clip"\nlabels = "labels.csv"\nfps = 25\n'
+        'text_features = "text.npy"\n'
+    )
+    small = ["--cbp.dim", "8", "--cbp.heads", "1", "--vlp.heads", "1", "--schedule.warmup-epochs", "1"]
+    short = ["--schedule.b-epochs", "1", "--schedule.f-epochs", "1", "--device", "cpu", "--quiet"]
+    arguments = ["--dataset", str(folder / "dataset.toml"), "--out", str(folder / "run"), *small, *short]
+    assert train_command(arguments) == 0
+    return folder / "run"
+
+
+def test_a_run_without_segments_is_evaluated_by_video(without_segments: Path, capsys: pytest.CaptureFixture) -> None:
+    rows = {row["name"]: row for row in json.loads((without_segments / "metrics.json").read_text())["rows"]}
+    for branch, name in (("cbp", "CBP after F"), ("vlp", "VLP after B"), ("ensemble", "ensemble")):
+        assert eval_command([str(without_segments), "--branch", branch, "--json", "--device", "cpu"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert found["kind"] == "video-level"
+        assert found["videos"] == 2
+        for key in ("mean", "proposals_per_video"):
+            assert found[key] == rows[name][key]
+    assert eval_command([str(without_segments), "--device", "cpu"]) == 0
+    assert "own: video-level mAP (%), 2 held-out videos" in capsys.readouterr().out
+
+
+def test_where_nothing_was_localized_no_tiou_is_asked_for(without_segments: Path) -> None:
+    for option in (["--tiou", "0.5"], ["--protocol", "snippets"], ["--subset", "test"]):
+        with pytest.raises(WtalError, match=rf"{option[0]}: the test videos of own have no temporal ground truth"):
+            eval_command([str(without_segments), *option, "--device", "cpu"])

@@ -1,0 +1,136 @@
+"""Lessons: the pseudo-labels that a stage's teacher gives, in all variants."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+import wtal.training.pseudo_labels
+from wtal.data.timebase import Timebase
+from wtal.data.video import Instance, Video, VideoSet
+from wtal.platform.device import Device
+from wtal.settings.config import DistillConfig
+from wtal.training.losses import pseudo_labels
+from wtal.training.pseudo_labels import Lesson, teach, teacher_scores
+from wtal.training.schedule import Stage
+
+CPU = Device(torch.device("cpu"))
+GRID = Timebase(1.0, 1.0, 1.0)
+BRANCHES = SimpleNamespace(reads_clip=lambda name: name.startswith("vlp"))
+CLASSES = ("a", "b")
+
+
+def videos(lengths: list[int]) -> tuple[VideoSet, tuple[Video, ...]]:
+    made = tuple(
+        Video(f"v{i}", "train", ("a",), GRID, (), instances=(Instance(0.0, max(1.0, n // 3), "a"),))
+        for i, n in enumerate(lengths)
+    )
+    return VideoSet("x", "own", CLASSES, made), made
+
+
+def lesson(monkeypatch, logits: dict[str, list[Tensor]], stage: Stage, config: DistillConfig, seed: int = 0) -> Lesson:
+    monkeypatch.setattr(wtal.training.pseudo_labels, "frame_logits", lambda branches, name, *rest: logits[name])
+    data, made = videos([len(scores) for scores in next(iter(logits.values()))])
+    return teach(stage, BRANCHES, data, made, config, CPU, seed)
+
+
+def random_logits(seed: int, lengths: list[int]) -> list[Tensor]:
+    random = torch.Generator().manual_seed(seed)
+    return [torch.randn(n, 2, generator=random) for n in lengths]
+
+
+@pytest.mark.parametrize(("student", "quantiles"), [("vlp", (0.92, 0.60)), ("cbp", (0.85, 0.60))])
+def test_the_step_goes_by_the_student(monkeypatch, student: str, quantiles: tuple[float, float]) -> None:
+    logits = random_logits(0, [40, 17])
+    found = lesson(monkeypatch, {"t": logits}, Stage("x", student, "t", 1, "x"), DistillConfig())
+    for target, scores in zip(found.targets, logits, strict=True):
+        expected = pseudo_labels(scores[None], torch.tensor([len(scores)]), torch.tensor([[1.0, 0.0]]), *quantiles)
+        assert torch.equal(target, expected[0])
+    assert found.weights is None
+    assert found.quality.action == 40 // 3 + 17 // 3
+
+
+def test_shuffled_labels_are_as_many_at_other_times(monkeypatch) -> None:
+    logits = {"t": random_logits(1, [200])}
+    straight = lesson(monkeypatch, logits, Stage("x", "cbp", "t", 1, "x"), DistillConfig()).targets[0]
+    stage = Stage("x", "cbp", "t", 1, "x", labels="shuffled")
+    first, again, other = (lesson(monkeypatch, logits, stage, DistillConfig(), seed).targets[0] for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert torch.equal(first.sort(0).values, straight.sort(0).values)
+    agree = ((first == 1) & (straight == 1)).sum() / (straight == 1).sum()
+    assert agree < 0.5  # 30 of 200 are foreground: by chance 0.15
+
+
+def test_truth_is_the_annotation(monkeypatch) -> None:
+    stage = Stage("x", "cbp", None, 1, "x", labels="truth")
+    target = lesson(monkeypatch, {"cbp": [torch.zeros(9, 2)]}, stage, DistillConfig()).targets[0]
+    assert target.tolist() == [[1, 0]] * 3 + [[0, 0]] * 6
+
+
+@given(lengths=st.lists(st.integers(20, 60), min_size=1, max_size=5), seed=st.integers(0, 10**6))
+def test_adaptive_shares_follow_how_much_the_teacher_fires(lengths: list[int], seed: int) -> None:
+    logits = random_logits(seed, lengths)
+    labels = [torch.tensor([[1.0, 0.0]]) for _ in lengths]
+    shares = wtal.training.pseudo_labels.action_shares(logits, labels)
+    fired = []
+    for scores in logits:
+        scaled = (scores[:, 0] - scores[:, 0].min()) / (scores[:, 0].max() - scores[:, 0].min())
+        fired.append(float((scaled > 0.5).double().mean()))
+    mean = sum(fired) / len(fired)
+    for share, fraction in zip(shares, fired, strict=True):
+        assert float(share[0, 0]) == pytest.approx(min(max(fraction / mean, 1 / 3), 3), rel=1e-6)
+        assert float(share[0, 1]) == 1
+
+
+def test_adaptive_labels_are_more_where_the_teacher_fires_more(monkeypatch) -> None:
+    narrow, wide = torch.zeros(100, 2), torch.zeros(100, 2)
+    narrow[:10], wide[:30] = 1, 1
+    noise = 0.01 * torch.rand(100, 2, generator=torch.Generator().manual_seed(0))
+    stage, config = Stage("x", "cbp", "t", 1, "x"), DistillConfig(adaptive=True)
+    found = lesson(monkeypatch, {"t": [narrow + noise, wide + noise]}, stage, config).targets
+    assert [int((target[:, 0] == 1).sum()) for target in found] == [7, 22]  # .15 times 1/2 and 3/2
+    assert [int((target[:, 0] == 0).sum()) for target in found] == [80, 40]  # 1 - .4 times 1/2 and 3/2
+
+
+def test_without_confidence_no_weights_are_made(monkeypatch) -> None:
+    made: list[object] = []
+    monkeypatch.setattr("wtal.training.pseudo_labels.scale_scores", lambda *of: made.append(of))
+    scores = torch.rand(5, 2)
+    assert lesson(monkeypatch, {"t": [scores]}, Stage("x", "cbp", "t", 1, "x"), DistillConfig()).weights is None
+    assert made == []
+
+
+def test_confidence_is_the_distance_from_one_half(monkeypatch) -> None:
+    scores = torch.tensor([[0.0, 0.0], [1.0, 1.0], [4.0, 2.0]])
+    found = lesson(monkeypatch, {"t": [scores]}, Stage("x", "cbp", "t", 1, "x"), DistillConfig(confidence=True))
+    assert found.weights[0].tolist() == [[1.0, 0.0], [0.5, 0.0], [1.0, 0.0]]
+
+
+@pytest.mark.parametrize("scale", ["probability", "logit", "rank"])
+def test_an_ensemble_teaches_with_the_mean_on_a_common_scale(monkeypatch, scale: str) -> None:
+    logits = {"cbp": random_logits(2, [30]), "vlp": [100 * scores for scores in random_logits(3, [30])]}
+    monkeypatch.setattr(wtal.training.pseudo_labels, "frame_logits", lambda branches, name, *rest: logits[name])
+    data, made = videos([30])
+    [found] = teacher_scores(BRANCHES, "cbp+vlp", data, made, DistillConfig(ensemble=scale), CPU)
+
+    def common(scores: Tensor) -> Tensor:
+        if scale == "rank":
+            return (scores.argsort(0).argsort(0) + 0.5) / len(scores)
+        scores = scores.sigmoid() if scale == "probability" else scores
+        return (scores - scores.amin(0)) / (scores.amax(0) - scores.amin(0))
+
+    torch.testing.assert_close(found, (common(logits["cbp"][0]) + common(logits["vlp"][0])) / 2)
+
+
+def test_crops_carry_their_weights() -> None:
+    found = Lesson([torch.arange(10, dtype=torch.int8)[:, None]], [torch.arange(10.0)[:, None]], None)
+    batch = SimpleNamespace(index=torch.tensor([0, 0]), start=torch.tensor([2, 7]), lengths=torch.tensor([4, 3]))
+    target, weights = found.crops(batch, 4)
+    assert target[..., 0].tolist() == [[2, 3, 4, 5], [7, 8, 9, -1]]
+    assert weights[..., 0].tolist() == [[2.0, 3.0, 4.0, 5.0], [7.0, 8.0, 9.0, 0.0]]

@@ -1,0 +1,244 @@
+"""Predictions and ground truth, each in any of its forms, brought together as arrays."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wtal.data import fields
+from wtal.data.annotations import AnnotatedVideo, Annotations, parse_annotations
+from wtal.data.ground_truth import read_ground_truth
+from wtal.data.predictions import Predictions, check_predictions, parse_predictions, read_predictions
+from wtal.data.video import Instance, Video
+from wtal.errors import WtalError
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """D detections and G instances in the same videos and classes.
+
+    Attributes:
+        subset: the evaluated subset as the ground truth names it, ``"all"`` where it names none.
+        videos: ids of its temporally annotated videos; their positions are the video indices.
+        classes: names of the classes that have instances in them, sorted; their positions are the class indices.
+        segments: detections in seconds, float64 ``[D, 2]``.
+        scores: float64 ``[D]``.
+        video_index: int64 ``[D]``; ``len(videos)`` for a video that is not among them.
+        class_index: int64 ``[D]``.
+        truth_segments: instances in seconds, float64 ``[G, 2]``.
+        truth_video_index: int64 ``[G]``.
+        truth_class_index: int64 ``[G]``.
+        notes: where the two did not fit, a sentence each.
+    """
+
+    subset: str
+    videos: tuple[str, ...]
+    classes: tuple[str, ...]
+    segments: np.ndarray
+    scores: np.ndarray
+    video_index: np.ndarray
+    class_index: np.ndarray
+    truth_segments: np.ndarray
+    truth_video_index: np.ndarray
+    truth_class_index: np.ndarray
+    notes: tuple[str, ...]
+
+
+def pair(predictions: object, ground_truth: object, subset: str | None) -> Pairs:
+    """Bring predictions and one subset of the ground truth together; see :func:`wtal.evaluate`."""
+    truth = _truth(ground_truth)
+    name, chosen = _select(truth, subset)
+    videos = {video.id: index for index, video in enumerate(v for v in chosen if v.instances is not None)}
+    instances = [(videos[video.id], found) for video in chosen for found in video.instances or ()]
+    if not instances:
+        raise WtalError(
+            f"{truth.path}: subset {name} has {len(chosen)} videos, {len(videos)} of them temporally annotated, and "
+            "no instance, expected at least one"
+        )
+    classes = {label: index for index, label in enumerate(sorted({found.label for _, found in instances}))}
+
+    columns: list[tuple[float, float, float, int, int]] = []
+    notes = _Notes(name, truth, videos, {video.id for video in chosen}, classes)
+    for given, detections in _predictions(predictions).items():
+        video = _same_video(given, truth.videos)
+        notes.video(given, video, detections)
+        if video in notes.withheld:
+            continue
+        place = videos.get(video, len(videos))
+        columns += (
+            (found.start, found.end, found.score, place, classes[found.label])
+            for found in detections
+            if found.label in classes
+        )
+    table = np.array(columns, dtype=np.float64).reshape(-1, 5)
+    return Pairs(
+        subset=name,
+        videos=tuple(videos),
+        classes=tuple(classes),
+        segments=table[:, :2],
+        scores=table[:, 2],
+        video_index=table[:, 3].astype(np.int64),
+        class_index=table[:, 4].astype(np.int64),
+        truth_segments=np.array([(found.start, found.end) for _, found in instances]),
+        truth_video_index=np.array([place for place, _ in instances]),
+        truth_class_index=np.array([classes[found.label] for _, found in instances]),
+        notes=notes.finished(),
+    )
+
+
+# ---- the forms ------------------------------------------------------------------------------------------
+
+
+def _predictions(source: object) -> Predictions:
+    if isinstance(source, str | os.PathLike):
+        return read_predictions(source)
+    if not isinstance(source, Mapping):
+        raise WtalError(f"predictions are {fields.shown(source)}, expected a path or detections by video id")
+    if isinstance(source.get("results"), Mapping):
+        return parse_predictions(source, "predictions")
+    return check_predictions(source, "predictions")
+
+
+def _truth(source: object) -> Annotations:
+    if isinstance(source, Annotations):
+        return source
+    if isinstance(source, str | os.PathLike):
+        return read_ground_truth(source)
+    if isinstance(source, Mapping):
+        if not all(isinstance(listed, list | tuple) for listed in source.values()):
+            return parse_annotations(source, "ground truth")
+        records = [_record(str(video), "", listed) for video, listed in source.items()]
+    else:
+        videos = [*source] if isinstance(source, Iterable) else [source]
+        records = [_record(it.id, it.subset, it.instances) for it in videos if isinstance(it, Video)]
+        if len(records) < len(videos):
+            raise WtalError(f"ground truth is {fields.shown(source)}, expected a path, annotations or videos")
+    return Annotations(Path("ground truth"), "records", {video.id: video for video in records}, ())
+
+
+def _record(video: str, subset: str, listed: Sequence[Any] | None) -> AnnotatedVideo:
+    instances = None
+    if listed is not None:
+        try:
+            segments = [(*fields.segment((it.start, it.end)), fields.name(it.label, "label")) for it in listed]
+        except (AttributeError, ValueError) as error:
+            raise WtalError(f"ground truth: video {video!r}: {error}") from None
+        instances = tuple(Instance(*segment) for segment in segments)
+    return AnnotatedVideo(video, subset, None, None, instances, ())
+
+
+def _select(truth: Annotations, subset: str | None) -> tuple[str, tuple[AnnotatedVideo, ...]]:
+    """What the ground truth calls the subset to evaluate, and its videos."""
+    counts = Counter(video.subset for video in truth.videos.values())
+    if subset is None and set(counts) <= {""}:
+        return "all", tuple(truth.videos.values())
+    chosen = truth.split(subset or "test")
+    if not chosen:
+        has = ", ".join(f"{name or 'unnamed'} ({count} videos)" for name, count in counts.items()) or "nothing"
+        raise WtalError(f"{truth.path}: no subset {subset or 'test'!r}, it has: {has}")
+    return "+".join(sorted({video.subset for video in chosen})), chosen
+
+
+def _same_video(given: str, known: Mapping[str, object]) -> str:
+    """The id under which the ground truth knows a predicted video; BSN's files put ``v_`` before ActivityNet ids."""
+    if given not in known:
+        for other in (f"v_{given}", given.removeprefix("v_")):
+            if other in known:
+                return other
+    return given
+
+
+# ---- what did not fit -----------------------------------------------------------------------------------
+
+
+class _Notes:
+    """Counts what does not fit while the predictions go by."""
+
+    def __init__(
+        self,
+        subset: str,
+        truth: Annotations,
+        annotated: Mapping[str, int],
+        chosen: set[str],
+        classes: Mapping[str, int],
+    ) -> None:
+        self.withheld = chosen - set(annotated)
+        self._subset, self._truth, self._annotated, self._classes = subset, truth, annotated, classes
+        self._renamed = 0
+        self._seen: set[str] = set()
+        self._labels: Counter[str] = Counter()
+        self._outside: Counter[str] = Counter()
+        self._left_out: Counter[str] = Counter()
+
+    def video(self, given: str, video: str, detections: Sequence[Any]) -> None:
+        """Take note of one predicted video."""
+        self._renamed += given != video
+        if video in self._annotated:
+            self._seen.add(video)
+        elif detections:
+            (self._left_out if video in self.withheld else self._outside)[video] += len(detections)
+        self._labels.update(found.label for found in detections)
+
+    def finished(self) -> tuple[str, ...]:
+        """The notes, a sentence each.
+
+        Raises:
+            WtalError: predictions and a ground-truth file have no video or no class in common.
+        """
+        unknown = {label: count for label, count in self._labels.items() if label not in self._classes}
+        self._check_common(unknown)
+        notes = []
+        if self._renamed:
+            notes.append(f"{self._renamed} video ids differ by the prefix 'v_' alone and were taken for the same")
+        if self._outside:
+            notes.append(
+                f"{self._outside.total()} detections in {len(self._outside)} videos that the subset lacks are false "
+                f"positives: {_some(self._outside)}"
+            )
+        if self._left_out:
+            notes.append(
+                f"{self._left_out.total()} detections in {len(self._left_out)} videos without temporal annotation "
+                f"were left out: {_some(self._left_out)}"
+            )
+        if unknown:
+            notes.append(
+                f"{sum(unknown.values())} detections of {len(unknown)} classes without ground truth in the subset "
+                f"change nothing: {_some(unknown)}"
+            )
+        if silent := len(self._annotated) - len(self._seen):
+            notes.append(f"{silent} of {len(self._annotated)} videos are not among the predictions")
+        if missed := [label for label in self._classes if label not in self._labels]:
+            notes.append(f"{len(missed)} of {len(self._classes)} classes have no detection: {_some(missed)}")
+        count = len(self._annotated)
+        if 210 <= count <= 213 and all(video.startswith("video_test_") for video in self._annotated):
+            notes.append(f"THUMOS14 numbers are published on 210, 211, 212 or 213 test videos, this is on {count}")
+        return tuple(notes)
+
+    def _check_common(self, unknown: Mapping[str, int]) -> None:
+        # Not for records: a small model may well find nothing right in a few videos.
+        if not self._labels or self._truth.kind == "records":
+            return
+        if not self._seen:
+            others = Counter(self._truth.videos[video].subset for video in self._outside if video in self._truth.videos)
+            there = "".join(f", but {count} are in subset {name}" for name, count in others.most_common(1))
+            raise WtalError(
+                f"none of the predicted videos ({_some([*self._outside, *self._left_out])}) is annotated in subset "
+                f"{self._subset} of {self._truth.path}{there}"
+            )
+        if set(self._labels).isdisjoint(self._truth.classes):
+            raise WtalError(
+                f"none of the predicted classes ({_some(unknown)}) is a class of {self._truth.path} "
+                f"({_some(self._truth.classes)})"
+            )
+
+
+def _some(names: Iterable[str]) -> str:
+    """The first few names."""
+    listed = [*names]
+    return ", ".join(map(repr, listed[:3])) + (f" and {len(listed) - 3} more" if len(listed) > 3 else "")

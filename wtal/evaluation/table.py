@@ -1,0 +1,144 @@
+"""One row of the table: how well a branch does on the test videos."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from wtal.data.features import feature_lengths
+from wtal.data.predictions import Detection
+from wtal.data.video import VideoSet
+from wtal.evaluation.average_precision import evaluate
+from wtal.evaluation.snippet_errors import fault_rates
+from wtal.inference.branches import Branches
+from wtal.inference.frame_scores import Found, find
+from wtal.platform.device import Device
+from wtal.platform.distributed import ALONE, Peers
+from wtal.settings.config import RunConfig
+
+Row = dict[str, Any]
+"""``name``, ``branch``, ``kind``, ``videos``, ``protocol``, ``mean`` (percent), and either ``per_tiou`` (percent) and
+``snippets`` (:func:`wtal.evaluation.snippet_errors.fault_rates`) or, without temporal ground truth,
+``proposals_per_video``."""
+
+
+def has_ground_truth(data: VideoSet) -> bool:
+    """Whether localisation can be measured: every test video says where its actions are."""
+    test = data.subset("test")
+    return bool(test) and all(video.instances is not None for video in test)
+
+
+def measure(
+    name: str,
+    branch: str,
+    branches: Branches,
+    data: VideoSet,
+    config: RunConfig,
+    device: Device,
+    peers: Peers = ALONE,
+) -> tuple[Row, dict[str, list[Detection]]]:
+    """Run a branch on the test videos.
+
+    Localisation mAP where they have temporal ground truth; else mAP of the video-level labels, never a localisation
+    number. Several processes share the videos.
+
+    Returns:
+        the row, and on rank 0 the detections behind it by video id, the longest video first.
+    """
+    test = data.subset("test")
+    training = branches.training
+    branches.eval()
+    share = list(find(branches, branch, data, test, config, device, peers.part))
+    branches.train(training)
+    found = {item.video.id: item for part in peers.gather(share, everywhere=False) for item in part}
+    longest_first = [test[index].id for index in np.argsort(-feature_lengths(test), kind="stable")]
+    detections: dict[str, list[Detection]] = {}
+
+    def row() -> Row:
+        nonlocal detections
+        made, detections = _row(name, branch, data, [found[video] for video in longest_first], config)
+        return made
+
+    return peers.first(row), detections
+
+
+def _row(
+    name: str, branch: str, data: VideoSet, found: Sequence[Found], config: RunConfig
+) -> tuple[Row, dict[str, list[Detection]]]:
+    test = data.subset("test")
+    detections = {item.video.id: item.detections for item in found}
+    row: Row = {"name": name, "branch": branch, "videos": len(test)}
+    if has_ground_truth(data):
+        result = evaluate(detections, test, protocol=config.evaluate.protocol, tiou=config.evaluate.tiou, subset="test")
+        return {
+            **row,
+            "kind": "localization",
+            "protocol": result.protocol,
+            "mean": result.mean,
+            "per_tiou": {f"{tiou:g}": value for tiou, value in result.per_tiou.items()},
+            "snippets": fault_rates(data, found),
+        }, detections
+    scores = np.stack([item.video_scores.numpy() for item in found]) if found else np.zeros((0, len(data.classes)))
+    labels = np.stack([data.multi_hot(item.video) for item in found]) if found else scores
+    return {
+        **row,
+        "kind": "video-level",
+        "protocol": "video labels",
+        "mean": video_level_map(scores, labels),
+        "proposals_per_video": sum(map(len, detections.values())) / max(len(detections), 1),
+    }, detections
+
+
+def video_level_map(scores: np.ndarray, labels: np.ndarray) -> float:
+    """Mean average precision of ranking videos by class probability, in percent.
+
+    Args:
+        scores: ``[N, C]`` video-level probabilities.
+        labels: ``[N, C]`` zeros and ones.
+
+    Returns:
+        the mean over classes that occur; NaN if none does. Equal scores rank in the order of the videos.
+    """
+    values = []
+    for score, label in zip(scores.T, labels.T, strict=True):
+        if label.any():
+            hits = label[np.argsort(-score, kind="stable")]
+            precision = np.cumsum(hits) / np.arange(1, len(hits) + 1)
+            values.append(precision[hits > 0].mean())
+    return float(100 * np.mean(values)) if values else float("nan")
+
+
+def table(rows: Sequence[Row], sources: str) -> Any:
+    """The rows as a rich table that fits 80 columns; ``sources`` says on what they were measured."""
+    from rich import box
+    from rich.table import Table
+
+    shown = Table(
+        title=sources,
+        title_justify="left",
+        title_style="bold",
+        padding=(0, 1, 0, 0),
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+    )
+    shown.add_column("", no_wrap=True)
+    tious = list(dict.fromkeys(tiou for row in rows for tiou in row.get("per_tiou", {})))
+    for tiou in tious or ["video-level mAP", "proposals a video"]:
+        shown.add_column(tiou.removeprefix("0"), justify="right", no_wrap=True)
+    if tious:
+        shown.add_column("mean", justify="right", no_wrap=True)
+    for row in rows:
+        values = [*row["per_tiou"].values(), row["mean"]] if tious else [row["mean"], row["proposals_per_video"]]
+        shown.add_row(row["name"], *(f"{value:.1f}" for value in values))
+    return shown
+
+
+def caption(data: VideoSet, rows: Sequence[Row]) -> str:
+    """On what the numbers of a table were measured."""
+    last = rows[-1]
+    if last["kind"] == "localization":
+        return f"{data.name}: mAP (%) at tIoU, protocol '{last['protocol']}', {last['videos']} test videos"
+    return f"{data.name}: video-level mAP (%), {last['videos']} held-out videos; there is no temporal ground truth"

@@ -1,0 +1,1 @@
+"""Branches applied: frame scores, proposals, detections."""

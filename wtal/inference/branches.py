@@ -1,0 +1,155 @@
+"""The two branches of a run: built for a data set, or brought back from a checkpoint."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from wtal.data.batches import Batch
+from wtal.data.features import read_clip, read_features
+from wtal.data.video import Video, VideoSet
+from wtal.errors import WtalError, reason
+from wtal.models.cbp import CBP
+from wtal.models.clip_text import PromptedCLIPText
+from wtal.models.clip_weights import load_clip
+from wtal.models.fixed_text import FixedText, PromptedTextFeatures
+from wtal.models.vlp import VLP
+from wtal.runs.checkpoint import Checkpoint, own_tensors
+from wtal.settings.config import RunConfig
+from wtal.settings.recipe import from_table
+
+
+class Branches(nn.ModuleDict):
+    """``cbp`` and ``vlp``, and whatever else a schedule trains, by name.
+
+    Attributes:
+        facts: what a checkpoint must say so that :func:`restore_branches` can build the same.
+    """
+
+    def __init__(self, modules: dict[str, nn.Module], facts: dict[str, Any]) -> None:
+        super().__init__(modules)
+        self.facts = facts
+
+    def reads_clip(self, name: str) -> bool:
+        """Whether a branch reads CLIP features, and not I3D's."""
+        return isinstance(self[name], VLP)
+
+    def copy(self, source: str, name: str) -> None:
+        """Make branch ``name`` as ``source`` is now; what is frozen stays one for both."""
+        frozen = {id(p): p for p in self[source].parameters() if not p.requires_grad}
+        self[name] = copy.deepcopy(self[source], frozen)
+
+    def logits(self, name: str, batch: Batch) -> Tensor:
+        """Frame logits ``[B, T, C]`` of one branch, zeros beyond each video's length."""
+        features = batch.clip if self.reads_clip(name) else batch.i3d
+        if features is None:
+            raise ValueError(f"the batch lacks the features that branch {name!r} reads")
+        logits: Tensor = self[name](features, batch.lengths)
+        return logits
+
+    def reading(self, name: str) -> CBP | VLP:
+        """One branch as what it is, for its ``reach`` and ``stride``."""
+        return cast("CBP | VLP", self[name])
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a checkpoint stores: learned tensors, and text features so that prediction needs no CLIP."""
+        found = {
+            f"{name}.{key}": tensor for name, branch in self.items() for key, tensor in own_tensors(branch).items()
+        }
+        with torch.no_grad():
+            found["text_features"] = self.vision_language.text()
+        return found
+
+    @property
+    def classification(self) -> CBP:
+        """The classification branch."""
+        return cast(CBP, self["cbp"])
+
+    @property
+    def vision_language(self) -> VLP:
+        """The vision-language branch."""
+        return cast(VLP, self["vlp"])
+
+
+def build_branches(data: VideoSet, config: RunConfig, clip_model: str, clip_weights: Path | None) -> Branches:
+    """Freshly initialised branches for a data set, from torch's current random state.
+
+    Args:
+        data: its classes (or text features) and feature widths shape the branches.
+        config: widths, heads, prompts.
+        clip_model: open_clip architecture, used where the data set brings no text features.
+        clip_weights: file with CLIP's weights, None for open_clip's own download.
+    """
+    first = data.videos[0]
+    if first.clip is None:
+        raise WtalError(
+            f"video {first.id}: no CLIP features; training needs clip/{first.id}.npy beside the I3D features"
+        )
+    i3d_dim, clip_dim = read_features(first).shape[1], read_clip(first).shape[1]
+    prompts = (config.vlp.prompts_before, config.vlp.prompts_after, config.vlp.init_std)
+    if data.text_features is not None:
+        text: nn.Module = PromptedTextFeatures(torch.from_numpy(data.text_features), *prompts)
+        encoder = "text features of the data set"
+    else:
+        clip, tokenizer = load_clip(clip_model, clip_weights)
+        names = [readable(name) for name in data.classes]
+        text = PromptedCLIPText(clip, tokenizer, names, *prompts)
+        encoder = clip_model
+    facts = {
+        "config": asdict(config),
+        "classes": list(data.classes),
+        "i3d_dim": i3d_dim,
+        "clip_dim": clip_dim,
+        "text_encoder": encoder,
+        "grid": common_grid(data.videos),
+    }
+    modules = {"cbp": CBP(i3d_dim, len(data.classes), config.cbp), "vlp": VLP(text, clip_dim, config.vlp)}
+    return Branches(modules, facts)
+
+
+def common_grid(videos: Sequence[Video]) -> dict[str, float | None]:
+    """What all videos share of ``fps``, ``stride``, ``window`` and ``clip_fps``; None where they differ or lack it."""
+    grids = [{**asdict(video.timebase), "clip_fps": video.clip_fps} for video in videos]
+    return {key: grids[0][key] if len({grid[key] for grid in grids}) == 1 else None for key in grids[0]}
+
+
+def restore_branches(checkpoint: Checkpoint) -> tuple[Branches, RunConfig]:
+    """Branches as a checkpoint left them, for prediction: text features are stored, CLIP is not needed.
+
+    Raises:
+        WtalError: the checkpoint lacks something, or its tensors are not of the shapes that it says.
+    """
+    facts = checkpoint.facts
+    try:
+        config = from_table(facts["config"], RunConfig(), str(checkpoint.path))
+        if max(config.cbp.levels, config.vlp.blocks) > len(checkpoint.tensors):
+            raise WtalError("more layers than tensors")
+        text = FixedText(checkpoint.tensors["text_features"])
+        with torch.device("meta"):  # takes no memory: the stored tensors are the only ones, whatever the facts say
+            cbp = CBP(facts["i3d_dim"], len(facts["classes"]), config.cbp)
+            vlp = VLP(text, facts["clip_dim"], config.vlp)
+        stored = {key: tensor for key, tensor in checkpoint.part("vlp").items() if not key.startswith("text.")}
+        stored |= {f"text.{key}": tensor for key, tensor in text.state_dict().items()}
+        for branch, tensors in ((cbp, checkpoint.part("cbp")), (vlp, stored)):
+            if wrong := [key for key, tensor in tensors.items() if tensor.dtype != torch.float32]:
+                raise WtalError(f"{wrong[0]} is {tensors[wrong[0]].dtype}")
+            branch.load_state_dict(tensors, assign=True)
+        if text.num_classes != cbp.num_classes or not all(isinstance(name, str) for name in facts["classes"]):
+            raise WtalError(f"{text.num_classes} text features for classes {facts['classes']!r}")
+    # Whatever is wrong or missing surfaces where it is used: KeyError, a size that torch refuses, ...
+    except Exception as error:
+        raise WtalError(f"{checkpoint.path}: not a whole model ({type(error).__name__}: {reason(error)})") from error
+    return Branches({"cbp": cbp.eval(), "vlp": vlp.eval()}, facts), config
+
+
+def readable(name: str) -> str:
+    """A class name as a person would say it, for the text encoder: ``CleanAndJerk`` -> ``clean and jerk``."""
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|_", " ", name)
+    return " ".join(words.lower().split())

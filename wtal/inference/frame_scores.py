@@ -1,0 +1,196 @@
+"""Branches applied to whole videos: frame logits, detections, video-level scores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wtal.data.batches import ALL, in_parts, whole_videos
+from wtal.data.features import feature_lengths
+from wtal.data.predictions import Detection
+from wtal.data.video import Video, VideoSet
+from wtal.errors import WtalError
+from wtal.inference.branches import Branches
+from wtal.inference.localize import detect, scale_scores, to_seconds
+from wtal.models.mil import video_logits
+from wtal.models.vlp import VLP
+from wtal.platform.device import Device
+from wtal.platform.distributed import ALONE, Peers
+from wtal.settings.config import RunConfig
+
+_BATCH = 16  # whole videos at once; sorted by length, so that little of it is padding
+_SNIPPETS = 16_384  # ... and at most this many snippets; a longer video goes through a windowed branch in parts
+LONGEST = 65_536
+"""The longest video for a branch whose attention reaches the whole video."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What inference says of one video."""
+
+    video: Video
+    detections: list[Detection]
+    video_scores: Tensor
+    """Video-level probabilities ``[C]`` on the CPU."""
+    frame_scores: Tensor
+    """``[T, C]`` on the CPU, scaled to [0, 1] per class: what the thresholds of localisation are held against."""
+
+
+def members(branch: str) -> tuple[str, ...]:
+    """The branches whose scores ``branch`` combines: ``ensemble`` is ``cbp+vlp``, and any ``a+b`` is another."""
+    return tuple(("cbp+vlp" if branch == "ensemble" else branch).split("+"))
+
+
+def frame_logits(
+    branches: Branches, name: str, data: VideoSet, videos: Sequence[Video], device: Device, peers: Peers = ALONE
+) -> list[Tensor]:
+    """Logits ``[T, C]`` of one branch for each video, float32 on the CPU, in the order given.
+
+    Several processes share the work, and each has all of it in the end.
+    """
+    found: dict[int, Tensor] = {}
+    for scored in _scored(branches, (name,), data, videos, device, peers.part):
+        logits = scored.logits[name].cpu()
+        for row, (index, length) in enumerate(zip(scored.index, scored.lengths.tolist(), strict=True)):
+            found[index] = logits[row, :length].clone()
+    every = {index: logits for share in peers.gather(found) for index, logits in share.items()}
+    return [every[index] for index in range(len(videos))]
+
+
+def find(
+    branches: Branches,
+    branch: str,
+    data: VideoSet,
+    videos: Sequence[Video],
+    config: RunConfig,
+    device: Device,
+    part: slice = ALL,
+) -> Iterator[Found]:
+    """Detections and video-level probabilities of every video, one batch after another, the longest first.
+
+    Args:
+        branches: in eval mode.
+        branch: a branch, or an ensemble of several (:func:`members`), which is the mean of both branches' frame
+            probabilities, each scaled to [0, 1] per video and class, and of their video-level probabilities.
+        data: for class names.
+        videos: which of its videos.
+        config: pooling and localisation settings.
+        device: where to run.
+        part: which of the batches; what is found in a video does not depend on it.
+    """
+    names = members(branch)
+    for scored in _scored(branches, names, data, videos, device, part):
+        lengths = scored.lengths
+        with torch.inference_mode():
+            levels, together = [], None
+            for name in names:  # a long video's scores are large: no more of them at a time than it takes
+                logits = scored.logits.pop(name)
+                levels.append(torch.sigmoid(video_logits(logits, lengths, config.loss.topk_divisor)))
+                scores = scale_scores(logits.sigmoid_(), lengths)
+                together = scores if together is None else together.add_(scores)
+                del logits, scores
+            assert together is not None
+            together /= len(names)
+            pooled = torch.stack(levels).mean(0)
+            detections = detect(together, pooled, lengths, config.localize)
+            scaled = scale_scores(together, lengths).cpu()
+            del together
+        shown = [videos[index] for index in scored.index]
+        seconds = to_seconds(detections, [video.timebase for video in shown], data.classes)
+        for row, video in enumerate(shown):
+            yield Found(video, seconds[row], pooled[row].cpu(), scaled[row, : int(lengths[row])])
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """Frame logits float32 ``[B, T, C]`` by branch, of the videos at ``index``, with ``lengths`` ``[B]``."""
+
+    index: list[int]
+    lengths: Tensor
+    logits: dict[str, Tensor]
+
+
+def _scored(
+    branches: Branches, names: Sequence[str], data: VideoSet, videos: Sequence[Video], device: Device, part: slice
+) -> Iterator[_Scored]:
+    """Every video of the part once: whole where it fits, in parts where it does not, memory bounded either way."""
+    if not videos:
+        return
+    with ExitStack() as held:
+        for name in names:
+            branch = branches.reading(name)
+            if isinstance(branch, VLP):
+                held.enter_context(branch.hold_text())
+        yield from _scored_each(branches, names, data, videos, device, part)
+
+
+def _scored_each(
+    branches: Branches, names: Sequence[str], data: VideoSet, videos: Sequence[Video], device: Device, part: slice
+) -> Iterator[_Scored]:
+    check_lengths(branches, names, videos)
+    lengths = feature_lengths(videos)
+    sizes = {name: _size(branches, name) for name in names}
+    longest_first = np.argsort(-lengths, kind="stable").tolist()
+    alone = [index for index in longest_first if any(0 < size < lengths[index] for size in sizes.values())]
+    clip = [branches.reads_clip(name) for name in names]
+    kinds = {"with_i3d": not all(clip), "with_clip": any(clip)}
+    for index in alone[part]:
+        length = int(lengths[index])
+        logits = {name: _in_parts(branches, name, data, videos[index], length, sizes[name], device) for name in names}
+        yield _Scored([index], torch.tensor([length], device=device.name), logits)
+    rest = sorted(longest_first[len(alone) :])
+    shown = [videos[index] for index in rest]
+    for batch in whole_videos(data, shown, _BATCH, snippets=_SNIPPETS, part=part, **kinds):
+        here = batch.to(device.name)
+        with torch.inference_mode(), device.autocast():
+            logits = {name: branches.logits(name, here).float() for name in names}
+        yield _Scored([rest[place] for place in batch.index.tolist()], here.lengths, logits)
+
+
+def check_lengths(branches: Branches, names: Sequence[str], videos: Sequence[Video]) -> None:
+    """Whether each branch takes each of the videos.
+
+    Raises:
+        WtalError: a video is too long for a branch without an attention window.
+    """
+    lengths = feature_lengths(videos)
+    for name in names:
+        if len(lengths) and lengths.max() > LONGEST and branches.reading(name).reach is None:
+            longest = videos[int(lengths.argmax())]
+            section = "vlp" if branches.reads_clip(name) else "cbp"
+            raise WtalError(
+                f"video {longest.id}: {lengths.max()} snippets, but a branch whose attention reaches the whole video "
+                f"takes at most {LONGEST}; train with --{section}.window N (any length goes then), or cut the video "
+                "into parts"
+            )
+
+
+def _size(branches: Branches, name: str) -> int:
+    """How many snippets of a long video a branch takes at once; 0: the whole of any that is allowed."""
+    branch = branches.reading(name)
+    return 0 if branch.reach is None else -(-_SNIPPETS // branch.stride) * branch.stride
+
+
+def _in_parts(
+    branches: Branches, name: str, data: VideoSet, video: Video, length: int, size: int, device: Device
+) -> Tensor:
+    """Logits ``[1, T, C]`` of one long video: each part with as much around it as its logits depend on."""
+    branch = branches.reading(name)
+    size = size or length
+    overlap = -(-(branch.reach or 0) // branch.stride) * branch.stride  # so that each part is pooled as the whole is
+    clip = branches.reads_clip(name)
+    whole: Tensor | None = None
+    for batch, first, last in in_parts(data, video, length, size, overlap, not clip, clip):
+        start = int(batch.start)
+        with torch.inference_mode(), device.autocast():
+            logits = branches.logits(name, batch.to(device.name)).float()
+        if whole is None:
+            whole = logits.new_empty(1, length, logits.shape[2])
+        whole[:, first:last] = logits[:, first - start : last - start]
+    assert whole is not None
+    return whole

@@ -1,0 +1,120 @@
+"""From frame scores to detections: pick classes, group snippets into proposals, suppress, turn into seconds.
+
+Everything up to :class:`Detections` stays on the device that the scores are on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from wtal.data.predictions import Detection
+from wtal.data.timebase import Timebase
+from wtal.ops.nms import soft_nms
+from wtal.ops.proposals import group_proposals
+from wtal.settings.config import LocalizeConfig
+
+
+@dataclass(frozen=True)
+class Detections:
+    """Detections of a batch of videos, sorted by video, class and falling score; N rows.
+
+    Attributes:
+        video: index into the batch, int64 ``[N]``.
+        label: class index, int64 ``[N]``.
+        segment: snippet indices, half open, int64 ``[N, 2]``.
+        score: ``[N]``.
+    """
+
+    video: Tensor
+    label: Tensor
+    segment: Tensor
+    score: Tensor
+
+
+def scale_scores(scores: Tensor, lengths: Tensor) -> Tensor:
+    """Scores brought to [0, 1] over each video's own snippets, per class; zero beyond its length.
+
+    Args:
+        scores: ``[B, T, C]``.
+        lengths: int64 ``[B]``.
+
+    Returns:
+        ``[B, T, C]``. A class that is constant over a video becomes zero.
+    """
+    inside = (torch.arange(scores.shape[1], device=scores.device) < lengths[:, None])[..., None]  # [B, T, 1]
+    low = scores.masked_fill(~inside, torch.inf).amin(1, keepdim=True)
+    high = scores.masked_fill(~inside, -torch.inf).amax(1, keepdim=True)
+    scaled = scores - low
+    return scaled.div_((high - low).clamp(min=torch.finfo(scores.dtype).tiny)).masked_fill_(~inside, 0.0)
+
+
+def detect(scores: Tensor, video_scores: Tensor, lengths: Tensor, config: LocalizeConfig) -> Detections:
+    """Localise actions in a batch of videos (paper, supplement: inference).
+
+    Classes whose video-level probability passes ``theta_cls`` are looked for, and the best class always. Their frame
+    scores, scaled to [0, 1] per video and class, are thresholded at every ``theta_loc``; consecutive snippets above it
+    form a proposal. A proposal scores ``config.score`` of its snippets times the video-level probability.
+
+    Args:
+        scores: frame scores ``[B, T, C]``, float32 or float64, any range.
+        video_scores: video-level probabilities ``[B, C]``.
+        lengths: int64 ``[B]``; what lies beyond is not looked at.
+        config: thresholds, proposal score and suppression.
+    """
+    batch, _, classes = scores.shape
+    if video_scores.shape != (batch, classes):
+        raise ValueError(
+            f"video_scores must be [{batch}, {classes}] to go with scores {list(scores.shape)}, "
+            f"got {list(video_scores.shape)}"
+        )
+    keep = video_scores > config.theta_cls
+    keep.scatter_(1, video_scores.argmax(1, keepdim=True), True)
+    keep &= (lengths > 0)[:, None]
+    thresholds = torch.tensor(config.theta_loc, dtype=scores.dtype, device=scores.device)
+    segments, owner, score = group_proposals(
+        scores, thresholds, lengths, keep, score=config.score, unique=True, rescale=True
+    )
+    # The outer-inner contrast may be negative: such a proposal is darker than its surroundings and scores nothing.
+    score = score.clamp(min=0.0) * video_scores.to(score.dtype)[owner[:, 0], owner[:, 1]]
+    group = owner[:, 0] * classes + owner[:, 1]  # ascending: proposals come ordered by video, then class
+    offsets = torch.searchsorted(group, torch.arange(batch * classes + 1, device=group.device))
+    kept, score, _ = soft_nms(
+        segments.to(score.dtype),
+        score,
+        offsets,
+        sigma=config.sigma,
+        iou_threshold=config.iou_threshold,
+        min_score=config.min_score,
+        method=config.nms,
+        max_per_group=config.max_detections,
+    )
+    rows = owner[kept]
+    return Detections(rows[:, 0], rows[:, 1], segments[kept], score)
+
+
+def to_seconds(detections: Detections, timebases: Sequence[Timebase], classes: Sequence[str]) -> list[list[Detection]]:
+    """Detections of each video of the batch in seconds, by falling score.
+
+    Args:
+        detections: what :func:`detect` returned.
+        timebases: one a video of the batch.
+        classes: class names in index order.
+    """
+    found: list[list[Detection]] = [[] for _ in timebases]
+    columns = zip(
+        detections.video.tolist(),
+        detections.label.tolist(),
+        detections.segment.tolist(),
+        detections.score.tolist(),
+        strict=True,
+    )
+    for video, label, (start, end), score in columns:
+        timebase = timebases[video]
+        found[video].append(Detection(timebase.edge(start), timebase.edge(end), classes[label], score))
+    for listed in found:
+        listed.sort(key=lambda detection: -detection.score)
+    return found

@@ -1,0 +1,152 @@
+"""A trained model applied: to the test videos of its data set, or to a folder of features."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from wtal.data.features import feature_width
+from wtal.data.layout import check_id
+from wtal.data.open import open_data
+from wtal.data.predictions import Detection
+from wtal.data.timebase import Timebase
+from wtal.data.video import Video, VideoSet
+from wtal.errors import WtalError
+from wtal.inference.branches import Branches, restore_branches
+from wtal.inference.frame_scores import find, members
+from wtal.platform.device import Device, choose_device
+from wtal.runs.checkpoint import Checkpoint, load_checkpoint
+from wtal.runs.run import CONFIG, Run
+from wtal.settings.config import RunConfig
+
+
+@dataclass(frozen=True)
+class RunModel:
+    """The model of a run, and the data set that the run was given.
+
+    Attributes:
+        branches: in eval mode, on ``device``.
+        config: the run's settings.
+        device: where it runs.
+        data: the very videos of the run's own table.
+    """
+
+    branches: Branches
+    config: RunConfig
+    device: Device
+    data: VideoSet
+
+
+def open_run(model: Path, device: str) -> RunModel:
+    """The model in a run folder, or that of a checkpoint inside one, and the run's data set.
+
+    Args:
+        model: run folder or checkpoint.
+        device: as ``--device``.
+    """
+    branches, config, where, checkpoint = load(model, device)
+    folder = checkpoint.path.resolve().parent.parent
+    if not (folder / CONFIG).is_file():
+        raise WtalError(
+            f"{model}: lies in no run folder, so its test videos are not known; evaluate a run folder, or the "
+            "predictions that wtal-predict makes with it"
+        )
+    setup = Run.open(folder).setup
+    data = open_data(
+        setup.dataset,
+        Path(setup.root) if setup.root else None,
+        features=setup.features,
+        layout=setup.layout,
+        shapes=setup.shapes,
+        world=setup.world,
+        allow_missing=setup.allow_missing,
+        need_clip=True,
+    )
+    return RunModel(branches, config, where, data)
+
+
+def detect_test_videos(run: RunModel, branch: str | None) -> dict[str, list[Detection]]:
+    """Detections in the run's test videos by video id; ``branch`` says whose scores, None for what the run has."""
+    test = run.data.subset("test")
+    found = find(run.branches, branch or run.config.localize.branch, run.data, test, run.config, run.device)
+    return {item.video.id: item.detections for item in found}
+
+
+def detect_in_folder(
+    model: Path, features: Path, clip: Path | None, grid: Mapping[str, float | None], branch: str | None, device: str
+) -> dict[str, list[Detection]]:
+    """Detections of a model in every ``<video>.npy`` of a folder (or in one such file), by video id.
+
+    Args:
+        model: run folder or checkpoint.
+        features: folder of I3D features ``[T, D]``, or one file.
+        clip: folder of CLIP features, for a branch that reads them.
+        grid: ``fps``, ``stride``, ``window`` and ``clip_fps`` of these features; None is as in training.
+        branch: whose scores, None for what the run was configured with.
+        device: as ``--device``.
+
+    Raises:
+        WtalError: the model was trained on videos of different rates and ``grid`` does not say, no features there,
+            features of another width than the model was trained on, or CLIP features missing for a branch that reads
+            them.
+    """
+    branches, config, where, checkpoint = load(model, device)
+    branch = branch or config.localize.branch
+    files = sorted(features.glob("*.npy")) if features.is_dir() else [features]
+    if not files or not files[0].is_file():
+        raise WtalError(f"{features}: expected a folder of <video>.npy, or one such file")
+    if "vlp" in members(branch) and clip is None:
+        raise WtalError(f"--branch {branch} reads CLIP features: give their folder with --clip")
+    for file in files:
+        check_id(file.stem, file.parent)
+    timebase, clip_fps = known_grid({**checkpoint.facts["grid"], **{k: v for k, v in grid.items() if v is not None}})
+    classes = tuple(checkpoint.facts["classes"])
+    videos = tuple(
+        Video(file.stem, "test", (), timebase, (file,), clip / file.name if clip else None, clip_fps=clip_fps)
+        for file in files
+    )
+    for video in videos:
+        for key, path in (("i3d_dim", video.i3d[0]), ("clip_dim", video.clip)):
+            if path is not None and (width := feature_width(path)) != checkpoint.facts[key]:
+                raise WtalError(f"{path}: features are {width} wide, the model was trained on {checkpoint.facts[key]}")
+    data = VideoSet("features", "own", classes, videos)
+    return {item.video.id: item.detections for item in find(branches, branch, data, videos, config, where)}
+
+
+def known_grid(known: Mapping[str, float | None]) -> tuple[Timebase, float | None]:
+    """The time base of features, and the rate of CLIP's rows where that is known."""
+    for name in ("fps", "stride", "window"):
+        if known[name] is None:
+            raise WtalError(f"the model was trained on videos that differ in {name}: say --{name} for these features")
+    try:
+        clip_fps = known["clip_fps"]
+        if clip_fps is not None and not 0 < clip_fps < math.inf:
+            raise ValueError(f"clip-fps must be a positive number, got {clip_fps!r}")
+        return Timebase(*(float(known[name] or 0) for name in ("fps", "stride", "window"))), clip_fps
+    except ValueError as error:
+        raise WtalError(f"--fps, --stride, --window or --clip-fps: {error}") from None
+
+
+def load(model: Path, device: str) -> tuple[Branches, RunConfig, Device, Checkpoint]:
+    """Branches ready for inference, their settings, the device that they are on, and the checkpoint they are from.
+
+    Args:
+        model: a checkpoint, or a run folder for the newest sound one in it.
+        device: as ``--device``.
+    """
+    if model.is_dir():
+        run = Run.open(model)
+        found = run.checkpoints.load(lambda message: print(message, file=sys.stderr))
+        if found is None:
+            raise WtalError(f"{model}: no checkpoint yet; expected a run that has trained for an epoch")
+        read = found[0]
+    else:
+        read = load_checkpoint(model)
+    branches, config = restore_branches(read)
+    where = choose_device(device, "float32")
+    branches.to(where.name)
+    branches.eval()
+    return branches, config, where, read

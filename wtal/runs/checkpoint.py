@@ -1,0 +1,116 @@
+"""Checkpoints: one safetensors file each, tensors and everything needed to use or resume them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from wtal.errors import WtalError, reason
+from wtal.platform.files import write_atomically
+
+FORMAT = 2
+"""Version of what :func:`save_checkpoint` writes. 2: a checksum, and pseudo-labels."""
+
+
+class FormatError(WtalError):
+    """A checkpoint that an older or a newer wtal wrote."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint file holds.
+
+    Attributes:
+        tensors: ``<module>.<parameter>`` -> tensor on the CPU.
+        facts: JSON-able: configuration, classes, feature widths, position in the schedule.
+        path: the file.
+    """
+
+    tensors: dict[str, Tensor]
+    facts: dict[str, Any]
+    path: Path
+
+    def part(self, prefix: str) -> dict[str, Tensor]:
+        """The tensors of one module, its prefix removed."""
+        return {k.removeprefix(f"{prefix}."): v for k, v in self.tensors.items() if k.startswith(f"{prefix}.")}
+
+
+def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+    """Write a checkpoint so that the file at ``path`` is at any moment either the old or the new one, whole."""
+    copied = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    told = json.dumps({"format": FORMAT, **facts})
+    data = safetensors.torch.save(copied, metadata={"wtal": told, "sha256": _checksum(told, copied)})
+    write_atomically(path, data)
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint; nothing in it is executed, and no more memory is taken than the file is long.
+
+    Raises:
+        WtalError: missing or damaged file, or one that wtal did not write.
+    """
+    if not path.is_file():
+        raise WtalError(f"{path}: no such checkpoint; expected a .safetensors file that wtal-train wrote")
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
+    # A damaged header also surfaces as a view that torch refuses (RuntimeError) or a dtype that it does not know.
+    except (safetensors.SafetensorError, OSError, RuntimeError, ValueError, TypeError, AttributeError) as error:
+        raise WtalError(f"{path}: not a readable checkpoint: {reason(error)}") from error
+    told = metadata.get("wtal")
+    if told is None:
+        raise WtalError(f"{path}: a safetensors file, but not a checkpoint of wtal")
+    try:
+        facts = json.loads(told)
+    except (ValueError, RecursionError):
+        facts = None
+    if not isinstance(facts, dict):
+        raise WtalError(f"{path}: damaged: what it says of itself is not a JSON object")
+    if facts.get("format") != FORMAT:
+        raise FormatError(f"{path}: checkpoint format {facts.get('format')!r}, but this wtal reads format {FORMAT}")
+    if metadata.get("sha256") != _checksum(told, tensors):
+        raise WtalError(f"{path}: damaged: its content does not match its checksum")
+    return Checkpoint(tensors, facts, path)
+
+
+def _checksum(told: str, tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over the facts as written and every tensor's name, dtype, shape and bytes, tensors by name."""
+    digest = hashlib.sha256(told.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"\0{name}\0{tensor.dtype}\0{list(tensor.shape)}\0".encode())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """An optimiser's state as named tensors, ``<parameter index>.<name>``."""
+    state = optimizer.state_dict()["state"]
+    return {
+        f"{index}.{name}": torch.as_tensor(value) for index, values in state.items() for name, value in values.items()
+    }
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Put back what :func:`optimizer_tensors` took out."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        index, name = key.split(".", 1)
+        state.setdefault(int(index), {})[name] = tensor
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+
+
+def own_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """What a module has learned or measured, without frozen encoders that come from a file of their own."""
+    frozen = {id(p) for p in module.parameters() if not p.requires_grad}
+    return {name: tensor for name, tensor in module.state_dict(keep_vars=True).items() if id(tensor) not in frozen}

@@ -1,0 +1,65 @@
+"""The run folder where several processes train one run: the first has it, the others have this."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from wtal.data.predictions import Detection
+from wtal.runs.checkpoint_folder import Checkpoints
+from wtal.runs.run import Run
+from wtal.runs.setup import Setup
+from wtal.settings.config import RunConfig
+
+
+class Follower(Run):
+    """A run as all of its processes but the first have it: they train it, too, and leave every file alone."""
+
+    def __init__(self, folder: Path, setup: Setup, config: RunConfig) -> None:
+        self.folder = folder
+        self.setup = setup
+        self.config = config
+        self.checkpoints = _Unwritten(folder / "checkpoints")
+        self.log = logging.getLogger("wtal.runs.run.follower")
+        self.log.propagate = False
+        self.log.addHandler(logging.NullHandler())
+
+    def discard(self) -> None:
+        """Nothing."""
+
+    def remember(self) -> None:
+        """Nothing."""
+
+    def hold(self) -> None:
+        """Nothing."""
+
+    def release(self) -> None:
+        """Nothing."""
+
+    def write_rows(self, rows: list[dict[str, Any]]) -> None:
+        """Nothing."""
+
+    def write_detections(self, row: str, detections: Mapping[str, Sequence[Detection]]) -> None:
+        """Nothing."""
+
+    def curves(self) -> Any:
+        """Curves that go nowhere."""
+        return _NoCurves()
+
+
+class _Unwritten(Checkpoints):
+    def save(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any], number: int) -> Path:
+        return self.folder / str(number)
+
+
+class _NoCurves(contextlib.nullcontext[Any]):
+    def __enter__(self) -> _NoCurves:
+        return self
+
+    def add_scalar(self, *values: object) -> None:
+        """Nothing."""

@@ -1,0 +1,98 @@
+"""What must be as it was when a run goes on, and what may be chosen anew."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, replace
+from typing import Any
+
+from wtal.data.features import feature_lengths
+from wtal.data.fields import shown
+from wtal.data.video import VideoSet
+from wtal.errors import WtalError
+from wtal.runs.checkpoint import Checkpoint
+from wtal.runs.setup import CHANGEABLE, Setup
+from wtal.settings.config import RunConfig
+
+
+def training_facts(data: VideoSet) -> list[list[Any]]:
+    """What a checkpoint says of the training videos, in their order: id, snippets, places of its classes."""
+    videos = data.subset("train")
+    place = {name: index for index, name in enumerate(data.classes)}
+    return [
+        [video.id, int(snippets), [place[label] for label in video.labels]]
+        for video, snippets in zip(videos, feature_lengths(videos), strict=True)
+    ]
+
+
+def check_same(checkpoint: Checkpoint, now: Mapping[str, Any], config: RunConfig) -> None:
+    """Whether training can go on from a checkpoint with the data and the settings that are there now.
+
+    Args:
+        checkpoint: may lack facts that older ones did not have; those are not compared then.
+        now: the facts that a checkpoint would have now.
+        config: the run's settings as they are now.
+
+    Raises:
+        WtalError: the first difference.
+    """
+    was = {**now, **checkpoint.facts}
+    if was["classes"] != now["classes"]:
+        raise WtalError(f"{checkpoint.path}: was trained on other classes than the data set has now")
+    for kind, key in (("I3D", "i3d_dim"), ("CLIP", "clip_dim")):
+        if was[key] != now[key]:
+            raise WtalError(f"{checkpoint.path}: was trained on {kind} features {was[key]} wide, now {now[key]}")
+    if told := _videos_differ(was["training"], now["training"], now["classes"]):
+        raise WtalError(f"{checkpoint.path}: was trained on other data than there are now: {told}")
+    for section, has in asdict(config).items():
+        if section not in ("cbp", "vlp"):
+            continue
+        for key, value in checkpoint.facts["config"].get(section, {}).items():
+            if key in has and has[key] != value:
+                raise WtalError(
+                    f"{checkpoint.path}: was trained with {section}.{key} {value}, the run's settings have {has[key]} "
+                    "now; start a new run, or put it back"
+                )
+
+
+def _videos_differ(was: list[list[Any]], now: list[list[Any]], classes: list[str]) -> str | None:
+    """The first difference between two of :func:`training_facts`."""
+    if was == now:
+        return None
+    before, after = ({video: (snippets, labels) for video, snippets, labels in facts} for facts in (was, now))
+    if gone := [video for video in before if video not in after]:
+        return f"{len(gone)} of {len(was)} training videos are missing, the first is {gone[0]}"
+    if new := [video for video in after if video not in before]:
+        return f"{len(new)} training videos are new, the first is {new[0]}"
+    for video, (snippets, labels) in before.items():
+        if after[video][0] != snippets:
+            return f"training video {video} had {snippets} snippets, now {after[video][0]}"
+        if after[video][1] != labels:
+            had, has = (", ".join(classes[index] for index in found) for found in (labels, after[video][1]))
+            return f"training video {video} was labelled {had}, now {has}"
+    return "the training videos are in another order"
+
+
+def resumed_setup(before: Setup, config: RunConfig, setup: Setup, settings: RunConfig, given: Collection[str]) -> Setup:
+    """The setup that a run goes on with: its own, but for what may change and was given.
+
+    Args:
+        before: the run's.
+        config: the run's settings.
+        setup: as the command line has it.
+        settings: likewise.
+        given: which options the command line has at all, ``<name>`` or ``<section>.<name>``.
+
+    Raises:
+        WtalError: an option is given that may not change, with another value than the run's.
+    """
+    for name in sorted(set(given) - set(CHANGEABLE)):
+        section, _, key = name.rpartition(".")
+        was, asked = (
+            getattr(getattr(own, section), key) if section else getattr(of, key)
+            for own, of in ((config, before), (settings, setup))
+        )
+        if was != asked:
+            option = name.replace("_", "-")
+            raise WtalError(f"--{option} does not go with --resume: the run has {shown(was)}, which holds")
+    return replace(before, **{name: getattr(setup, name) for name in CHANGEABLE if name in given})

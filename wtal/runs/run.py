@@ -1,0 +1,238 @@
+"""A run folder: everything that one training leaves behind, and nothing outside of it.
+
+::
+
+    runs/<name>/
+      config.toml             every setting with its source, and what the command line said
+      versions.json           versions of all that the numbers depend on
+      log.txt                 one line an epoch, one line a result
+      metrics.json            the table, row by row
+      checkpoints/            checkpoint-<number>.safetensors, the last few
+      predictions/<row>.json  detections behind each row, official ActivityNet format
+      tensorboard/            loss curves
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
+
+from wtal.data.fields import load_json, parse_toml, shown
+from wtal.data.predictions import Detection, write_predictions
+from wtal.errors import WtalError
+from wtal.platform.files import WriteError, is_temporary, remove_temporaries, write_atomically
+from wtal.runs.checkpoint_folder import Checkpoints
+from wtal.runs.setup import Setup
+from wtal.settings.config import RunConfig
+from wtal.settings.recipe import Sources, from_table, to_toml, toml_value
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+CONFIG = "config.toml"
+VERSIONS = "versions.json"
+
+
+class Run:
+    """An open run folder. Make one with :meth:`create` or :meth:`open`."""
+
+    def __init__(self, folder: Path, setup: Setup, config: RunConfig) -> None:
+        self.folder = folder
+        self.setup = setup
+        self.config = config
+        self.checkpoints = Checkpoints(folder / "checkpoints", setup.keep_checkpoints)
+        self._lock: IO[str] | None = None
+        self.log = logging.getLogger(f"wtal.runs.run.{folder.resolve()}")
+        self.log.setLevel(logging.INFO)
+        self.log.propagate = False
+        if not self.log.handlers:
+            handler = _LogFile(folder / "log.txt", encoding="utf-8", errors="backslashreplace", delay=True)
+            handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+            self.log.addHandler(handler)
+
+    @classmethod
+    def create(
+        cls, folder: Path, setup: Setup, config: RunConfig, source: Sources, versions: Mapping[str, str | None]
+    ) -> Run:
+        """Make the folder and write down what the run is.
+
+        Raises:
+            WtalError: the folder already holds something, or cannot be written.
+        """
+        try:
+            taken = folder.exists() and (not folder.is_dir() or not _unfinished(folder))
+        except OSError as error:
+            raise WriteError.of(folder, error) from None
+        if taken:
+            raise WtalError(f"{folder}: already exists; choose another --out, or go on with --resume {folder}")
+        text = f"# A run of wtal-train.\n{_run_table(setup)}\n{to_toml(config, source)}"
+        try:
+            settings = text.encode()
+        except UnicodeEncodeError:
+            raise WtalError(
+                f"{folder}: a path of this run is not UTF-8, expected one that can be written down"
+            ) from None
+        try:
+            for part in ("checkpoints", "predictions"):
+                (folder / part).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise WriteError.of(folder, error) from None
+        write_atomically(folder / VERSIONS, json.dumps(dict(versions), indent=1).encode())
+        write_atomically(folder / CONFIG, settings)  # last: it is what makes the folder a run
+        remove_temporaries(folder)
+        return cls(folder, setup, config)
+
+    @classmethod
+    def open(cls, folder: Path) -> Run:
+        """Open the folder of an earlier run.
+
+        Raises:
+            WtalError: not a run folder, or a damaged configuration.
+        """
+        path = folder / CONFIG
+        if not path.is_file():
+            raise WtalError(f"{folder}: not a run folder of wtal-train: it has no {CONFIG}")
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise WtalError(f"{path}: cannot be read: {error}") from None
+        table = parse_toml(text, path)
+        return cls(folder, _setup(table.pop("run", {}), path), from_table(table, RunConfig(), str(path)))
+
+    def discard(self) -> None:
+        """Remove the folder of a run that could not even start, so that the next attempt may have its name."""
+        for handler in self.log.handlers[:]:
+            handler.close()
+            self.log.removeHandler(handler)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def remember(self) -> None:
+        """Write down the setup that the run goes on with; the settings and their comments stay as they are."""
+        path = self.folder / CONFIG
+        text = path.read_text(encoding="utf-8")
+        now = re.sub(r"^\[run\]\n(?:[^\[\n].*\n)*", lambda _: _run_table(self.setup), text, count=1, flags=re.MULTILINE)
+        if now != text:
+            write_atomically(path, now.encode())
+
+    def hold(self) -> None:
+        """Keep other processes from training this run until this one ends, however it ends.
+
+        Also removes what a killed process left half written.
+
+        Raises:
+            WtalError: another process is at it.
+        """
+        import fcntl
+
+        self._lock = (self.folder / ".lock").open("a")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise WtalError(f"{self.folder}: another process is training this run") from None
+        except OSError:
+            return  # a file system without locks
+        for part in (self.folder, self.checkpoints.folder, self.folder / "predictions"):
+            remove_temporaries(part)
+
+    def release(self) -> None:
+        """Let other processes train this run again."""
+        if self._lock is not None:
+            self._lock.close()
+
+    @property
+    def metrics(self) -> Path:
+        """The table as JSON."""
+        return self.folder / "metrics.json"
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows written so far.
+
+        Raises:
+            WtalError: the table is damaged.
+        """
+        if not self.metrics.is_file():
+            return []
+        content = load_json(self.metrics, "the table that wtal-train wrote")
+        rows = content.get("rows") if isinstance(content, dict) else None
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            raise WtalError(f"{self.metrics}: unknown structure, expected the table that wtal-train wrote")
+        return rows
+
+    def write_rows(self, rows: list[dict[str, Any]]) -> None:
+        """Replace the table."""
+        write_atomically(self.metrics, json.dumps({"rows": rows}, indent=1).encode())
+
+    def write_detections(self, row: str, detections: Mapping[str, Sequence[Detection]]) -> None:
+        """Write the detections behind a row, by video id."""
+        write_predictions(self.folder / "predictions" / f"{slug(row)}.json", detections)
+
+    def curves(self) -> SummaryWriter:
+        """Where the curves go; closed by the caller."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        return SummaryWriter(self.folder / "tensorboard")
+
+
+def slug(title: str) -> str:
+    """A row's title as a file name."""
+    return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
+
+
+def default_folder(dataset: str) -> Path:
+    """``runs/<data set>-<date>-<time>``, with a number behind it where that is taken."""
+    stem = f"{Path(dataset).stem}-{datetime.now():%Y%m%d-%H%M%S}"
+    folder, number = Path("runs") / stem, 1
+    while folder.exists():
+        number += 1
+        folder = Path("runs") / f"{stem}-{number}"
+    return folder
+
+
+def _run_table(setup: Setup) -> str:
+    lines = (f"{name} = {toml_value(value)}\n" for name, value in asdict(setup).items() if value is not None)
+    return "".join(("[run]\n", *lines))
+
+
+def _unfinished(folder: Path) -> bool:
+    """Whether a folder holds nothing but what :meth:`Run.create` leaves when it is killed in the middle."""
+    return (
+        all(
+            path.name == VERSIONS or is_temporary(path) or (path.is_dir() and not any(path.iterdir()))
+            for path in folder.iterdir()
+        )
+        and not (folder / CONFIG).exists()
+    )
+
+
+class _LogFile(logging.FileHandler):
+    """Where logging would print a traceback and go on (a full disk), the run ends with one error."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if isinstance(error, OSError):
+            raise WriteError.of(self.baseFilename, error) from None
+        super().handleError(record)
+
+
+def _setup(said: object, path: Path) -> Setup:
+    """The ``[run]`` table of a run's configuration, every key and type checked."""
+    if not isinstance(said, dict):
+        raise WtalError(f"{path}: run = {shown(said)}, expected a table [run]")
+    known = get_type_hints(Setup)
+    for key, value in said.items():
+        if key not in known:
+            raise WtalError(f"{path}: unknown key run.{key}; known are {', '.join(sorted(known))}")
+        kinds = get_args(known[key]) or (known[key],)
+        literal = get_origin(known[key]) is Literal
+        if value not in kinds if literal else type(value) not in kinds:
+            names = ", ".join(map(str, kinds)) if literal else kinds[0].__name__
+            raise WtalError(f"{path}: run.{key} = {shown(value)}, expected {names}")
+    return Setup(**said)

@@ -1,0 +1,209 @@
+"""The settings of a run: dataclasses, filled from a recipe (``wtal/settings/recipes/*.toml``) and the command line.
+
+No torch in here: ``wtal-train --help`` reads these classes. Every default is the value of the paper's supplement
+where it states one (see the recipes for which those are).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from wtal.settings.limits import check_settings
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """Warm-up, then ``rounds`` times a B step and an F step, or both at once."""
+
+    kind: Literal["alternating", "online"] = "alternating"
+    """alternating: B and F steps in turn. online: both branches learn in every step, each from the other's moving
+    average, whose pseudo-labels are made anew every epoch, for as many epochs as B and F have."""
+    online_ema: float = 0.9
+    """Online: the share of itself that each branch's moving average keeps a step; 0 averages nothing. The averages
+    teach, and are what is left at the end."""
+    warmup_epochs: int = 10
+    """Epochs of the CBP warm-up on video labels alone."""
+    b_epochs: int = 20
+    """Epochs of each B step (CBP's confident background trains VLP)."""
+    f_epochs: int = 20
+    """Epochs of each F step (VLP's confident foreground trains CBP)."""
+    rounds: int = 1
+    """How many times B and F alternate."""
+    ensemble_epochs: int = 0
+    """Epochs of a last step in which both branches' ensemble teaches CBP; 0 leaves it out."""
+    control: bool = False
+    """Also train a CBP as long as the F steps do but without a teacher, for the table."""
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """The optimiser; each step of the schedule starts a new one."""
+
+    name: Literal["adam", "adamw"] = "adam"
+    """Update rule."""
+    lr: float = 1e-4
+    """Learning rate."""
+    weight_decay: float = 0.0
+    """Weight decay."""
+    clip_norm: float = 0.0
+    """Largest norm of the gradient; 0 does not clip."""
+    ema: float = 0.0
+    """Each B, F or other step of the schedule ends with the moving average of its weights, which keeps this share of
+    itself a step; 0 averages nothing. Online training has one of its own, schedule.online_ema."""
+
+
+@dataclass(frozen=True)
+class BatchConfig:
+    """What one training batch holds."""
+
+    size: int = 64
+    """Videos a batch, over all processes; an epoch keeps its last, partial batch."""
+    micro: int = 0
+    """At most this many videos of a batch go through the network at once, for a small card: gradients are added up, and
+    are those of the whole batch. 0 is the whole batch, or a process's share of it."""
+    steps_per_epoch: int = 0
+    """Batches an epoch, all of them full, from as many passes over the videos as that takes; 0 is one pass."""
+    snippets: int = 1000
+    """At most this many consecutive snippets of a video, at a random place."""
+    standardize: bool = True
+    """Standardise I3D features with the training set's mean and deviation of each dimension."""
+
+
+@dataclass(frozen=True)
+class CBPConfig:
+    """The classification branch."""
+
+    dim: int = 512
+    """Width of the encoder."""
+    heads: int = 8
+    """Attention heads."""
+    levels: int = 3
+    """Temporal scales of the pyramid: strides 1, 2, 4, ..."""
+    mlp_ratio: float = 2.0
+    """Width of the MLP in units of dim."""
+    dropout: float = 0.1
+    """Dropout after attention and MLP."""
+    input_dropout: float = 0.3
+    """Dropout on the features."""
+    window: int | None = None
+    """Attention reaches this many snippets to each side; None is the whole video."""
+    output_bias: float = -2.0
+    """Initial bias of the class logits."""
+
+
+@dataclass(frozen=True)
+class VLPConfig:
+    """The vision-language branch."""
+
+    blocks: int = 2
+    """Temporal Transformer layers on the frame features."""
+    heads: int = 8
+    """Attention heads."""
+    mlp_ratio: float = 4.0
+    """Width of the MLP in units of the feature width."""
+    dropout: float = 0.1
+    """Dropout after attention and MLP."""
+    window: int | None = None
+    """Attention reaches this many snippets to each side; None is the whole video."""
+    prompts_before: int = 16
+    """Learnable prompt vectors before the class name."""
+    prompts_after: int = 16
+    """Learnable prompt vectors after the class name."""
+    init_std: float = 0.01
+    """Standard deviation of the initial prompts and temporal Transformer weights."""
+    temperature: float = 0.07
+    """The cosine is divided by this."""
+    bias_deviations: float = 1.5
+    """The logit's bias starts at the mean training cosine plus this many standard deviations."""
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights of the loss terms and the pooling of video-level scores."""
+
+    topk_divisor: int = 8
+    """A video's score is the mean of its top (snippets / this) snippet logits."""
+    video: float = 1.0
+    """Weight of the video-level classification loss."""
+    distill: float = 1.0
+    """Weight of the pseudo-label terms (foreground plus background of labelled classes)."""
+    absent: float = 1.0
+    """Weight of the term that holds absent classes at zero, in B and F steps."""
+
+
+@dataclass(frozen=True)
+class DistillConfig:
+    """Pseudo-labels by temporal rank: quantiles in [0, 1] per video and labelled class; between them is ignored."""
+
+    b_foreground: float = 0.92
+    """B step: snippets that rank above this under CBP are foreground."""
+    b_background: float = 0.60
+    """B step: snippets that rank below this under CBP are background."""
+    f_foreground: float = 0.85
+    """F step: snippets that rank above this under VLP are foreground."""
+    f_background: float = 0.60
+    """F step: snippets that rank below this under VLP are background."""
+    adaptive: bool = False
+    """Scale the two shares, above foreground and above background, by how much of each video the teacher fires on."""
+    confidence: bool = False
+    """Weight each pseudo-label by how far the teacher's scaled score is from one half."""
+    ensemble: Literal["probability", "logit", "rank"] = "probability"
+    """What is averaged where an ensemble teaches: each branch's probabilities or logits, scaled to [0, 1] per video and
+    class, or its temporal ranks."""
+
+
+@dataclass(frozen=True)
+class LocalizeConfig:
+    """From frame scores to detections."""
+
+    branch: Literal["cbp", "vlp", "ensemble"] = "cbp"
+    """Whose scores; cbp needs no CLIP features."""
+    theta_cls: float = 0.2
+    """A class is looked for where its video-level probability passes this; the best class always."""
+    theta_loc: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+    """Thresholds on the frame scores, which are scaled to [0, 1] per video and class."""
+    score: Literal["max", "mean", "oic"] = "max"
+    """A proposal's score: maximum inside, mean inside, or outer-inner contrast."""
+    nms: Literal["gaussian", "linear", "hard"] = "gaussian"
+    """Kind of non-maximum suppression."""
+    sigma: float = 0.3
+    """Width of the Gaussian decay."""
+    iou_threshold: float = 0.5
+    """tIoU from which linear and hard suppression act."""
+    min_score: float = 0.001
+    """Detections below this are dropped."""
+    max_detections: int = 100
+    """At most this many detections a video and class."""
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """How mAP is measured."""
+
+    protocol: Literal["seconds", "snippets"] = "seconds"
+    """snippets rounds the ground truth to the 25 fps, 16-frame grid, as many peers do."""
+    tiou: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
+    """tIoU thresholds; the mean is over these."""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that a recipe sets.
+
+    Raises:
+        WtalError: a number is out of range (:mod:`wtal.settings.limits`).
+    """
+
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    batch: BatchConfig = field(default_factory=BatchConfig)
+    cbp: CBPConfig = field(default_factory=CBPConfig)
+    vlp: VLPConfig = field(default_factory=VLPConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    distill: DistillConfig = field(default_factory=DistillConfig)
+    localize: LocalizeConfig = field(default_factory=LocalizeConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+
+    def __post_init__(self) -> None:
+        check_settings(self)

@@ -1,0 +1,172 @@
+"""Recipes: TOML files that fill :class:`wtal.settings.config.RunConfig` and say of each value where it comes from."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import re
+import types
+import typing
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from wtal.data.fields import parse_toml
+from wtal.errors import WtalError
+from wtal.settings.config import RunConfig
+
+Sources = dict[str, dict[str, str]]
+"""Section -> key -> ``"paper"`` or ``"ours: <reason>"``."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """A named set of settings. ``source`` says of each value where it comes from."""
+
+    name: str
+    config: RunConfig
+    source: Sources
+
+
+def shipped() -> tuple[str, ...]:
+    """Names of the recipes that the package carries."""
+    files = resources.files("wtal.settings").joinpath("recipes").iterdir()
+    return tuple(sorted(file.name.removesuffix(".toml") for file in files if file.name.endswith(".toml")))
+
+
+def load_recipe(name_or_path: str | Path, _children: tuple[str, ...] = ()) -> Recipe:
+    """Read a shipped recipe by name, or a user's own by path.
+
+    A recipe with ``extends = "<other>"`` changes only what it mentions.
+
+    Raises:
+        WtalError: no such recipe, unreadable TOML, an unknown section or key, a value of the wrong type.
+    """
+    text, origin, name = _read(name_or_path)
+    table = parse_toml(text, origin)
+    base = table.pop("extends", None)
+    if base is not None and (not isinstance(base, str) or base in (*_children, str(name_or_path))):
+        raise WtalError(f"{origin}: extends = {base!r}: expected another recipe's name or path")
+    parent = load_recipe(base, (*_children, str(name_or_path))) if base is not None else Recipe(name, RunConfig(), {})
+    source = {section: dict(keys) for section, keys in parent.source.items()}
+    given = table.pop("source", {})
+    if not isinstance(given, Mapping) or not all(isinstance(keys, Mapping) for keys in given.values()):
+        raise WtalError(f"{origin}: [source] must hold one table a section")
+    config = from_table(table, parent.config, origin)
+    for section, keys in table.items():  # a changed value is no longer the parent's, whatever the parent said
+        for key, value in keys.items():
+            if _plain(value) != _plain(getattr(getattr(parent.config, section), key)):
+                source.setdefault(section, {})[key] = f"ours: set by recipe {name}"
+    for section, keys in given.items():
+        source.setdefault(section, {}).update(keys)
+    return Recipe(name, config, source)
+
+
+def from_table(table: Mapping[str, Any], base: RunConfig, origin: str) -> RunConfig:
+    """``base`` with the sections of a TOML table written over it; ``origin`` names the file in errors."""
+    changed = {}
+    sections = {field.name for field in dataclasses.fields(RunConfig)}
+    for section, values in table.items():
+        if section not in sections:
+            raise WtalError(f"{origin}: unknown section [{section}]{_meant(section, sections)}")
+        if not isinstance(values, Mapping):
+            raise WtalError(f"{origin}: [{section}] must be a table, got {values!r}")
+        current = getattr(base, section)
+        types = _types(type(current))
+        for key, value in values.items():
+            if key not in types:
+                raise WtalError(f"{origin}: unknown key {section}.{key}{_meant(key, types)}")
+            values = {**values, key: _typed(value, types[key], f"{origin}: {section}.{key}")}
+        changed[section] = dataclasses.replace(current, **values)
+    try:
+        return dataclasses.replace(base, **changed)
+    except WtalError as error:
+        raise WtalError(f"{origin}: {error}") from None
+
+
+def to_toml(config: RunConfig, source: Sources | None = None) -> str:
+    """The whole configuration as TOML, each value with its source as a comment."""
+    lines: list[str] = []
+    for section in dataclasses.fields(config):
+        values = getattr(config, section.name)
+        lines += ["", f"[{section.name}]"]
+        for field in dataclasses.fields(values):
+            value = getattr(values, field.name)
+            # A comment is one line without control characters, whatever a recipe says.
+            told = re.sub(r"[\x00-\x1f\x7f]+", " ", str((source or {}).get(section.name, {}).get(field.name, "")))
+            left = f"# {field.name} is not set" if value is None else f"{field.name} = {toml_value(value)}"
+            lines.append(f"{left:<44}  # {told}" if told else left)
+    return "\n".join(lines[1:]) + "\n"
+
+
+def with_overrides(source: Sources, before: RunConfig, after: RunConfig) -> Sources:
+    """Sources after the command line changed ``before`` into ``after``."""
+    told = {section: dict(keys) for section, keys in source.items()}
+    for section in dataclasses.fields(before):
+        old, new = getattr(before, section.name), getattr(after, section.name)
+        for field in dataclasses.fields(old):
+            if getattr(old, field.name) != getattr(new, field.name):
+                told.setdefault(section.name, {})[field.name] = "set on the command line"
+    return told
+
+
+def _read(name_or_path: str | Path) -> tuple[str, str, str]:
+    name = str(name_or_path)
+    if name in shipped():
+        text = resources.files("wtal.settings").joinpath("recipes", f"{name}.toml").read_text("utf-8")
+        return text, f"recipe {name}", name
+    path = Path(name_or_path)
+    if path.suffix != ".toml":
+        raise WtalError(
+            f"no recipe {name!r}: shipped are {', '.join(shipped())}; for your own, give the path of a .toml file"
+        )
+    try:
+        return path.read_text(encoding="utf-8"), str(path), path.stem
+    except (OSError, UnicodeDecodeError) as error:
+        raise WtalError(f"{path}: cannot be read: {error}") from error
+
+
+def _types(section: type) -> dict[str, Any]:
+    return typing.get_type_hints(section)
+
+
+def _typed(value: Any, expected: Any, where: str) -> Any:
+    origin, arguments = typing.get_origin(expected), typing.get_args(expected)
+    if origin is typing.Literal:
+        if value in arguments:
+            return value
+        raise WtalError(f"{where} = {value!r}: expected one of {', '.join(map(str, arguments))}")
+    if origin is tuple:
+        if isinstance(value, (list, tuple)) and value:
+            return tuple(_typed(item, arguments[0], where) for item in value)
+        raise WtalError(f"{where} = {value!r}: expected a list of numbers")
+    if origin in (types.UnionType, typing.Union):
+        return None if value is None else _typed(value, arguments[0], where)
+    if expected is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(value, expected) and (expected is bool or not isinstance(value, bool)):
+        return value
+    raise WtalError(f"{where} = {value!r}: expected {expected.__name__}")
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, (list, tuple)) else value
+
+
+def toml_value(value: Any) -> str:
+    """A value as TOML has it."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        # JSON's escapes are TOML's, but for pairs of surrogates, which TOML lacks, and the one that JSON spares.
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(toml_value(item) for item in value) + "]"
+    return repr(value)
+
+
+def _meant(word: str, known: typing.Iterable[str]) -> str:
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f": did you mean {close[0]}?" if close else f"; known are {', '.join(sorted(known))}"

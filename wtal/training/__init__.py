@@ -1,0 +1,1 @@
+"""The schedule, pseudo-labels, losses and the trainer."""

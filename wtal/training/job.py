@@ -1,0 +1,226 @@
+"""From the options of ``wtal-train`` to a finished run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.markup import escape
+
+from wtal.about import versions
+from wtal.data.batches import whole_videos
+from wtal.data.index import survey
+from wtal.data.open import open_data
+from wtal.data.video import VideoSet
+from wtal.errors import WtalError, reason
+from wtal.evaluation.table import caption, table
+from wtal.inference.branches import Branches, build_branches
+from wtal.inference.frame_scores import check_lengths
+from wtal.platform.device import Device, choose_device, describe
+from wtal.platform.distributed import ALONE, PeerError, Peers, joined
+from wtal.platform.files import WriteError, no_room
+from wtal.platform.interrupt import Interruptible
+from wtal.platform.progress import Reporter
+from wtal.runs.checkpoint import own_tensors
+from wtal.runs.read_only import Follower
+from wtal.runs.resume import resumed_setup
+from wtal.runs.run import CONFIG, Run, default_folder
+from wtal.runs.setup import Setup
+from wtal.settings.config import RunConfig
+from wtal.settings.recipe import Sources
+from wtal.training.schedule import Stage
+from wtal.training.trainer import Trainer
+
+PROGRAM = "wtal-train"
+BIAS_VIDEOS = 1_000
+"""How many training videos VLP's logit bias is measured on at most."""
+
+
+def start(
+    setup: Setup,
+    config: RunConfig,
+    source: Sources,
+    *,
+    out: Path | None = None,
+    resume: Path | None = None,
+    given: Collection[str] = (),
+    quiet: bool = False,
+    as_json: bool = False,
+) -> int:
+    """Train and print the table; returns the exit code.
+
+    Args:
+        setup: what to train on, seeds, and where to compute.
+        config: the settings.
+        source: where each of them comes from, for the run's record.
+        out: a new run folder, None for ``runs/<data set>-<date>-<time>``.
+        resume: folder of a run to go on with; its own setup and settings hold then.
+        given: with ``resume``, what of ``setup`` and ``config`` was asked for by name (:func:`resumed_setup`).
+        quiet: print the table only.
+        as_json: print the run folder and its rows as JSON, and nothing else.
+    """
+    with joined() as peers:
+        before: Setup | None = None
+        if resume is not None:
+            before, settings = peers.first(partial(_known, resume))
+            setup, config = resumed_setup(before, settings, setup, config, given), settings
+        if setup.threads is not None:
+            torch.set_num_threads(setup.threads)
+        where = choose_device(setup.device, setup.precision, peers.gpu)
+        facts = facts_of(where, peers)
+        setup = replace(setup, **facts)
+        told = describe(where) + (f", {peers.size} processes" if peers.size > 1 else "")
+        other = [] if before is None else [name for name in facts if getattr(before, name) != facts[name]]
+        if other:
+            told += f" instead of {', '.join(f'{k} {getattr(before, k)}' for k in other)}: from here on, other bits"
+        told = f"{f'{setup.recipe} recipe, seed {setup.seed}' if before is None else 'resumed'}, {told}"
+        folder = peers.first(lambda: _create(out, setup, config, source) if resume is None else resume)
+        run = Follower(folder, setup, config) if peers.rank else Run(folder, setup, config)
+        return _train(run, where, peers, told, quiet, as_json, fresh=resume is None)
+
+
+def _known(folder: Path) -> tuple[Setup, RunConfig]:
+    run = Run.open(folder)
+    return run.setup, run.config
+
+
+def _create(out: Path | None, setup: Setup, config: RunConfig, source: Sources) -> Path:
+    return Run.create(out or default_folder(setup.dataset), setup, config, source, versions()).folder
+
+
+def _train(run: Run, device: Device, peers: Peers, told: str, quiet: bool, as_json: bool, fresh: bool) -> int:
+    console = Console(quiet=peers.rank > 0)
+    reporter = Reporter(console, quiet or as_json, run.log)
+    again = f"go on with: {peers.launcher or PROGRAM} --resume {run.folder}"
+    try:
+        with Interruptible(peers):
+            run.hold()
+            trainer = begin(run, device, reporter, peers, fresh)
+            run.remember()
+            reporter.say(f"{told}; every setting is in {run.folder}/config.toml")
+            rows = trainer.fit()
+    except KeyboardInterrupt as interrupt:
+        raise KeyboardInterrupt(f"{str(interrupt) or 'interrupted'}; {again}") from None
+    except (WriteError, OSError) as error:
+        told = str(error) if isinstance(error, WriteError) else f"{run.folder}: {error.strerror or error}"
+        when = "when there is room" if no_room(error) else "once that is mended"
+        raise WtalError(f"{told}; earlier checkpoints are intact; {when}, {again}") from None
+    except PeerError as error:
+        raise PeerError(f"{error}; {again}" if (run.folder / CONFIG).is_file() else str(error)) from None
+    finally:
+        run.release()
+    if as_json:
+        if peers.rank == 0:
+            print(json.dumps({"run": str(run.folder), "rows": rows}, indent=1))
+        return 0
+    console.print(table(rows, escape(caption(trainer.data, rows))))
+    console.print(f"run folder: {run.folder}", markup=False, highlight=False, soft_wrap=True)
+    return 0
+
+
+def facts_of(device: Device, peers: Peers) -> dict[str, Any]:
+    """What a run's bits depend on beside its settings, as :class:`wtal.runs.setup.Setup` has it."""
+    return {
+        "processes": peers.size,
+        "device": str(device.name) if peers.gpu is None else device.name.type,
+        "precision": "bf16" if device.bf16 else "float32",
+        "threads": torch.get_num_threads(),
+    }
+
+
+def begin(run: Run, device: Device, reporter: Reporter, peers: Peers, fresh: bool) -> Trainer:
+    """:func:`prepare`; a ``fresh`` run, whose folder was made just now, leaves none behind where it fails at this."""
+    try:
+        return prepare(run, device, reporter, peers=peers)
+    except WtalError:
+        if fresh and run.checkpoints.newest() is None:
+            run.discard()
+        raise
+
+
+def prepare(
+    run: Run, device: Device, reporter: Reporter, stages: Sequence[Stage] | None = None, peers: Peers = ALONE
+) -> Trainer:
+    """Data and branches of a run, fresh or as its checkpoint has them; ``stages`` in place of its own schedule."""
+    setup = run.setup
+    data = peers.machine_first(lambda: open_with_progress(setup, reporter))
+    train, test = data.subset("train"), data.subset("test")
+    if not train:
+        raise WtalError(f"data set {data.name}: no training videos")
+    reporter.say(
+        f"{data.name} ({data.layout} layout): {len(data.classes)} classes, {len(train)} training and {len(test)} test "
+        f"videos"
+        + (f", {len(data.missing)} left out for missing features" if data.missing else "")
+        + (f", {len(data.unlabelled)} training videos left out without a label" if data.unlabelled else "")
+    )
+    labels = {label for video in train for label in video.labels}
+    untrained = [name for name in data.classes if name not in labels]
+    for note in (*data.notes, *([f"no training video has {', '.join(untrained)}"] if untrained else [])):
+        reporter.say(f"note: {note}")
+    if data.text_features is None and setup.clip_weights is None:
+        reporter.say(f"fetching the weights of CLIP {setup.clip_model}, where open_clip has not stored them yet")
+    torch.manual_seed(setup.seed)
+    branches = build_branches(data, run.config, setup.clip_model, _path(setup.clip_weights))
+    branches.to(device.name)
+    trainer = Trainer(branches, data, run, device, reporter, stages, peers)
+    check_lengths(branches, ("cbp", "vlp"), data.videos)  # training and measuring need them whole, sooner or later
+    if found := peers.first(lambda: run.checkpoints.load(reporter.say)):
+        try:
+            trainer.resume(*found)
+        except WtalError:
+            raise
+        except Exception as error:  # what it lacks or has of another form surfaces as almost anything
+            told = f"training cannot go on from it ({type(error).__name__}: {reason(error)})"
+            raise WtalError(f"{found[0].path}: {told}") from error
+        peers.first(lambda: read_all(data, reporter))  # what has changed since is read again
+    else:
+        peers.first(lambda: fit_inputs(branches, data, run.config, device, reporter))
+        peers.spread(tensor for branch in branches.values() for tensor in own_tensors(branch).values())
+    return trainer
+
+
+def fit_inputs(branches: Branches, data: VideoSet, config: RunConfig, device: Device, reporter: Reporter) -> None:
+    """Read all features once before training, and set what is measured on the training ones.
+
+    That is CBP's standardisation, and VLP's logit bias, for which :data:`BIAS_VIDEOS` evenly chosen videos will do.
+    """
+    train = data.subset("train")
+    mean, deviation = read_all(data, reporter)
+    if config.batch.standardize:
+        branches.classification.set_statistics(torch.from_numpy(mean), torch.from_numpy(deviation))
+    chosen = train[:: -(-len(train) // BIAS_VIDEOS)]
+    batches = (batch.to(device.name) for batch in whole_videos(data, chosen, 16, with_i3d=False))
+    branches.vision_language.calibrate_bias((batch.clip, batch.lengths) for batch in batches if batch.clip is not None)
+
+
+def read_all(data: VideoSet, reporter: Reporter) -> tuple[np.ndarray, np.ndarray]:
+    """:func:`wtal.data.index.survey`, with progress."""
+    with reporter.counted("reading all features once", "videos") as progress:
+        return survey(data, progress)
+
+
+def open_with_progress(setup: Setup, reporter: Reporter) -> VideoSet:
+    """The data set of a run; shows progress where it has to be generated or converted first."""
+    with reporter.counted(f"preparing {Path(setup.dataset).stem}", "videos") as progress:
+        return open_data(
+            setup.dataset,
+            _path(setup.root),
+            features=setup.features,
+            layout=setup.layout,
+            shapes=setup.shapes,
+            world=setup.world,
+            allow_missing=setup.allow_missing,
+            progress=progress,
+            need_clip=True,
+        )
+
+
+def _path(text: str | None) -> Path | None:
+    return None if text is None else Path(text)

@@ -1,0 +1,172 @@
+"""What a stage's teacher tells its student: pseudo-labels of all training videos, made once a stage, or an epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from wtal.data.batches import Batch
+from wtal.data.truth import snippet_truth
+from wtal.data.video import Video, VideoSet
+from wtal.inference.branches import Branches
+from wtal.inference.frame_scores import frame_logits, members
+from wtal.inference.localize import scale_scores
+from wtal.platform.device import Device
+from wtal.platform.distributed import ALONE, Peers
+from wtal.settings.config import DistillConfig
+from wtal.training.label_packing import pack_targets, unpack_targets
+from wtal.training.losses import IGNORE, PseudoLabelQuality, pseudo_label_quality, pseudo_labels, temporal_quantiles
+from wtal.training.schedule import Stage
+
+FIRES = 0.5
+"""A teacher fires on a snippet whose score, scaled to [0, 1] per video and class, is above this."""
+
+WIDEST = 3.0
+"""Adaptive shares of a video are at most this many times the usual, and at least the inverse."""
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """Pseudo-labels of every training video.
+
+    Attributes:
+        targets: int8 ``[T, C]`` each, 1 foreground, 0 background, -1 ignored.
+        weights: float32 ``[T, C]`` each, 0 for classes that the video does not have; None where all weigh alike.
+        quality: of the targets, where there is ground truth to tell; for the log and the table alone.
+    """
+
+    targets: list[Tensor]
+    weights: list[Tensor] | None
+    quality: PseudoLabelQuality
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a checkpoint stores, beside the quality."""
+        parts = (
+            {"targets": self.targets} if self.weights is None else {"targets": self.targets, "weights": self.weights}
+        )
+        return {f"{part}.{key}": value for part, frames in parts.items() for key, value in pack_targets(frames).items()}
+
+    @classmethod
+    def of_tensors(cls, packed: Mapping[str, Tensor], quality: Mapping[str, int]) -> Lesson:
+        """What :meth:`tensors` was made of; ``quality`` as its fields."""
+
+        def part(name: str) -> list[Tensor]:
+            return unpack_targets({k.removeprefix(f"{name}."): v for k, v in packed.items() if k.startswith(name)})
+
+        weights = part("weights") if "weights.values" in packed else None
+        return cls(part("targets"), weights, PseudoLabelQuality(**quality))
+
+    def crops(self, batch: Batch, width: int) -> tuple[Tensor, Tensor | None]:
+        """Targets and weights of the batch's crops, ``[B, width, C]``; ignored beyond each crop."""
+        weights = None if self.weights is None else _crops(self.weights, batch, width, 0.0)
+        return _crops(self.targets, batch, width, IGNORE), weights
+
+
+def teach(
+    stage: Stage,
+    branches: Branches,
+    data: VideoSet,
+    videos: Sequence[Video],
+    config: DistillConfig,
+    device: Device,
+    seed: int,
+    peers: Peers = ALONE,
+) -> Lesson:
+    """The lesson of one stage; ``branches`` are in eval mode, ``seed`` is that of shuffling.
+
+    Several processes share the teacher's work, and each has the same whole lesson in the end.
+    """
+    if stage.labels == "truth":
+        lengths = [len(scores) for scores in frame_logits(branches, stage.student, data, videos, device, peers)]
+        truth = [snippet_truth(data, video, n).to(torch.int8) for video, n in zip(videos, lengths, strict=True)]
+        return Lesson(truth, None, PseudoLabelQuality())
+    assert stage.teacher is not None
+    scores = teacher_scores(branches, stage.teacher, data, videos, config, device, peers)
+    labels = [torch.from_numpy(data.multi_hot(video))[None] for video in videos]
+    foreground, background = (
+        (config.b_foreground, config.b_background)
+        if branches.reads_clip(stage.student)
+        else (config.f_foreground, config.f_background)
+    )
+    shares = action_shares(scores, labels) if config.adaptive else [torch.ones(1, len(data.classes))] * len(videos)
+    random = torch.Generator().manual_seed(seed)
+    targets: list[Tensor] = []
+    weights: list[Tensor] | None = [] if config.confidence else None
+    quality = PseudoLabelQuality()
+    for video, score, label, share in zip(videos, scores, labels, shares, strict=True):
+        length = torch.tensor([len(score)])
+        above, below = 1 - (1 - foreground) * share, 1 - (1 - background) * share
+        target = pseudo_labels(score[None], length, label, above.clamp(min=0.0), below.clamp(min=0.0))
+        if stage.labels in ("shuffled", "shifted"):
+            target = target[:, _other_times(len(score), stage.labels, random)]
+        targets.append(target[0])
+        if weights is not None:
+            weights.append((2 * scale_scores(score[None], length)[0] - 1).abs() * label)
+        if video.instances is not None:  # for the log; the student never sees it
+            quality += pseudo_label_quality(target, snippet_truth(data, video, len(score))[None], length, label)
+    return Lesson(targets, weights, quality)
+
+
+def teacher_scores(
+    branches: Branches,
+    teacher: str,
+    data: VideoSet,
+    videos: Sequence[Video],
+    config: DistillConfig,
+    device: Device,
+    peers: Peers = ALONE,
+) -> list[Tensor]:
+    """Frame scores ``[T, C]`` of a teacher: a branch's logits, or the mean over an ensemble on a common scale."""
+    logits = [frame_logits(branches, name, data, videos, device, peers) for name in members(teacher)]
+    if len(logits) == 1:
+        return logits[0]
+
+    def common(frames: Tensor) -> Tensor:
+        length = torch.tensor([len(frames)])
+        if config.ensemble == "rank":
+            return temporal_quantiles(frames[None], length)[0].float()
+        return scale_scores((torch.sigmoid(frames) if config.ensemble == "probability" else frames)[None], length)[0]
+
+    return [torch.stack([common(frames) for frames in video]).mean(0) for video in zip(*logits, strict=True)]
+
+
+def action_shares(scores: Sequence[Tensor], labels: Sequence[Tensor]) -> list[Tensor]:
+    """How much of each video the teacher fires on, in units of the mean over videos and labelled classes.
+
+    Args:
+        scores: ``[T, C]`` a video.
+        labels: ``[1, C]`` a video.
+
+    Returns:
+        ``[1, C]`` a video, within a factor of :data:`WIDEST`, 1 for classes that it does not have.
+    """
+    fired = [
+        (scale_scores(score[None], torch.tensor([len(score)])) > FIRES).double().mean(1)
+        for score in scores  # [1, C]
+    ]
+    labelled = torch.cat([share[label > 0] for share, label in zip(fired, labels, strict=True)])
+    mean = labelled.mean().clamp(min=torch.finfo(torch.float64).tiny)
+    return [
+        torch.where(label > 0, (share / mean).clamp(1 / WIDEST, WIDEST), 1.0)
+        for share, label in zip(fired, labels, strict=True)
+    ]
+
+
+def _other_times(length: int, how: str, random: torch.Generator) -> Tensor:
+    """Which snippet's labels each snippet gets: any, or the one a quarter to three quarters of the video on."""
+    if how == "shuffled":
+        return torch.randperm(length, generator=random)
+    least = length // 4
+    on = least + int(torch.randint(length - 2 * least, (), generator=random))
+    return torch.arange(length).roll(-on)
+
+
+def _crops(frames: list[Tensor], batch: Batch, width: int, beyond: float) -> Tensor:
+    rows = zip(batch.index.tolist(), batch.start.tolist(), batch.lengths.tolist(), strict=True)
+    cropped = torch.full((len(batch.lengths), width, frames[0].shape[1]), beyond, dtype=frames[0].dtype)
+    for row, (index, start, length) in enumerate(rows):
+        cropped[row, :length] = frames[index][start : start + length]
+    return cropped

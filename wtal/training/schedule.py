@@ -1,0 +1,88 @@
+"""What is trained in which order, as data: the paper's schedule and the online one; wtal.ablation has its variants'."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from wtal.settings.config import ScheduleConfig
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A second student, which learns in the same steps of a stage as the first, each from the other's moving average.
+
+    Attributes:
+        student: a branch.
+        epochs: as those of the stage. Whose epochs are fewer stops after them and only teaches on.
+        start: as that of the stage.
+    """
+
+    student: str
+    epochs: int
+    start: str | None = None
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step: ``student`` trains for ``epochs``, on ``teacher``'s pseudo-labels if it has one, and is measured.
+
+    Attributes:
+        name: for the log and for the eye.
+        student: a branch. Without epochs it may be an ensemble, ``a+b``: then it is measured and no more.
+        teacher: a branch or an ensemble, None for video labels alone.
+        epochs: passes over the training videos, 0 to only measure.
+        row: its title in the table.
+        start: the branch that the student begins as a copy of; None where it is there and goes on.
+        labels: ``ranked`` pseudo-labels are the method. The others are comparisons: ``shuffled`` in the time of each
+            video; ``shifted`` there, wrapped around, by a quarter of it or more, so that runs stay runs; ``truth``.
+        settings: section -> key -> value, where this stage departs from the run's settings.
+        peer: a second student; there is no other teacher then, and pseudo-labels are made anew every epoch.
+    """
+
+    name: str
+    student: str
+    teacher: str | None
+    epochs: int
+    row: str
+    start: str | None = None
+    labels: Literal["ranked", "shuffled", "shifted", "truth"] = "ranked"
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    peer: Peer | None = None
+
+    @property
+    def length(self) -> int:
+        """Epochs until its last student is done."""
+        return max(self.epochs, self.peer.epochs if self.peer else 0)
+
+    @property
+    def starts(self) -> dict[str, str | None]:
+        """Each student's start."""
+        return {self.student: self.start, **({self.peer.student: self.peer.start} if self.peer else {})}
+
+
+def schedule(config: ScheduleConfig) -> tuple[Stage, ...]:
+    """Warm-up, VLP as it is, the control if asked for, then B, F, B, F ..., and a step by the ensemble if asked for.
+
+    Online, one stage takes the place of B, F, B, F ...: as many epochs of each branch, at once.
+    """
+    stages = [
+        Stage("warmup", "cbp", None, config.warmup_epochs, "CBP after warm-up"),
+        Stage("zero-shot", "vlp", None, 0, "VLP zero-shot"),
+    ]
+    if config.control:
+        epochs = config.f_epochs * config.rounds
+        stages.append(Stage("control", "control", None, epochs, "CBP as long, no teacher", start="cbp"))
+    if config.kind == "online":
+        peer = Peer("vlp", config.b_epochs * config.rounds)
+        stages.append(Stage("online", "cbp", None, config.f_epochs * config.rounds, "CBP after online", peer=peer))
+        stages.append(Stage("online vlp", "vlp", None, 0, "VLP after online"))
+    else:
+        for number in range(1, config.rounds + 1):
+            round_ = f" {number}" if config.rounds > 1 else ""
+            stages.append(Stage(f"B{number}", "vlp", "cbp", config.b_epochs, f"VLP after B{round_}"))
+            stages.append(Stage(f"F{number}", "cbp", "vlp", config.f_epochs, f"CBP after F{round_}"))
+    if config.ensemble_epochs:
+        stages.append(Stage("E", "cbp", "ensemble", config.ensemble_epochs, "CBP taught by the ensemble"))
+    return (*stages, Stage("ensemble", "ensemble", None, 0, "ensemble"))

@@ -1,0 +1,121 @@
+"""What learns in a stage: a branch with its optimiser, its moving average and its pseudo-labels."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wtal.errors import WtalError
+from wtal.inference.branches import Branches
+from wtal.runs.checkpoint import Checkpoint, optimizer_tensors, restore_optimizer
+from wtal.settings.config import OptimizerConfig, RunConfig
+from wtal.training.pseudo_labels import Lesson
+from wtal.training.schedule import Stage
+
+EMA = "moving average"
+"""The branch that holds the moving average of a student's weights while a stage trains with one."""
+
+
+class Student:
+    """A branch that learns, for as long as one stage lasts.
+
+    Attributes:
+        name: of the branch.
+        teacher: of the branch or ensemble whose pseudo-labels it learns from; None for video labels alone.
+        epochs: how many of the stage's it learns in.
+        optimizer: over what it learns, fresh.
+        mean: the branch that holds its moving average, None without one.
+        lesson: its pseudo-labels, None until they are made.
+    """
+
+    def __init__(
+        self,
+        branches: Branches,
+        name: str,
+        teacher: str | None,
+        epochs: int,
+        config: OptimizerConfig,
+        decay: float | None,
+        mark: str = "",
+    ) -> None:
+        """``decay`` is the share that the moving average keeps of itself a step; ``mark`` goes before all names in a
+        checkpoint, of which each student of a stage needs its own."""
+        self.name = name
+        self.teacher = teacher
+        self.epochs = epochs
+        self.lesson: Lesson | None = None
+        self.mean = None if decay is None else mark + EMA
+        self._branches = branches
+        self._decay = decay
+        self._mark = mark
+        if self.mean is not None:
+            branches.copy(name, self.mean)
+        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.name]
+        learned = [parameter for parameter in branches[name].parameters() if parameter.requires_grad]
+        # One pass over the weights: unfused, the temporaries of a step cost the CPU six times as much.
+        self.optimizer: torch.optim.Optimizer = kind(
+            learned, lr=config.lr, weight_decay=config.weight_decay, fused=True
+        )
+
+    @torch.no_grad()
+    def average(self) -> None:
+        """Take the weights as they are now into the moving average."""
+        if self.mean is None or self._decay is None:
+            return
+        pairs = zip(self._branches[self.mean].parameters(), self._branches[self.name].parameters(), strict=True)
+        for mean, value in pairs:
+            mean.lerp_(value, 1 - self._decay)
+
+    def finish(self) -> None:
+        """End the stage: the branch becomes its moving average."""
+        if self.mean is not None:
+            self._branches[self.name].load_state_dict(self._branches[self.mean].state_dict())
+            del self._branches[self.mean]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a checkpoint stores of it, beside the branches."""
+        parts = {"optimizer": optimizer_tensors(self.optimizer)}
+        if self.lesson is not None:
+            parts["lesson"] = self.lesson.tensors()
+        return {f"{self._mark}{part}.{key}": value for part, found in parts.items() for key, value in found.items()}
+
+    def facts(self) -> dict[str, Any]:
+        """What a checkpoint says of it."""
+        return {f"{self._mark}quality": None if self.lesson is None else asdict(self.lesson.quality)}
+
+    def restore(self, checkpoint: Checkpoint, videos: int) -> None:
+        """Put back what a checkpoint of the same stage has of it; ``videos`` are trained on now."""
+        restore_optimizer(self.optimizer, checkpoint.part(f"{self._mark}optimizer"))
+        if self.mean is not None and (average := checkpoint.part(self.mean)):
+            mean = self._branches[self.mean]
+            mean.load_state_dict({**mean.state_dict(), **average})
+        if packed := checkpoint.part(f"{self._mark}lesson"):
+            self.lesson = Lesson.of_tensors(packed, checkpoint.facts[f"{self._mark}quality"])
+            if len(self.lesson.targets) != videos:
+                raise WtalError(
+                    f"{checkpoint.path}: has pseudo-labels of {len(self.lesson.targets)} videos, the data set has "
+                    f"{videos} for training now"
+                )
+
+
+def begin_copies(stage: Stage, branches: Branches) -> None:
+    """Make the branches that begin a stage as copies of others, also where it only measures them."""
+    for name, start in stage.starts.items():
+        if start and name not in branches:
+            branches.copy(start, name)
+
+
+def students_of(stage: Stage, branches: Branches, config: RunConfig) -> tuple[Student, ...]:
+    """Who learns in a stage."""
+    if stage.peer is None:
+        decay = config.optimizer.ema or None
+        return (Student(branches, stage.student, stage.teacher, stage.epochs, config.optimizer, decay),)
+    epochs = {stage.student: stage.epochs, stage.peer.student: stage.peer.epochs}
+    other = {stage.student: f"{stage.peer.student}'s {EMA}", stage.peer.student: f"{stage.student}'s {EMA}"}
+    return tuple(
+        Student(branches, name, other[name], epochs[name], config.optimizer, config.schedule.online_ema, f"{name}'s ")
+        for name in epochs
+    )

@@ -1,0 +1,298 @@
+"""The trainer: CBP warm-up, then B and F steps in turn (paper, supplement: training), or both branches at once.
+
+:func:`wtal.training.schedule.schedule` is the whole story; :class:`Trainer` carries it out, one :class:`Stage`
+after another.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wtal.data.batches import Batch, TrainingBatches
+from wtal.data.video import VideoSet
+from wtal.errors import WtalError
+from wtal.evaluation.table import Row, measure
+from wtal.inference.branches import Branches
+from wtal.platform.device import Device
+from wtal.platform.distributed import ALONE, Peers
+from wtal.platform.interrupt import Interruptible
+from wtal.platform.progress import Reporter, Work
+from wtal.runs.checkpoint import Checkpoint
+from wtal.runs.resume import check_same, training_facts
+from wtal.runs.run import Run
+from wtal.settings.config import RunConfig
+from wtal.settings.recipe import from_table
+from wtal.training.gradients import add_gradients
+from wtal.training.loss_average import Tally, together
+from wtal.training.pseudo_labels import Lesson, teach
+from wtal.training.schedule import Stage, schedule
+from wtal.training.student import Student, begin_copies, students_of
+
+
+class Trainer:
+    """Trains the branches of a run and writes down what each stage bought."""
+
+    def __init__(
+        self,
+        branches: Branches,
+        data: VideoSet,
+        run: Run,
+        device: Device,
+        reporter: Reporter,
+        stages: Sequence[Stage] | None = None,
+        peers: Peers = ALONE,
+    ) -> None:
+        self.branches = branches
+        self.data = data
+        self.videos = data.subset("train")
+        self.run = run
+        self.config: RunConfig = run.config  # of the stage at hand
+        self.seed = run.setup.seed
+        self.device = device
+        self.reporter = reporter
+        self.peers = peers  # the processes that train this run
+        self.stages = tuple(schedule(run.config.schedule) if stages is None else stages)
+        self.stage, self.epoch = 0, 0  # the next to train
+        self.losses = Tally()  # of the epoch so far
+        self.batch = 0  # batches of the epoch that are done
+        self.skipped = 0  # batches left out because their loss or its gradient was not finite
+        self._skipped_last: tuple[int, int, int] | None = None  # of these: stage, epoch, batch
+        self.rows: list[Row] = []
+        self.saved = 0  # checkpoints written
+        self.facts = {**branches.facts, "training": training_facts(data)}  # that no checkpoint of the run changes
+        self._checkpoint: Checkpoint | None = None  # that the stage at hand goes on from
+        self._random: dict[str, Tensor] = {}
+
+    def fit(self) -> list[Row]:
+        """Carry out the schedule from where it stands; returns the rows of the table."""
+        with Interruptible(self.peers) as self.interrupt, self.run.curves() as self.curves:
+            while self.stage < len(self.stages):
+                stage = self.stages[self.stage]
+                self.config = from_table(stage.settings, self.run.config, f"stage {stage.name}")
+                begin_copies(stage, self.branches)
+                lesson = self.train_stage(stage) if stage.length else None
+                self.stage, self.epoch = self.stage + 1, 0
+                self.measure(stage, lesson)
+        return self.rows
+
+    @property
+    def number(self) -> int:
+        """What the stage's order, crops and dropout are drawn by: its name, so that no other stage can change them."""
+        return int.from_bytes(hashlib.sha256(self.stages[self.stage].name.encode()).digest()[:4], "big")
+
+    def train_stage(self, stage: Stage) -> Lesson | None:
+        """All epochs of one stage, a checkpoint after each; returns what its student learned from last."""
+        students = students_of(stage, self.branches, self.config)
+        if self._checkpoint is not None:
+            for student in students:
+                student.restore(self._checkpoint, len(self.videos))
+            self._checkpoint = None
+        batches = TrainingBatches(
+            self.data,
+            self.videos,
+            self.config.batch,
+            self.seed,
+            with_i3d=not all(self.branches.reads_clip(student.name) for student in students),
+            with_clip=any(self.branches.reads_clip(student.name) for student in students),
+            part=self.peers.part,
+        )
+        names = " and ".join(student.name for student in students)
+        with self.reporter.work(f"{stage.name}: {names}", stage.length * batches.videos, "videos") as work:
+            work.skip(self.epoch * batches.videos + min(self.batch * self.config.batch.size, batches.videos))
+            while self.epoch < stage.length:
+                self.teach(stage, students)
+                with self.interrupt.deferred():
+                    self.train_epoch(stage, students, batches, work)
+                    path = self.save(students)
+                    if self.interrupt.anywhere():
+                        raise KeyboardInterrupt(f"interrupted; saved all that was trained in {path}")
+        for student in students:
+            student.finish()
+        return students[0].lesson
+
+    def teach(self, stage: Stage, students: Sequence[Student]) -> None:
+        """Give a lesson to each student that learns on and has none, its quality to the log."""
+        learning = [s for s in students if self.epoch < s.epochs and (s.teacher or stage.labels == "truth")]
+        waiting = [student for student in learning if student.lesson is None]
+        seed = self.seed + 1_000_003 * (self.number + 1)
+        self.branches.eval()
+        for student in waiting:
+            own = replace(stage, student=student.name, teacher=student.teacher)
+            lesson = teach(
+                own, self.branches, self.data, self.videos, self.config.distill, self.device, seed, self.peers
+            )
+            if lesson.quality.action:
+                told = "  ".join(f"{name} {_share(value)}" for name, value in lesson.quality.rates().items())
+                self.reporter.log_only(f"{stage.name}: {stage.labels} pseudo-labels of {student.teacher}: {told}")
+            student.lesson = lesson
+        if waiting:
+            self.save(students)
+
+    def train_epoch(self, stage: Stage, students: Sequence[Student], batches: TrainingBatches, work: Work) -> None:
+        """One epoch, or what is left of it; returns early when an interrupt is requested."""
+        # Order, crops and dropout follow from (seed, stage, epoch); only within an epoch is there more to go on from.
+        torch.manual_seed(
+            self.seed + 1_000_003 * (self.number + 1) + 10_007 * self.epoch + 15_485_863 * self.peers.rank
+        )
+        self.restore_random()
+        learning = [student for student in students if self.epoch < student.epochs]
+        for student in learning:
+            self.branches[student.name].train()
+        for batch in batches.epoch(1_000 * self.number + self.epoch, self.batch):
+            each = {student.name: self.step(stage, student, batch) for student in learning}
+            terms = together(each) if stage.peer else each[stage.student]
+            self.batch += 1
+            self.losses.add(terms, batch.videos, batches.videos)
+            work.advance(batch.videos, {"loss": terms["loss"]} if "loss" in terms else {})
+            if self.batch < len(batches) and self.interrupt.anywhere():
+                return
+        self.epoch += 1
+        for student in learning:
+            if stage.peer and self.epoch < student.epochs:
+                student.lesson = None  # its teacher has learned something, too
+        self.log_epoch(stage, self.losses.means(batches.videos))
+        waiting = max(self.peers.gather(batches.waiting()))
+        self.reporter.log_only(f"{stage.name}: {waiting:.1%} of the time waiting for data")
+        self.batch, self.losses = 0, Tally()
+
+    def step(self, stage: Stage, student: Student, batch: Batch) -> dict[str, float]:
+        """One optimiser step; returns the loss and its terms, averaged over the batch's videos; nothing if skipped."""
+        student.optimizer.zero_grad()
+        learned = list(self.branches[student.name].parameters())
+        terms = add_gradients(self.branches, student.name, batch, student.lesson, self.config, self.device, self.peers)
+        if not math.isfinite(terms["loss"]):
+            self.bad_batch(stage, batch, f"the loss became {terms['loss']}")
+            return {}
+        self.peers.sum_gradients(learned)
+        clip = self.config.optimizer.clip_norm
+        # Without clipping, too: one gradient that is not finite under a finite loss ruins the weights for good.
+        norm = float(
+            torch.nn.utils.clip_grad_norm_(learned, clip)
+            if clip > 0
+            else torch.nn.utils.get_total_norm([p.grad for p in learned if p.grad is not None])
+        )
+        if not math.isfinite(norm):
+            self.bad_batch(stage, batch, f"the gradient's norm became {norm}")
+            return {}
+        student.optimizer.step()
+        student.average()
+        return terms
+
+    def bad_batch(self, stage: Stage, batch: Batch, fault: str) -> None:
+        """Count a batch that cannot be learned from, once; an error when there are more than the run may skip."""
+        here = (self.stage, self.epoch, self.batch)
+        self.skipped += here != self._skipped_last
+        self._skipped_last = here
+        allowed = self.run.setup.skip_bad_batches
+        videos = ", ".join(self.videos[index].id for part in self.peers.gather(batch.index.tolist()) for index in part)
+        where = f"{stage.name}, epoch {self.epoch + 1}, step {self.batch + 1}"
+        told = f"{fault} in {where} (videos {videos})"
+        if self.skipped > allowed:
+            advice = f" after {allowed} skipped batches" if allowed else "; --skip-bad-batches N would leave it out"
+            raise WtalError(f"{told}{advice}; {self.last_good()}")
+        self.reporter.say(f"skipped batch {self.skipped} of at most {allowed}: {told}")
+
+    def last_good(self) -> str:
+        """Where the last checkpoint is, for people; all that are written are good (:meth:`check_weights`)."""
+        last = self.peers.first(self.run.checkpoints.newest)
+        return f"the last good checkpoint is {last}" if last else "no checkpoint yet"
+
+    def check_weights(self) -> None:
+        """An error where a weight is not finite, so that no such checkpoint pushes the good ones out."""
+        for name, branch in self.branches.items():
+            if not all(parameter.isfinite().all() for parameter in branch.parameters() if parameter.requires_grad):
+                raise WtalError(f"the weights of {name} are no longer finite (--optimizer.lr?); {self.last_good()}")
+
+    def measure(self, stage: Stage, lesson: Lesson | None) -> None:
+        """Add a stage's row to the table, write it and the detections behind it, and save."""
+        row, detections = measure(
+            stage.row, stage.student, self.branches, self.data, self.config, self.device, self.peers
+        )
+        if lesson is not None and lesson.quality.action:
+            row["pseudo_labels"] = lesson.quality.rates()
+        self.rows.append(row)
+        self.run.write_detections(stage.row, detections)
+        self.run.write_rows(self.rows)
+        self.reporter.say(f"{stage.row}: {row['kind']} mAP {row['mean']:.1f}")
+        self.save(())
+
+    def log_epoch(self, stage: Stage, losses: dict[str, float]) -> None:
+        """Losses of one epoch to the log and the curves."""
+        told = "  ".join(f"{name} {value:.4f}" for name, value in losses.items())
+        self.reporter.log_only(f"{stage.name} epoch {self.epoch}/{stage.length}: {told}")
+        for name, value in losses.items():
+            self.curves.add_scalar(f"{stage.name}/{name}", value, self.epoch)
+
+    def save(self, students: Sequence[Student]) -> Path:
+        """Write the checkpoint that :meth:`resume` goes on from, and return where it is."""
+        self.check_weights()
+        tensors = self.branches.tensors()
+        for student in students:
+            tensors |= student.tensors()
+        if self.batch:
+            for rank, state in enumerate(self.peers.gather(self.random_state())):
+                tensors |= {f"{_random(rank)}.{name}": tensor for name, tensor in state.items()}
+        facts: dict[str, Any] = {
+            **self.facts,
+            "stage": self.stage,
+            "epoch": self.epoch,
+            "batch": self.batch,
+            "losses": self.losses.sums,
+            "counted": self.losses.videos,
+            "skipped": self.skipped,
+            "rows": self.rows,
+        }
+        for student in students:
+            facts |= student.facts()
+        path = self.run.checkpoints.save(tensors, facts, self.saved + 1)
+        self.saved += 1
+        return path
+
+    def random_state(self) -> dict[str, Tensor]:
+        """The state of the generators that dropout draws from."""
+        state = {"cpu": torch.get_rng_state()}
+        if self.device.name.type == "cuda":
+            state["cuda"] = torch.cuda.get_rng_state(self.device.name)
+        return state
+
+    def restore_random(self) -> None:
+        """Go on with the generators where :meth:`resume` found them, once."""
+        if "cpu" in self._random:
+            torch.set_rng_state(self._random["cpu"])
+        if "cuda" in self._random and self.device.name.type == "cuda":
+            torch.cuda.set_rng_state(self._random["cuda"], self.device.name)
+        self._random = {}
+
+    def resume(self, checkpoint: Checkpoint, number: int) -> None:
+        """Put everything back as checkpoint ``number`` has it."""
+        facts = checkpoint.facts
+        check_same(checkpoint, self.facts, self.run.config)
+        self.stage, self.epoch, self.rows = facts["stage"], facts["epoch"], facts["rows"]
+        self.batch, self.skipped, self.saved = facts["batch"], facts["skipped"], number
+        self.losses = Tally(facts["losses"], facts.get("counted"))
+        if [row["name"] for row in self.rows] != [stage.row for stage in self.stages[: self.stage]]:
+            raise WtalError(f"{checkpoint.path}: was trained on another schedule; start a new run")
+        for stage in self.stages[: self.stage + 1]:
+            for name, start in stage.starts.items():
+                if start and checkpoint.part(name):
+                    self.branches.copy(start, name)
+        for name, branch in self.branches.items():
+            branch.load_state_dict({**branch.state_dict(), **checkpoint.part(name)})
+        self._checkpoint, self._random = checkpoint, checkpoint.part(_random(self.peers.rank))
+
+
+def _random(rank: int) -> str:
+    """What a checkpoint calls the generators of one process."""
+    return f"random.{rank}" if rank else "random"
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
