@@ -122,19 +122,19 @@ struct Edges {
     return std::max(begin(), std::min(rows, Simd<T, kBytes>::kLanes - low));
   }
   WTAL_INLINE bool cut(int64_t r) const { return low + r > 0 || high + r < Simd<T, kBytes>::kLanes - 1; }
-  WTAL_INLINE void hide(typename Simd<T, kBytes>::vec& score, const typename Simd<T, kBytes>::vec& lane,
-                        int64_t r) const {
+  WTAL_INLINE void apply_mask(typename Simd<T, kBytes>::vec& score, const typename Simd<T, kBytes>::vec& lane,
+                              int64_t r) const {
     const T infinity = std::numeric_limits<T>::infinity();
     score = lane >= T(low + r) ? score : -infinity;
     score = lane <= T(high + r) ? score : -infinity;
   }
 };
 
-// s[row, lane] -> 2^(s - peak) for one vector of lanes and all rows, zero where hidden; peak, sum and decay
-// (by which earlier tiles' weights shrink) are [lanes].
+// s[row, lane] -> 2^(s - row_max) for one vector of lanes and all rows, zero where hidden; row_max, sum and
+// decay (by which earlier tiles' weights shrink) are [lanes].
 template <class T, int kBytes>
-WTAL_INLINE void soften(T* s, int64_t rows, int64_t lanes, int64_t first, const Band& band, T* peak, T* sum,
-                        T* decay) {
+WTAL_INLINE void online_softmax(T* s, int64_t rows, int64_t lanes, int64_t first, const Band& band,
+                                T* row_max, T* sum, T* decay) {
   using vec = typename Simd<T, kBytes>::vec;
   const Edges<T, kBytes> edges(first, band);
   const int64_t begin = edges.begin(), end = edges.end(rows);
@@ -143,12 +143,12 @@ WTAL_INLINE void soften(T* s, int64_t rows, int64_t lanes, int64_t first, const 
   T* column = s + first;
   for (int64_t r = 0; r < std::min(begin, rows); ++r) lanes_at<T, kBytes>(column + r * lanes) = vec{};
   for (int64_t r = end; r < rows; ++r) lanes_at<T, kBytes>(column + r * lanes) = vec{};
-  const vec before = lanes_at<T, kBytes>(peak + first);
+  const vec before = lanes_at<T, kBytes>(row_max + first);
   vec top = before;
   for (int64_t r = begin; r < end; ++r) {
     vec score = lanes_at<T, kBytes>(column + r * lanes);
     if (edges.cut(r)) {
-      edges.hide(score, lane, r);
+      edges.apply_mask(score, lane, r);
       lanes_at<T, kBytes>(column + r * lanes) = score;
     }
     top = score > top ? score : top;
@@ -162,7 +162,7 @@ WTAL_INLINE void soften(T* s, int64_t rows, int64_t lanes, int64_t first, const 
     total += weight;
     lanes_at<T, kBytes>(column + r * lanes) = weight;
   }
-  lanes_at<T, kBytes>(peak + first) = top;
+  lanes_at<T, kBytes>(row_max + first) = top;
   lanes_at<T, kBytes>(sum + first) = total;
   lanes_at<T, kBytes>(decay + first) = shrink;
 }
@@ -209,14 +209,14 @@ WTAL_INLINE void forward_tile(const Head<T>& head, int64_t first, int64_t lanes,
   if (count == 0) return;
   const int64_t width = (dim + kLanes - 1) / kLanes * kLanes;
   T *q = scratch, *sums = q + room * kTile, *k_room = sums + room * kTile,
-    *v_room = k_room + 4 * kTile * room, *s = v_room + 4 * kTile * room, *peak = s + kScores,
-    *sum = peak + kTile, *decay = sum + kTile;
+    *v_room = k_room + 4 * kTile * room, *s = v_room + 4 * kTile * room, *row_max = s + kScores,
+    *sum = row_max + kTile, *decay = sum + kTile;
   const bool direct = whole_vectors<T, kBytes>(dim);
   T* o = direct ? out.data + first * out.row : sums;
   const int64_t o_row = direct ? out.row : room;
   lay_across<T, kBytes>(q, fetch<T, kBytes>(head.q, first, count, dim, k_room), count, lanes, dim,
                         head.scale * T(1.44269504088896340736));
-  std::fill_n(peak, lanes, std::numeric_limits<T>::lowest());
+  std::fill_n(row_max, lanes, std::numeric_limits<T>::lowest());
   std::fill_n(sum, lanes, T(0));
 
   const Keys keys(first, count, head.length, head.window, lanes);
@@ -227,14 +227,14 @@ WTAL_INLINE void forward_tile(const Head<T>& head, int64_t first, int64_t lanes,
     const Band of_keys{j - first, head.window}, of_queries{first - j, head.window};
     score<T, kBytes>(s, k.data, k.stride, q, lanes, rows, dim, of_keys);
     for (int64_t lane = 0; lane < lanes; lane += kLanes) {
-      soften<T, kBytes>(s, rows, lanes, lane, of_keys, peak, sum, decay);
+      online_softmax<T, kBytes>(s, rows, lanes, lane, of_keys, row_max, sum, decay);
     }
     if (j != keys.begin) multiply_rows<T, kBytes>(o, o_row, count, width, decay);
     collect<T, kBytes, false>(o, o_row, s, lanes, v.data, v.stride, count, width, rows, j != keys.begin,
                               of_queries);
   }
   for (int64_t r = 0; r < count; ++r) {
-    lse[first + r] = (peak[r] + std::log2(sum[r])) * T(0.69314718055994530942);
+    lse[first + r] = (row_max[r] + std::log2(sum[r])) * T(0.69314718055994530942);
     decay[r] = T(1) / sum[r];
   }
   multiply_rows<T, kBytes>(o, o_row, count, width, decay);
@@ -260,7 +260,7 @@ WTAL_INLINE void differentiate(T* s, T* dp, int64_t rows, int64_t lanes, int64_t
   const vec shift = lanes_at<T, kBytes>(lse + first), mean = lanes_at<T, kBytes>(delta + first);
   for (int64_t r = begin; r < end; ++r) {
     vec weight = lanes_at<T, kBytes>(s + r * lanes + first) - shift;
-    if (edges.cut(r)) edges.hide(weight, lane, r);
+    if (edges.cut(r)) edges.apply_mask(weight, lane, r);
     exp2<T, kBytes>(weight);
     lanes_at<T, kBytes>(s + r * lanes + first) = weight;
     lanes_at<T, kBytes>(dp + r * lanes + first) =

@@ -1,7 +1,7 @@
 // What temporal_attention's tensor-core kernels are made of: rows in shared memory, and the two products of
 // tiles.
 //
-// A block is four warps of 16 rows each. A warp multiplies its 16 rows with kTile rows of the other side,
+// A block is four warps of 16 rows each. A warp multiplies its 16 rows with kBlockN rows of the other side,
 // m16n8k16 at a time; T is __half or __nv_bfloat16, sums are float32. Rows in shared memory are 16 bytes
 // longer than D numbers, so that the eight rows of an ldmatrix lie in different banks.
 #pragma once
@@ -13,28 +13,28 @@
 
 namespace wtal::attention {
 
-constexpr int kBlockRows = 64, kBlockThreads = 128;
+constexpr int kBlockM = 64, kBlockThreads = 128;
 
 template <int D>
 constexpr int kPitch = D + 8;
 
 // One video and head of a View, and whether its rows can be copied 16 bytes at a time.
 template <class T>
-struct Rows {
+struct HeadRows {
   const T* data;
   int64_t row, column;
   bool vectors;
 };
 
 template <class T>
-__device__ inline Rows<T> slice_of(const View<T>& view, int64_t video, int64_t head, bool vectors) {
+__device__ inline HeadRows<T> head_rows(const View<T>& view, int64_t video, int64_t head, bool vectors) {
   return {view.data + video * view.video + head * view.head, view.row, view.column, vectors};
 }
 
 // shared [kCount, kPitch<D>] <- rows first .. first + kCount; zeros for rows from `end` and columns from dim
 // on. With vectors the copies are under way until cp_async_wait_group; the caller commits them.
 template <class T, int D, int kCount>
-__device__ inline void load_rows(T* shared, const Rows<T>& rows, int64_t first, int64_t end, int dim) {
+__device__ inline void load_rows(T* shared, const HeadRows<T>& rows, int64_t first, int64_t end, int dim) {
   for (int i = threadIdx.x; i < kCount * (D / 8); i += kBlockThreads) {
     const int r = i / (D / 8), c = i % (D / 8) * 8;
     const bool live = first + r < end && c < dim;
@@ -101,7 +101,7 @@ __device__ inline void add_weighted_rows(float (&sum)[D / 8][4], const float (&p
 
 // Where a lane's elements of a [16, 8 N] tile lie: rows `row` and row + 8, columns 8 n + `column` and the
 // next.
-struct LanePlace {
+struct LanePosition {
   int row = threadIdx.x % 32 / 4, column = threadIdx.x % 4 * 2;
 };
 
@@ -109,17 +109,17 @@ struct LanePlace {
 template <class T, int D>
 __device__ inline void store_rows(T* data, int64_t stride, int64_t t, int64_t end, int64_t live_end, int dim,
                                   const float (&sum)[D / 8][4], float factor, float factor_below) {
-  const LanePlace place;
+  const LanePosition position;
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    const int64_t row = t + place.row + 8 * half;
+    const int64_t row = t + position.row + 8 * half;
     if (row >= end) continue;
     const bool live = row < live_end;
     const float scale = half ? factor_below : factor;
     T* to = data + row * stride;
 #pragma unroll
     for (int n = 0; n < D / 8; ++n) {
-      const int d = 8 * n + place.column;
+      const int d = 8 * n + position.column;
       const float low = live ? sum[n][2 * half] * scale : 0.f,
                   high = live ? sum[n][2 * half + 1] * scale : 0.f;
       if (dim % 2 == 0) {
@@ -129,37 +129,6 @@ __device__ inline void store_rows(T* data, int64_t stride, int64_t t, int64_t en
         if (d < dim) to[d] = static_cast<T>(low);
         if (d + 1 < dim) to[d + 1] = static_cast<T>(high);
       }
-    }
-  }
-}
-
-// The part of the other side that rows first .. last of a video see, cut into tiles.
-struct Range {
-  int64_t begin, end;
-  __device__ Range(const Problem& p, int64_t first, int64_t last, int64_t length)
-      : begin(first > p.window ? first - p.window : 0),
-        end(last + p.window < length ? last + p.window + 1 : length) {}
-};
-
-// How a warp's rows first .. first + 15 see columns j .. j + count - 1 of a video.
-struct Sight {
-  bool none, all;
-  __device__ Sight(const Problem& p, int64_t first, int64_t j, int count, int64_t length)
-      : none(j >= length || j > first + 15 + p.window || j + count - 1 + p.window < first),
-        all(j + count <= length && j + count - 1 - first <= p.window && first + 15 - j <= p.window) {}
-};
-
-// Takes what a row does not see out of s.
-template <int N>
-__device__ inline void hide(float (&s)[N][4], const Problem& p, int64_t first, int64_t j, int64_t length) {
-  const LanePlace place;
-#pragma unroll
-  for (int n = 0; n < N; ++n) {
-#pragma unroll
-    for (int e = 0; e < 4; ++e) {
-      const int64_t row = first + place.row + (e >= 2 ? 8 : 0), column = j + 8 * n + place.column + e % 2;
-      const int64_t apart = row > column ? row - column : column - row;
-      if (column >= length || apart > p.window) s[n][e] = -INFINITY;
     }
   }
 }

@@ -1,4 +1,4 @@
-// Constants and index arithmetic that the kernels of group_proposals and soft_nms share.
+// Constants and launch sizes that the kernels of all ops share.
 #pragma once
 #include <cstdint>
 

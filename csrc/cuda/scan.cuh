@@ -1,4 +1,4 @@
-// Row numbers from counts: where the outputs of each group or cell begin.
+// Exclusive prefix sum of counts: where the outputs of each group or cell begin.
 #pragma once
 #include <cstdint>
 

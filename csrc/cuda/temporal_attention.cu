@@ -8,6 +8,7 @@
 #include <type_traits>
 
 #include "common/attention_entries.h"
+#include "cuda/launch.cuh"
 #include "cuda/stream.h"
 #include "cuda/temporal_attention.cuh"
 #include "cuda/temporal_attention_mma.cuh"
@@ -22,8 +23,6 @@ using attention::View;
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 using OptionalTensor = std::optional<Tensor>;
-
-constexpr int64_t kMaxBlocks = 1 << 20;  // of 2^31 - 1; a warp takes further rows in turn
 
 template <class T>
 View<T> view(const Tensor& tensor) {
@@ -80,14 +79,12 @@ void dispatch(const Tensor& q, const F& launch) {
   }
 }
 
-// For kernels of a warp a row.
-unsigned warp_blocks(int64_t rows) {
-  return static_cast<unsigned>(std::min((rows + kWarps - 1) / kWarps, kMaxBlocks));
-}
+// For kernels of a warp a row; a warp takes further rows in turn.
+unsigned warp_blocks(int64_t rows) { return blocks_for(rows, kWarps); }
 
 // For kernels of a block a tile.
 unsigned tile_blocks(const AttentionSizes& sizes) {
-  const int64_t rows = attention::kBlockRows;
+  const int64_t rows = attention::kBlockM;
   const int64_t blocks = sizes.batch * sizes.heads * ((sizes.length + rows - 1) / rows);
   STD_TORCH_CHECK(blocks <= INT32_MAX, "temporal_attention: B * H * T / 64 is ", blocks,
                   ", expected less than 2^31 on CUDA");

@@ -16,13 +16,13 @@ namespace wtal::attention {
 constexpr int kWarps = 4;  // warps, so rows, a block
 
 // One row of the grid of B * H * T rows, and the range of rows that it sees or that see it.
-struct Row {
+struct RowPosition {
   int64_t video, head, t, begin, end;
   bool live;
 };
 
-__device__ inline Row locate(const Problem& p, int64_t index) {
-  Row row;
+__device__ inline RowPosition row_position(const Problem& p, int64_t index) {
+  RowPosition row;
   row.t = index % p.total;
   row.head = index / p.total % p.heads;
   row.video = index / p.total / p.heads;
@@ -34,12 +34,12 @@ __device__ inline Row locate(const Problem& p, int64_t index) {
 }
 
 template <class T>
-__device__ inline const T* at(const View<T>& view, const Row& row, int64_t t) {
+__device__ inline const T* row_pointer(const View<T>& view, const RowPosition& row, int64_t t) {
   return view.data + row.video * view.video + row.head * view.head + t * view.row;
 }
 
 template <class T>
-__device__ inline T* at(const Output<T>& output, const Row& row) {
+__device__ inline T* row_pointer(const Output<T>& output, const RowPosition& row) {
   return output.data + row.video * output.video + row.head * output.head + row.t * output.row;
 }
 
@@ -91,33 +91,33 @@ __device__ inline int64_t rows_of(const Problem& p) { return p.videos * p.heads 
 template <class T, int D>
 __global__ void forward_kernel(Problem p, View<T> q, View<T> k, View<T> v, Output<T> out, float* lse) {
   for (int64_t index = first_row(); index < rows_of(p); index = next_row(index)) {
-    const Row row = locate(p, index);
+    const RowPosition row = row_position(p, index);
     Lanes<D> query, key, value, sum;
     sum.clear();
     if (!row.live) {
-      sum.store(at(out, row), p.dim, 1.f);
+      sum.store(row_pointer(out, row), p.dim, 1.f);
       if (threadIdx.x == 0) lse[index] = 0.f;
       continue;
     }
-    query.load(at(q, row, row.t), q.column, p.dim);
+    query.load(row_pointer(q, row, row.t), q.column, p.dim);
     query.multiply(p.scale);
-    float peak = -FLT_MAX, weights = 0.f;
+    float row_max = -FLT_MAX, weights = 0.f;
     for (int64_t j = row.begin; j < row.end; ++j) {
-      key.load(at(k, row, j), k.column, p.dim);
-      value.load(at(v, row, j), v.column, p.dim);
+      key.load(row_pointer(k, row, j), k.column, p.dim);
+      value.load(row_pointer(v, row, j), v.column, p.dim);
       const float score = query.dot(key);
-      if (score > peak) {  // the same in every lane
-        const float decay = expf(peak - score);
+      if (score > row_max) {  // the same in every lane
+        const float decay = expf(row_max - score);
         sum.multiply(decay);
         weights *= decay;
-        peak = score;
+        row_max = score;
       }
-      const float weight = expf(score - peak);
+      const float weight = expf(score - row_max);
       weights += weight;
       sum.add(value, weight);
     }
-    sum.store(at(out, row), p.dim, 1.f / weights);
-    if (threadIdx.x == 0) lse[index] = peak + logf(weights);
+    sum.store(row_pointer(out, row), p.dim, 1.f / weights);
+    if (threadIdx.x == 0) lse[index] = row_max + logf(weights);
   }
 }
 
@@ -125,16 +125,16 @@ __global__ void forward_kernel(Problem p, View<T> q, View<T> k, View<T> v, Outpu
 template <class T>
 __global__ void delta_kernel(Problem p, View<T> grad_out, View<T> out, View<float> grad_lse, float* delta) {
   for (int64_t index = first_row(); index < rows_of(p); index = next_row(index)) {
-    const Row row = locate(p, index);
+    const RowPosition row = row_position(p, index);
     if (!row.live) continue;
-    const T* grad = at(grad_out, row, row.t);
-    const T* value = at(out, row, row.t);
+    const T* grad = row_pointer(grad_out, row, row.t);
+    const T* value = row_pointer(out, row, row.t);
     float sum = 0.f;
     for (int d = threadIdx.x; d < p.dim; d += 32) {
       sum += static_cast<float>(grad[d * grad_out.column]) * static_cast<float>(value[d * out.column]);
     }
     sum = warp_sum(sum);
-    if (grad_lse.data) sum -= *at(grad_lse, row, row.t);
+    if (grad_lse.data) sum -= *row_pointer(grad_lse, row, row.t);
     if (threadIdx.x == 0) delta[index] = sum;
   }
 }
@@ -143,22 +143,22 @@ template <class T, int D>
 __global__ void grad_q_kernel(Problem p, View<T> grad_out, View<T> q, View<T> k, View<T> v, View<float> lse,
                               const float* delta, Output<T> grad_q) {
   for (int64_t index = first_row(); index < rows_of(p); index = next_row(index)) {
-    const Row row = locate(p, index);
+    const RowPosition row = row_position(p, index);
     Lanes<D> query, grad, key, value, sum;
     sum.clear();
     if (row.live) {
-      query.load(at(q, row, row.t), q.column, p.dim);
+      query.load(row_pointer(q, row, row.t), q.column, p.dim);
       query.multiply(p.scale);
-      grad.load(at(grad_out, row, row.t), grad_out.column, p.dim);
-      const float row_lse = *at(lse, row, row.t), row_delta = delta[index];
+      grad.load(row_pointer(grad_out, row, row.t), grad_out.column, p.dim);
+      const float row_lse = *row_pointer(lse, row, row.t), row_delta = delta[index];
       for (int64_t j = row.begin; j < row.end; ++j) {
-        key.load(at(k, row, j), k.column, p.dim);
-        value.load(at(v, row, j), v.column, p.dim);
+        key.load(row_pointer(k, row, j), k.column, p.dim);
+        value.load(row_pointer(v, row, j), v.column, p.dim);
         const float weight = expf(query.dot(key) - row_lse);
         sum.add(key, weight * (grad.dot(value) - row_delta));
       }
     }
-    sum.store(at(grad_q, row), p.dim, p.scale);
+    sum.store(row_pointer(grad_q, row), p.dim, p.scale);
   }
 }
 
@@ -166,24 +166,24 @@ template <class T, int D>
 __global__ void grad_kv_kernel(Problem p, View<T> grad_out, View<T> q, View<T> k, View<T> v, View<float> lse,
                                const float* delta, Output<T> grad_k, Output<T> grad_v) {
   for (int64_t index = first_row(); index < rows_of(p); index = next_row(index)) {
-    const Row row = locate(p, index);
+    const RowPosition row = row_position(p, index);
     Lanes<D> key, value, query, grad, key_sum, value_sum;
     key_sum.clear();
     value_sum.clear();
     if (row.live) {
-      key.load(at(k, row, row.t), k.column, p.dim);
-      value.load(at(v, row, row.t), v.column, p.dim);
+      key.load(row_pointer(k, row, row.t), k.column, p.dim);
+      value.load(row_pointer(v, row, row.t), v.column, p.dim);
       for (int64_t i = row.begin; i < row.end; ++i) {
-        query.load(at(q, row, i), q.column, p.dim);
+        query.load(row_pointer(q, row, i), q.column, p.dim);
         query.multiply(p.scale);
-        grad.load(at(grad_out, row, i), grad_out.column, p.dim);
-        const float weight = expf(query.dot(key) - *at(lse, row, i));
+        grad.load(row_pointer(grad_out, row, i), grad_out.column, p.dim);
+        const float weight = expf(query.dot(key) - *row_pointer(lse, row, i));
         value_sum.add(grad, weight);
         key_sum.add(query, weight * (grad.dot(value) - delta[index - row.t + i]));
       }
     }
-    key_sum.store(at(grad_k, row), p.dim, 1.f);
-    value_sum.store(at(grad_v, row), p.dim, 1.f);
+    key_sum.store(row_pointer(grad_k, row), p.dim, 1.f);
+    value_sum.store(row_pointer(grad_v, row), p.dim, 1.f);
   }
 }
 

@@ -7,36 +7,37 @@
 #include <cmath>
 
 #include "cuda/attention_fragments.cuh"
+#include "cuda/attention_mask.cuh"
 
 namespace wtal::attention {
 
 constexpr float kLog2e = 1.44269504088896340736f, kLn2 = 0.69314718055994530942f;
 
-// Rows of the other side in a tile.
+// Rows of the other side in a tile. A block has kBlockM rows of its own side.
 template <int D>
-constexpr int kForwardTile = D == 128 ? 32 : 64;
-constexpr int kBackwardTile = 32;
+constexpr int kForwardBlockN = D == 128 ? 32 : 64;
+constexpr int kBackwardBlockN = 32;
 
 template <class T, int D>
 constexpr int forward_shared_bytes() {
-  return (kBlockRows + 4 * kForwardTile<D>)*kPitch<D> * static_cast<int>(sizeof(T));
+  return (kBlockM + 4 * kForwardBlockN<D>)*kPitch<D> * static_cast<int>(sizeof(T));
 }
 template <class T, int D>
 constexpr int backward_shared_bytes() {
-  return (2 * kBlockRows + 4 * kBackwardTile) * kPitch<D> * static_cast<int>(sizeof(T)) +
-         4 * kBackwardTile * static_cast<int>(sizeof(float));
+  return (2 * kBlockM + 4 * kBackwardBlockN) * kPitch<D> * static_cast<int>(sizeof(T)) +
+         4 * kBackwardBlockN * static_cast<int>(sizeof(float));
 }
 
 // The block's 64 rows. The grid is one-dimensional, tiles of a head next to each other.
-struct BlockPlace {
+struct BlockPosition {
   int64_t video, head, first, last, length;  // last: of the rows inside the video
-  __device__ explicit BlockPlace(const Problem& p) {
-    const int64_t tiles = (p.total + kBlockRows - 1) / kBlockRows, index = blockIdx.x;
-    first = index % tiles * kBlockRows;
+  __device__ explicit BlockPosition(const Problem& p) {
+    const int64_t tiles = (p.total + kBlockM - 1) / kBlockM, index = blockIdx.x;
+    first = index % tiles * kBlockM;
     head = index / tiles % p.heads;
     video = index / tiles / p.heads;
     length = p.length(video);
-    last = first + kBlockRows < length ? first + kBlockRows - 1 : length - 1;
+    last = first + kBlockM < length ? first + kBlockM - 1 : length - 1;
   }
 };
 
@@ -55,18 +56,19 @@ __device__ inline float quad_sum(float x) {
   return x + __shfl_xor_sync(0xffffffffu, x, 2);
 }
 
-// s -> 2^(s - peak); peak and sum (the lane's own part) of the two rows are brought up to date, earlier sums
-// decay.
+// One step of the online softmax: s -> 2^(s - row_max); row_max and sum (the lane's own part) of the two rows
+// are brought up to date, earlier sums decay.
 template <int N, int kDims>
-__device__ inline void soften(float (&s)[N][4], float (&peak)[2], float (&sum)[2], float (&out)[kDims][4]) {
+__device__ inline void online_softmax(float (&s)[N][4], float (&row_max)[2], float (&sum)[2],
+                                      float (&out)[kDims][4]) {
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    float top = peak[half];
+    float top = row_max[half];
 #pragma unroll
     for (int n = 0; n < N; ++n) top = fmaxf(top, fmaxf(s[n][2 * half], s[n][2 * half + 1]));
     top = quad_max(top);
-    const float decay = exp2f(peak[half] - top);
-    peak[half] = top;
+    const float decay = exp2f(row_max[half] - top);
+    row_max[half] = top;
     sum[half] *= decay;
 #pragma unroll
     for (int d = 0; d < kDims; ++d) {
@@ -87,38 +89,38 @@ __device__ inline void soften(float (&s)[N][4], float (&peak)[2], float (&sum)[2
 template <class T, int D>
 __global__ void __launch_bounds__(kBlockThreads)
     forward_tiles_kernel(Problem p, Inputs<T> x, Output<T> out, float* lse) {
-  constexpr int kTile = kForwardTile<D>, N = kTile / 8;
-  const BlockPlace block(p);
+  constexpr int kBlockN = kForwardBlockN<D>, N = kBlockN / 8;
+  const BlockPosition block(p);
   T* q = ptx::dynamic_shared<T>();
-  T* stages = q + kBlockRows * kPitch<D>;  // of k and v each
+  T* stages = q + kBlockM * kPitch<D>;  // of k and v each
   const int warp = threadIdx.x / 32;
   const int64_t first = block.first + 16 * warp;
-  float sums[D / 8][4] = {}, peak[2] = {-FLT_MAX, -FLT_MAX}, sum[2] = {};
+  float sums[D / 8][4] = {}, row_max[2] = {-FLT_MAX, -FLT_MAX}, sum[2] = {};
 
   if (block.first < block.length) {
-    const Range keys(p, block.first, block.last, block.length);
+    const VisibleRange keys(p, block.first, block.last, block.length);
     const auto load = [&](int64_t j, int stage) {
-      T* k = stages + stage * 2 * kTile * kPitch<D>;
-      load_rows<T, D, kTile>(k, slice_of(x.k, block.video, block.head, x.vectors), j, keys.end, p.dim);
-      load_rows<T, D, kTile>(k + kTile * kPitch<D>, slice_of(x.v, block.video, block.head, x.vectors), j,
-                             keys.end, p.dim);
+      T* k = stages + stage * 2 * kBlockN * kPitch<D>;
+      load_rows<T, D, kBlockN>(k, head_rows(x.k, block.video, block.head, x.vectors), j, keys.end, p.dim);
+      load_rows<T, D, kBlockN>(k + kBlockN * kPitch<D>, head_rows(x.v, block.video, block.head, x.vectors), j,
+                               keys.end, p.dim);
       ptx::cp_async_commit();
     };
-    load_rows<T, D, kBlockRows>(q, slice_of(x.q, block.video, block.head, x.vectors), block.first,
-                                block.length, p.dim);
+    load_rows<T, D, kBlockM>(q, head_rows(x.q, block.video, block.head, x.vectors), block.first, block.length,
+                             p.dim);
     load(keys.begin, 0);
     int stage = 0;
-    for (int64_t j = keys.begin; j < keys.end; j += kTile, stage ^= 1) {
-      if (j + kTile < keys.end) {
-        load(j + kTile, stage ^ 1);
+    for (int64_t j = keys.begin; j < keys.end; j += kBlockN, stage ^= 1) {
+      if (j + kBlockN < keys.end) {
+        load(j + kBlockN, stage ^ 1);
         ptx::cp_async_wait_group<1>();
       } else {
         ptx::cp_async_wait_group<0>();
       }
       __syncthreads();
-      const Sight sight(p, first, j, kTile, block.length);
-      if (!sight.none) {
-        const T* k = stages + stage * 2 * kTile * kPitch<D>;
+      const TileMask mask(p, first, j, kBlockN, block.length);
+      if (!mask.none) {
+        const T* k = stages + stage * 2 * kBlockN * kPitch<D>;
         float s[N][4];
         multiply_rows<T, D>(s, q + 16 * warp * kPitch<D>, k);
 #pragma unroll
@@ -126,9 +128,9 @@ __global__ void __launch_bounds__(kBlockThreads)
 #pragma unroll
           for (int e = 0; e < 4; ++e) s[n][e] *= p.scale * kLog2e;
         }
-        if (!sight.all) hide(s, p, first, j, block.length);
-        soften(s, peak, sum, sums);
-        add_weighted_rows<T, D>(sums, s, k + kTile * kPitch<D>);
+        if (!mask.all) apply_mask(s, p, first, j, block.length);
+        online_softmax(s, row_max, sum, sums);
+        add_weighted_rows<T, D>(sums, s, k + kBlockN * kPitch<D>);
       }
       __syncthreads();
     }
@@ -137,13 +139,13 @@ __global__ void __launch_bounds__(kBlockThreads)
   for (float& part : sum) part = quad_sum(part);
   T* to = out.data + block.video * out.video + block.head * out.head;
   store_rows<T, D>(to, out.row, first, p.total, block.length, p.dim, sums, 1.f / sum[0], 1.f / sum[1]);
-  const LanePlace place;
-  if (place.column == 0) {
+  const LanePosition position;
+  if (position.column == 0) {
     for (int half = 0; half < 2; ++half) {
-      const int64_t row = first + place.row + 8 * half;
+      const int64_t row = first + position.row + 8 * half;
       if (row >= p.total) continue;
       lse[(block.video * p.heads + block.head) * p.total + row] =
-          row < block.length ? (peak[half] + log2f(sum[half])) * kLn2 : 0.f;
+          row < block.length ? (row_max[half] + log2f(sum[half])) * kLn2 : 0.f;
     }
   }
 }
@@ -162,83 +164,83 @@ struct GradientInputs {
 template <class T, int D, bool kOfKeys>
 __global__ void __launch_bounds__(kBlockThreads)
     gradient_tiles_kernel(Problem p, GradientInputs<T> x, Output<T> first_grad, Output<T> second_grad) {
-  constexpr int kTile = kBackwardTile, N = kTile / 8, kStage = 2 * kTile * kPitch<D>;
-  const BlockPlace block(p);
-  T* own = ptx::dynamic_shared<T>();               // k or q
-  T* own_other = own + kBlockRows * kPitch<D>;     // v or grad_out
-  T* stages = own_other + kBlockRows * kPitch<D>;  // of q and grad_out, or of k and v
+  constexpr int kBlockN = kBackwardBlockN, N = kBlockN / 8, kStage = 2 * kBlockN * kPitch<D>;
+  const BlockPosition block(p);
+  T* own = ptx::dynamic_shared<T>();            // k or q
+  T* own_other = own + kBlockM * kPitch<D>;     // v or grad_out
+  T* stages = own_other + kBlockM * kPitch<D>;  // of q and grad_out, or of k and v
   float* statistics =
       reinterpret_cast<float*>(stages + 2 * kStage);  // of the columns: two stages of lse and delta
   const int warp = threadIdx.x / 32;
   const int64_t first = block.first + 16 * warp;
-  const LanePlace place;
+  const LanePosition position;
   float sums[D / 8][4] = {}, other_sums[kOfKeys ? D / 8 : 1][4] = {};
 
   if (block.first < block.length) {
-    const Rows<T> q = slice_of(x.q, block.video, block.head, x.vectors);
-    const Rows<T> k = slice_of(x.k, block.video, block.head, x.vectors);
-    const Rows<T> v = slice_of(x.v, block.video, block.head, x.vectors);
-    const Rows<T> grad_out = slice_of(x.grad_out, block.video, block.head, x.vectors);
+    const HeadRows<T> q = head_rows(x.q, block.video, block.head, x.vectors);
+    const HeadRows<T> k = head_rows(x.k, block.video, block.head, x.vectors);
+    const HeadRows<T> v = head_rows(x.v, block.video, block.head, x.vectors);
+    const HeadRows<T> grad_out = head_rows(x.grad_out, block.video, block.head, x.vectors);
     const float* lse = x.lse.data + block.video * x.lse.video + block.head * x.lse.head;
     const float* delta = x.delta + (block.video * p.heads + block.head) * p.total;
-    const Range range(p, block.first, block.last, block.length);
+    const VisibleRange range(p, block.first, block.last, block.length);
     const auto load = [&](int64_t j, int stage) {
       T* to = stages + stage * kStage;
-      load_rows<T, D, kTile>(to, kOfKeys ? q : k, j, range.end, p.dim);
-      load_rows<T, D, kTile>(to + kTile * kPitch<D>, kOfKeys ? grad_out : v, j, range.end, p.dim);
+      load_rows<T, D, kBlockN>(to, kOfKeys ? q : k, j, range.end, p.dim);
+      load_rows<T, D, kBlockN>(to + kBlockN * kPitch<D>, kOfKeys ? grad_out : v, j, range.end, p.dim);
       ptx::cp_async_commit();
-      if (kOfKeys && threadIdx.x < kTile) {
+      if (kOfKeys && threadIdx.x < kBlockN) {
         const int64_t t = j + threadIdx.x;
-        statistics[2 * stage * kTile + threadIdx.x] = t < range.end ? lse[t * x.lse.row] * kLog2e : 0.f;
-        statistics[(2 * stage + 1) * kTile + threadIdx.x] = t < range.end ? delta[t] : 0.f;
+        statistics[2 * stage * kBlockN + threadIdx.x] = t < range.end ? lse[t * x.lse.row] * kLog2e : 0.f;
+        statistics[(2 * stage + 1) * kBlockN + threadIdx.x] = t < range.end ? delta[t] : 0.f;
       }
     };
-    load_rows<T, D, kBlockRows>(own, kOfKeys ? k : q, block.first, block.length, p.dim);
-    load_rows<T, D, kBlockRows>(own_other, kOfKeys ? v : grad_out, block.first, block.length, p.dim);
+    load_rows<T, D, kBlockM>(own, kOfKeys ? k : q, block.first, block.length, p.dim);
+    load_rows<T, D, kBlockM>(own_other, kOfKeys ? v : grad_out, block.first, block.length, p.dim);
     float row_lse[2] = {}, row_delta[2] = {};
     if (!kOfKeys) {
       for (int half = 0; half < 2; ++half) {
-        const int64_t t = first + place.row + 8 * half;
+        const int64_t t = first + position.row + 8 * half;
         if (t < block.length) row_lse[half] = lse[t * x.lse.row] * kLog2e, row_delta[half] = delta[t];
       }
     }
     load(range.begin, 0);
     int stage = 0;
-    for (int64_t j = range.begin; j < range.end; j += kTile, stage ^= 1) {
-      if (j + kTile < range.end) {
-        load(j + kTile, stage ^ 1);
+    for (int64_t j = range.begin; j < range.end; j += kBlockN, stage ^= 1) {
+      if (j + kBlockN < range.end) {
+        load(j + kBlockN, stage ^ 1);
         ptx::cp_async_wait_group<1>();
       } else {
         ptx::cp_async_wait_group<0>();
       }
       __syncthreads();
-      const Sight sight(p, first, j, kTile, block.length);
-      if (!sight.none) {
+      const TileMask mask(p, first, j, kBlockN, block.length);
+      if (!mask.none) {
         const T* tile = stages + stage * kStage;
-        const float* column_lse = statistics + 2 * stage * kTile;
+        const float* column_lse = statistics + 2 * stage * kBlockN;
         float s[N][4], dp[N][4];
         multiply_rows<T, D>(s, own + 16 * warp * kPitch<D>, tile);
-        multiply_rows<T, D>(dp, own_other + 16 * warp * kPitch<D>, tile + kTile * kPitch<D>);
+        multiply_rows<T, D>(dp, own_other + 16 * warp * kPitch<D>, tile + kBlockN * kPitch<D>);
 #pragma unroll
         for (int n = 0; n < N; ++n) {
 #pragma unroll
           for (int e = 0; e < 4; ++e) {
-            const int column = 8 * n + place.column + e % 2;
+            const int column = 8 * n + position.column + e % 2;
             s[n][e] = s[n][e] * (p.scale * kLog2e) - (kOfKeys ? column_lse[column] : row_lse[e / 2]);
           }
         }
-        if (!sight.all) hide(s, p, first, j, block.length);
+        if (!mask.all) apply_mask(s, p, first, j, block.length);
 #pragma unroll
         for (int n = 0; n < N; ++n) {
 #pragma unroll
           for (int e = 0; e < 4; ++e) {
-            const int column = 8 * n + place.column + e % 2;
+            const int column = 8 * n + position.column + e % 2;
             s[n][e] = exp2f(s[n][e]);
-            dp[n][e] = s[n][e] * (dp[n][e] - (kOfKeys ? column_lse[kTile + column] : row_delta[e / 2]));
+            dp[n][e] = s[n][e] * (dp[n][e] - (kOfKeys ? column_lse[kBlockN + column] : row_delta[e / 2]));
           }
         }
         add_weighted_rows<T, D>(sums, dp, tile);
-        if constexpr (kOfKeys) add_weighted_rows<T, D>(other_sums, s, tile + kTile * kPitch<D>);
+        if constexpr (kOfKeys) add_weighted_rows<T, D>(other_sums, s, tile + kBlockN * kPitch<D>);
       }
       __syncthreads();
     }

@@ -1,0 +1,44 @@
+// Which keys a query sees in temporal_attention's tensor-core kernels: the range of tiles that a block
+// visits, whether a tile needs the mask at all, and the mask itself.
+#pragma once
+#include <cmath>
+#include <cstdint>
+
+#include "cuda/attention_fragments.cuh"
+
+namespace wtal::attention {
+
+// The part of the other side that rows first .. last of a video see, cut into tiles.
+struct VisibleRange {
+  int64_t begin, end;
+  __device__ VisibleRange(const Problem& p, int64_t first, int64_t last, int64_t length)
+      : begin(first > p.window ? first - p.window : 0),
+        end(last + p.window < length ? last + p.window + 1 : length) {}
+};
+
+// How a warp's rows first .. first + 15 see columns j .. j + count - 1 of a video.
+struct TileMask {
+  bool none, all;
+  __device__ TileMask(const Problem& p, int64_t first, int64_t j, int count, int64_t length)
+      : none(j >= length || j > first + 15 + p.window || j + count - 1 + p.window < first),
+        all(j + count <= length && j + count - 1 - first <= p.window && first + 15 - j <= p.window) {}
+};
+
+// s [16, 8 N] <- -infinity where a row does not see the column: beyond the window or the video.
+template <int N>
+__device__ inline void apply_mask(float (&s)[N][4], const Problem& p, int64_t first, int64_t j,
+                                  int64_t length) {
+  const LanePosition position;
+#pragma unroll
+  for (int n = 0; n < N; ++n) {
+#pragma unroll
+    for (int e = 0; e < 4; ++e) {
+      const int64_t row = first + position.row + (e >= 2 ? 8 : 0),
+                    column = j + 8 * n + position.column + e % 2;
+      const int64_t apart = row > column ? row - column : column - row;
+      if (column >= length || apart > p.window) s[n][e] = -INFINITY;
+    }
+  }
+}
+
+}  // namespace wtal::attention
