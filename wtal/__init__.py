@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from wtal.about import VERSION as __version__
 from wtal.data.predictions import Detection
 from wtal.errors import WtalError
 from wtal.evaluation.average_precision import Evaluation, evaluate
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from wtal import models, ops
     from wtal.api import Model, Scores, load
 
-__version__ = "0.1.0"
 __all__ = [
     "Detection",
     "Evaluation",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable, Mapping
 
+VERSION = "0.1.0"
+
 
 def versions() -> dict[str, str | None]:
     """Versions of everything that a result depends on."""
@@ -12,12 +14,11 @@ def versions() -> dict[str, str | None]:
 
     import torch
 
-    import wtal
     from wtal.ops import _library
 
     facts = _library.build_facts()
     found = {
-        "wtal": wtal.__version__,
+        "wtal": VERSION,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "built against torch": facts["torch"],

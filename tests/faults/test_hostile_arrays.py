@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from fuzz_readers import READERS, npy, objects
 
-from wtal.data.fields import shown
+from wtal.platform.fields import shown
 
 pytestmark = pytest.mark.usefixtures("little_memory")
 

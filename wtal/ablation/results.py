@@ -9,8 +9,8 @@ from typing import Any
 from wtal.ablation.statistics import Spread, spread
 from wtal.ablation.variants import GROUPS
 from wtal.ablation.worlds import AND, World, recorded
-from wtal.data.fields import load_json, shown, take
 from wtal.errors import WtalError
+from wtal.platform.fields import load_json, shown, take
 from wtal.settings.config import EvaluateConfig
 from wtal.settings.recipe import load_recipe
 

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from wtal.ablation.variants import RANDOM, group_stages
 from wtal.about import versions
-from wtal.data.fields import load_json
 from wtal.errors import WtalError
 from wtal.evaluation.table import Row
 from wtal.platform.device import choose_device
+from wtal.platform.fields import load_json
 from wtal.platform.files import write_atomically
 from wtal.platform.progress import Reporter
 from wtal.runs.run import Run

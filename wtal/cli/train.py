@@ -81,7 +81,7 @@ def main() -> int:
 
 
 def command(arguments: Sequence[str]) -> int:
-    """Parse, then hand over to :func:`wtal.training.job.train`."""
+    """Parse, then hand over to :func:`wtal.training.job.start`."""
     with once_a_machine():
         options, recipe = _parsed(arguments)
         config = _settings(options)

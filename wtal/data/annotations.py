@@ -25,10 +25,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from wtal.data import fields
 from wtal.data.npy import load_npy
 from wtal.data.video import Instance
 from wtal.errors import WtalError
+from wtal.platform import fields
 
 _JSON = "ground truth as JSON ({'database': ...}, or BSN's {video: {'duration_second', 'annotations'}})"
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from wtal.data import fields
 from wtal.data.annotations import AnnotatedVideo, Annotations, read_annotations
 from wtal.data.own import read_own_annotations
 from wtal.data.own_files import is_segments, read_segments
+from wtal.platform import fields
 
 
 def read_ground_truth(path: str | os.PathLike[str]) -> Annotations:

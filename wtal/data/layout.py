@@ -1,6 +1,6 @@
 """What the on-disk layouts share: the data sets by name, the search for files, and the making of a VideoSet.
 
-A layout is a module (:mod:`wtalc`, :mod:`basnet`, :mod:`actionformer`) that says how it is recognised under a root,
+A layout is a module (:mod:`wtal.data.wtalc`, ``basnet``, ``actionformer``) that says how it is recognised under a root,
 what files it wants and where a video's features are; :func:`assemble` does the rest for all of them.
 """
 
@@ -14,12 +14,12 @@ from typing import Protocol
 
 import numpy as np
 
-from wtal.data import fields
 from wtal.data.annotations import AnnotatedVideo, Annotations, split_names
 from wtal.data.npy import load_npy
 from wtal.data.timebase import Timebase
 from wtal.data.video import Video, VideoSet
 from wtal.errors import WtalError
+from wtal.platform import fields
 
 Progress = Callable[[int, int], None]
 """Called with (videos done, videos in all)."""

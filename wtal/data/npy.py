@@ -17,9 +17,9 @@ from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
-from wtal.data.fields import shown
 from wtal.data.unpickle import PLAIN_KINDS, ArrayUnpickler, Bounded, Refused, check_text
 from wtal.errors import WtalError, reason
+from wtal.platform.fields import shown
 
 _MAGIC = b"\x93NUMPY"
 _LONGEST_HEADER = 10_000  # numpy's own bound

@@ -12,13 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-from wtal.data import fields
 from wtal.data.annotations import AnnotatedVideo, Annotations
 from wtal.data.layout import Candidate, assemble, read_text_features
 from wtal.data.own_files import read_labels, read_segments, read_text
 from wtal.data.timebase import Timebase
 from wtal.data.video import Instance, VideoSet
 from wtal.errors import WtalError
+from wtal.platform import fields
 
 _KEYS = {
     "name": "text",

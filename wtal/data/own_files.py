@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from wtal.data import fields
 from wtal.data.layout import check_id
 from wtal.data.video import Instance
 from wtal.errors import WtalError
+from wtal.platform import fields
 
 _SEGMENTS = '{"video": [{"segment": [start, end], "label": "..."}, ...]}'
 

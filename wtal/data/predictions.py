@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from wtal.data import fields
 from wtal.errors import WtalError
+from wtal.platform import fields
 from wtal.platform.files import check_writable, write_atomically
 
 __all__ = [

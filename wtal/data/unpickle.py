@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, ClassVar, NoReturn
 
 import numpy as np
 
-from wtal.data.fields import shown
+from wtal.platform.fields import shown
 
 PLAIN_KINDS = "biufcSUO"
 """Kinds of dtype that are numbers, text or objects."""

@@ -28,9 +28,9 @@ from typing import Any
 
 import numpy as np
 
-from wtal.data import fields
 from wtal.errors import WtalError
 from wtal.evaluation.inputs import pair
+from wtal.platform import fields
 
 PROTOCOLS = ("seconds", "snippets")
 TIOU = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from wtal.data import fields
 from wtal.data.annotations import AnnotatedVideo, Annotations, parse_annotations
 from wtal.data.ground_truth import read_ground_truth
 from wtal.data.predictions import Predictions, check_predictions, parse_predictions, read_predictions
 from wtal.data.video import Instance, Video
 from wtal.errors import WtalError
+from wtal.platform import fields
 
 
 @dataclass(frozen=True)

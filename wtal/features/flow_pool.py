@@ -79,7 +79,7 @@ class FlowPool:
             cached: file that has the block already, or gets it.
 
         Returns:
-            Its flow; a :class:`WriteError` comes out of ``result`` where the cache cannot be written.
+            Its flow. Its ``result`` raises :class:`wtal.platform.files.WriteError` where the cache cannot be written.
         """
         try:
             return _Computing(self._pool.submit(_compute, list(frames), crop, repeat, cached))

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-import wtal
+from wtal.about import VERSION
 from wtal.data.video import VideoSet
 from wtal.errors import WtalError
 from wtal.report.analysis import Analysis
@@ -41,7 +41,7 @@ def payload(studies: Sequence[Study], limit: int = 200, videos: Path | None = No
         videos: folder of the source videos ``<id>.mp4`` (or .webm, .mkv, .mov, .avi), to link to.
     """
     return {
-        "wtal": wtal.__version__,
+        "wtal": VERSION,
         "kinds": KINDS,
         "runs": [_run(study) for study in studies],
         "explorer": _explorer(studies[0], limit, videos) if len(studies) == 1 and studies[0].scored else None,

@@ -7,9 +7,9 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from wtal.data.features import feature_lengths
-from wtal.data.fields import shown
 from wtal.data.video import VideoSet
 from wtal.errors import WtalError
+from wtal.platform.fields import shown
 from wtal.runs.checkpoint import Checkpoint
 from wtal.runs.setup import CHANGEABLE, Setup
 from wtal.settings.config import RunConfig

@@ -25,9 +25,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
-from wtal.data.fields import load_json, parse_toml, shown
 from wtal.data.predictions import Detection, write_predictions
 from wtal.errors import WtalError
+from wtal.platform.fields import load_json, parse_toml, shown
 from wtal.platform.files import WriteError, is_temporary, remove_temporaries, write_atomically
 from wtal.runs.checkpoint_folder import Checkpoints
 from wtal.runs.setup import Setup

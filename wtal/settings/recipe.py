@@ -13,8 +13,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from wtal.data.fields import parse_toml
 from wtal.errors import WtalError
+from wtal.platform.fields import parse_toml
 from wtal.settings.config import RunConfig
 
 Sources = dict[str, dict[str, str]]

@@ -79,7 +79,7 @@ def temporal_quantiles(scores: Tensor, lengths: Tensor) -> Tensor:
 def video_loss(logits: Tensor, lengths: Tensor, labels: Tensor, divisor: int) -> Tensor:
     """Multiple-instance loss from video-level labels alone.
 
-    Half the sum over classes of the binary cross-entropy of :func:`wtal.models.blocks.video_logits`.
+    Half the sum over classes of the binary cross-entropy of :func:`wtal.models.mil.video_logits`.
 
     Args:
         logits: ``[B, T, C]``.
