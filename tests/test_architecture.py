@@ -19,7 +19,8 @@ FLOORS = (
     ("inference",),
     ("runs", "features"),
     ("models", "data"),
-    ("settings", "platform"),
+    ("settings",),
+    ("platform",),
     ("about",),
     ("ops", "errors"),
 )
