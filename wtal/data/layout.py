@@ -17,7 +17,7 @@ import numpy as np
 from wtal.data.annotations import AnnotatedVideo, Annotations, split_names
 from wtal.data.npy import load_npy
 from wtal.data.timebase import Timebase
-from wtal.data.video import Video, VideoSet
+from wtal.data.video import Video, VideoSet, nothing_to_measure
 from wtal.errors import WtalError
 from wtal.platform import fields
 
@@ -198,8 +198,18 @@ def assemble(
         )
     if not videos:
         raise WtalError(f"{annotations.path}: no training or test videos, expected some")
+    notes = []
+    if fault := nothing_to_measure([video for video in videos if video.subset == "test"]):
+        cure = "list videos with an action under 'test'" if layout == "own" else "a table needs its test part"
+        notes.append(f"{annotations.path}: {fault}, so training can tell no mAP; {cure}")
     return VideoSet(
-        name, layout, annotations.classes, tuple(videos), missing=tuple(missing), unlabelled=tuple(unlabelled)
+        name,
+        layout,
+        annotations.classes,
+        tuple(videos),
+        missing=tuple(missing),
+        unlabelled=tuple(unlabelled),
+        notes=tuple(notes),
     )
 
 

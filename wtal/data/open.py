@@ -71,7 +71,7 @@ def open_data(
     """
     opened = _opened(dataset, root, features, layout, shapes, world, allow_missing, progress, need_clip)
     known = with_lengths(opened)
-    return replace(known, notes=check_spans(known))
+    return replace(known, notes=(*known.notes, *check_spans(known)))
 
 
 def _opened(

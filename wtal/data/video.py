@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,3 +91,13 @@ class VideoSet:
 
     def __len__(self) -> int:
         return len(self.videos)
+
+
+def nothing_to_measure(test: Sequence[Video]) -> str | None:
+    """Why no mAP can be measured on test videos, for the middle of a message; None where one can be."""
+    if not test:
+        return "no test video"
+    if any(video.labels or video.instances for video in test):
+        return None
+    ids = ", ".join(video.id for video in test[:3]) + (", ..." if len(test) > 3 else "")
+    return f"none of the {len(test)} test videos has an action ({ids})"
