@@ -99,7 +99,7 @@ def test_it_is_told_before_training_and_the_table_has_no_number(tmp_path, write,
     Console(file=shown, width=100).print(table(rows, caption(trainer.data, rows)))
     assert f"mine: no mAP: {told}" in " ".join(shown.getvalue().split())
     assert "nan" not in shown.getvalue()
-    with pytest.raises(WtalError, match="run: no.* in mine, there is nothing to measure"):
+    with pytest.raises(WtalError, match=r"run: no.* in mine, there is nothing to measure"):
         evaluation_command([str(tmp_path / "run"), "--device", "cpu"])
 
 

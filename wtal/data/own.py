@@ -238,7 +238,7 @@ def held_out_fifth(labels: Mapping[str, Collection[str]]) -> frozenset[str]:
             left.subtract(own)
     if held_out and not any(labels[video] for video in held_out):  # on background alone no mAP can be measured
         spare = (video for video in order if labels[video] and all(left[label] > 1 for label in set(labels[video])))
-        held_out += [video for video in spare][:1]
+        held_out += list(spare)[:1]
     return frozenset(held_out or order[:wanted])
 
 
