@@ -73,12 +73,13 @@ class Layout(Protocol):
 
 @dataclass(frozen=True)
 class Candidate:
-    """An annotated video of subset ``"train"`` or ``"test"`` and the places of its I3D files."""
+    """An annotated video of subset ``"train"`` or ``"test"``, the places of its I3D files, and :attr:`Video.origin`."""
 
     annotated: AnnotatedVideo
     subset: str
     i3d: tuple[Path, ...]
     timebase: Timebase
+    origin: str | None = None
 
 
 class Files:
@@ -183,6 +184,7 @@ def assemble(
                     duration=annotated.duration,
                     instances=annotated.instances,
                     clip_fps=clip_fps,
+                    origin=candidate.origin,
                 )
             )
     total = len(videos) + len(missing) + len(unlabelled)

@@ -70,7 +70,7 @@ def open_data(
         WtalError: nothing found, something malformed, or features on another grid than they are said to be.
     """
     opened = _opened(dataset, root, features, layout, shapes, world, allow_missing, progress, need_clip)
-    known = with_lengths(opened)
+    known = with_lengths(opened, allow_missing, progress)
     return replace(known, notes=(*known.notes, *check_spans(known)))
 
 

@@ -35,6 +35,8 @@ class Video:
         instances: ground truth, None for a video without temporal annotation. Never read in training.
         clip_fps: rows of ``clip`` a second, row 0 at second 0; None where they evenly cover the I3D snippets.
         snippets: how many ``i3d`` has, None where nobody looked yet (:func:`wtal.data.index.with_lengths`).
+        clip_rows: likewise of ``clip``.
+        origin: where the user has what ``i3d`` holds, for messages; None where that is ``i3d`` itself.
     """
 
     id: str
@@ -47,6 +49,8 @@ class Video:
     instances: tuple[Instance, ...] | None = None
     clip_fps: float | None = None
     snippets: int | None = None
+    clip_rows: int | None = None
+    origin: str | None = None
 
 
 @dataclass(frozen=True)
