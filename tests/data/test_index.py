@@ -75,7 +75,8 @@ def test_lengths_are_those_of_the_files_and_read_once(data: VideoSet, opened: li
         assert [video.snippets for video in found] == expected == [9, 8, 7, 6, 5]
         assert feature_lengths(found.videos).tolist() == expected
         assert opened == looked_into
-    assert replace(found.videos[0], snippets=None) == data.videos[0]
+    assert [video.clip_rows for video in found] == [7] * 5
+    assert replace(found.videos[0], snippets=None, clip_rows=None) == data.videos[0]
 
 
 def test_only_what_changed_is_opened_again(data: VideoSet, opened: list[str]) -> None:

@@ -81,10 +81,13 @@ def command(arguments: Sequence[str]) -> int:
     ground_truth: object = options.ground_truth
     settings = EvaluateConfig()
     if trained:
+        from wtal.data.video import nothing_to_measure
         from wtal.evaluation.table import has_ground_truth
         from wtal.inference.saved_model import detect_test_videos, open_run
 
         found = open_run(options.what, options.device)
+        if fault := nothing_to_measure(found.data.subset("test")):
+            raise WtalError(f"{options.what}: {fault} in {found.data.name}, there is nothing to measure")
         if not has_ground_truth(found.data):
             return video_level(found, options)
         settings = found.config.evaluate

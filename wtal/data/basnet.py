@@ -67,6 +67,9 @@ def _split_file(path: Path) -> frozenset[str] | None:
         return None
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
-        return frozenset(line.strip() for line in lines if line.strip())
     except (OSError, UnicodeDecodeError) as error:
         raise WtalError(f"{path}: cannot be read ({error}), expected one video id a line") from None
+    ids = frozenset(line.strip() for line in lines if line.strip())
+    if not ids:
+        raise WtalError(f"{path}: no video id; without this file the annotations choose the videos")
+    return ids

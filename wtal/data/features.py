@@ -105,6 +105,11 @@ def check_features(video: Video, i3d: bool = True) -> None:
             _finite(rows[first : first + _STRETCH], path, video, first)
 
 
+def clip_rows(video: Video) -> int:
+    """The number of CLIP rows of a video, 0 without any; raises as :func:`read_features` does."""
+    return len(_mapped_clip(video)[1]) if video.clip else 0
+
+
 def feature_width(paths: str | os.PathLike[str] | Sequence[Path]) -> int:
     """Columns of one feature file, or of several side by side, from their headers."""
     several = [Path(paths)] if isinstance(paths, str | os.PathLike) else list(paths)
@@ -134,12 +139,21 @@ def _mapped(path: Path, video: Video | None) -> np.ndarray:
     try:
         features = load_npy(path, mmap=True)
     except WtalError as error:
-        raise WtalError(f"{of}{error}") from None
+        raise WtalError(f"{of}{error}".replace(str(path), _called(path, video), 1)) from None
     if features.ndim != 2 or features.dtype.kind != "f":
-        raise WtalError(f"{of}{path}: {features.dtype} of shape {list(features.shape)}, expected floating point [T, D]")
+        found = f"{features.dtype} of shape {list(features.shape)}"
+        raise WtalError(f"{of}{_called(path, video)}: {found}, expected floating point [T, D]")
     if 0 in features.shape:
-        raise WtalError(f"{of}{path}: shape {list(features.shape)}, expected at least one row and column")
+        shape = list(features.shape)
+        raise WtalError(f"{of}{_called(path, video)}: shape {shape}, expected at least one row and column")
     return features
+
+
+def _called(path: Path, video: Video | None) -> str:
+    """A feature file as messages name it: by what the user knows, where that is another one."""
+    if video is None or video.origin is None or path not in video.i3d:
+        return str(path)
+    return f"{video.origin} (in wtal's cache {path})"
 
 
 def _finite(rows: np.ndarray, path: Path, video: Video, first: int) -> np.ndarray:
@@ -152,6 +166,6 @@ def _finite(rows: np.ndarray, path: Path, video: Video, first: int) -> np.ndarra
     bad = np.argwhere(~np.isfinite(single))
     row, column = bad[0]
     raise WtalError(
-        f"video {video.id}: {path}: {rows[row, column]} in row {first + row}, column {column} "
+        f"video {video.id}: {_called(path, video)}: {rows[row, column]} in row {first + row}, column {column} "
         f"({len(bad)} such values), expected finite features"
     )

@@ -19,8 +19,8 @@ import numpy as np
 
 from wtal.data.batches import statistics
 from wtal.data.cache import cache_root
-from wtal.data.features import check_features, feature_lengths, feature_width
-from wtal.data.video import Video, VideoSet
+from wtal.data.features import check_features, clip_rows, feature_lengths, feature_width
+from wtal.data.video import Video, VideoSet, nothing_to_measure
 from wtal.errors import WtalError
 from wtal.platform.files import WriteError, write_atomically
 
@@ -31,23 +31,68 @@ _YOUNG_SECONDS = 2.0
 """A file changed so shortly before it is looked at may change again without its time telling: it is not remembered."""
 
 
-def with_lengths(data: VideoSet) -> VideoSet:
-    """The same data set, each video knowing how many snippets it has; opens only what is new or changed.
+def with_lengths(data: VideoSet, allow_missing: bool = False, progress: Progress | None = None) -> VideoSet:
+    """The same data set, each video knowing how many snippets and CLIP rows it has; opens only what is new or changed.
+
+    Args:
+        data: the data set.
+        allow_missing: videos whose files cannot be used count as missing, and a note names each; for that all
+            features are read once.
+        progress: told of that reading.
 
     Raises:
-        WtalError: a file is missing or malformed.
+        WtalError: files are missing or malformed: it names every one. With ``allow_missing`` where no video is left.
     """
     stamps, young = _stamps(data.videos)
     place = _place("lengths", (os.path.abspath(path) for video in data.videos for path in _files(video)))
-    known = _load(place, {"stamps": stamps.shape, "lengths": (len(stamps),)})
-    stale = np.arange(len(stamps)) if known is None else np.flatnonzero((known["stamps"] != stamps).any(axis=1))
-    lengths = np.zeros(len(stamps), np.int64) if known is None else known["lengths"]
-    lengths[stale] = feature_lengths([data.videos[index] for index in stale])
-    if len(stale):
+    columns = {name: (len(stamps),) for name in ("lengths", "clip_rows", "finite")}
+    known = _load(place, {"stamps": stamps.shape, **columns})
+    stale = np.ones(len(stamps), bool) if known is None else (known["stamps"] != stamps).any(axis=1)
+    kept = {name: np.zeros(len(stamps), np.int64) if known is None else known[name] for name in columns}
+    kept["finite"][stale] = 0
+    bad: dict[int, str] = {}
+    looked_into = np.flatnonzero(stale | (kept["finite"] == 0) if allow_missing else stale)
+    for done, index in enumerate(looked_into.tolist(), 1):
+        video = data.videos[index]
+        try:
+            if stale[index]:
+                kept["lengths"][index], kept["clip_rows"][index] = feature_lengths([video])[0], clip_rows(video)
+            if allow_missing:
+                check_features(video, i3d=True)
+                kept["finite"][index] = 1
+        except WtalError as error:
+            bad[index] = str(error)
+        if allow_missing and progress is not None:
+            progress(done, len(looked_into))
+    if len(looked_into):
+        young[list(bad)] = True  # looked into again the next time, for the message
         stamps[young] = 0
-        _store(place, {"stamps": stamps, "lengths": lengths})
-    videos = tuple(replace(video, snippets=int(n)) for video, n in zip(data.videos, lengths, strict=True))
-    return replace(data, videos=videos)
+        _store(place, {"stamps": stamps, **kept})
+    if bad and (not allow_missing or len(bad) == len(data.videos)):
+        raise unusable(bad.values(), len(data.videos))
+    videos = tuple(
+        replace(video, snippets=int(kept["lengths"][index]), clip_rows=int(kept["clip_rows"][index]))
+        for index, video in enumerate(data.videos)
+        if index not in bad
+    )
+    if not bad:
+        return replace(data, videos=videos)
+    notes = [f"left out, as their features cannot be used: {'; '.join(bad.values())}"]
+    tests = ([video for video in kept_ if video.subset == "test"] for kept_ in (data.videos, videos))
+    before, after = map(nothing_to_measure, tests)
+    if after and not before:
+        notes.append(f"{data.name}: {after} is left, so training can tell no mAP")
+    missing = (*data.missing, *(data.videos[index].id for index in bad))
+    return replace(data, videos=videos, missing=missing, notes=(*data.notes, *notes))
+
+
+def unusable(faults: Iterable[str], total: int) -> WtalError:
+    """The error that names every video of ``total`` whose features cannot be used, from one message each."""
+    told = [*faults]
+    if len(told) == 1:
+        return WtalError(told[0] + ("; --allow-missing leaves it out" if total > 1 else ""))
+    cure = "; --allow-missing leaves them out" if len(told) < total else ""
+    return WtalError(f"the features of {len(told)} of {total} videos cannot be used: {'; '.join(told)}{cure}")
 
 
 def survey(data: VideoSet, progress: Progress | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -61,7 +106,8 @@ def survey(data: VideoSet, progress: Progress | None = None) -> tuple[np.ndarray
         mean and standard deviation of each I3D dimension over the training snippets, two ``[Di]`` float64.
 
     Raises:
-        WtalError: a file is malformed, of another width than the others, or holds a value that is not finite.
+        WtalError: files are malformed or hold a value that is not finite: it names every one. Or one is of another
+            width than the others.
     """
     stamps, young = _stamps(data.videos)
     width = feature_width(data.videos[0].i3d)
@@ -69,6 +115,18 @@ def survey(data: VideoSet, progress: Progress | None = None) -> tuple[np.ndarray
     place = _place("read", [stamps.tobytes().hex(), *(f"{video.subset} {video.id}" for video in data.videos)])
     if known := _load(place, {"mean": (width,), "deviation": (width,)}):
         return known["mean"], known["deviation"]
+    try:
+        mean, deviation = _survey(data, width, clip_width, progress)
+    except WtalError:
+        if faults := [*_faults(data.videos)]:
+            raise unusable(faults, len(data.videos)) from None
+        raise
+    if not young.any():
+        _store(place, {"mean": mean, "deviation": deviation})
+    return mean, deviation
+
+
+def _survey(data: VideoSet, width: int, clip_width: int, progress: Progress | None) -> tuple[np.ndarray, np.ndarray]:
     done = 0
 
     def checked(subset: str) -> Iterator[Video]:
@@ -86,10 +144,16 @@ def survey(data: VideoSet, progress: Progress | None = None) -> tuple[np.ndarray
 
     for _ in checked("test"):
         pass
-    mean, deviation = statistics(checked("train"))
-    if not young.any():
-        _store(place, {"mean": mean, "deviation": deviation})
-    return mean, deviation
+    return statistics(checked("train"))
+
+
+def _faults(videos: Iterable[Video]) -> Iterator[str]:
+    """What is wrong with each video of which something is, other than its width."""
+    for video in videos:
+        try:
+            check_features(video, i3d=True)
+        except WtalError as error:
+            yield str(error)
 
 
 def _files(video: Video) -> list[Path]:

@@ -17,7 +17,7 @@ import numpy as np
 from wtal.data.annotations import AnnotatedVideo, Annotations, split_names
 from wtal.data.npy import load_npy
 from wtal.data.timebase import Timebase
-from wtal.data.video import Video, VideoSet
+from wtal.data.video import Video, VideoSet, nothing_to_measure
 from wtal.errors import WtalError
 from wtal.platform import fields
 
@@ -73,12 +73,13 @@ class Layout(Protocol):
 
 @dataclass(frozen=True)
 class Candidate:
-    """An annotated video of subset ``"train"`` or ``"test"`` and the places of its I3D files."""
+    """An annotated video of subset ``"train"`` or ``"test"``, the places of its I3D files, and :attr:`Video.origin`."""
 
     annotated: AnnotatedVideo
     subset: str
     i3d: tuple[Path, ...]
     timebase: Timebase
+    origin: str | None = None
 
 
 class Files:
@@ -183,6 +184,7 @@ def assemble(
                     duration=annotated.duration,
                     instances=annotated.instances,
                     clip_fps=clip_fps,
+                    origin=candidate.origin,
                 )
             )
     total = len(videos) + len(missing) + len(unlabelled)
@@ -198,8 +200,18 @@ def assemble(
         )
     if not videos:
         raise WtalError(f"{annotations.path}: no training or test videos, expected some")
+    notes = []
+    if fault := nothing_to_measure([video for video in videos if video.subset == "test"]):
+        cure = "list videos with an action under 'test'" if layout == "own" else "a table needs its test part"
+        notes.append(f"{annotations.path}: {fault}, so training can tell no mAP; {cure}")
     return VideoSet(
-        name, layout, annotations.classes, tuple(videos), missing=tuple(missing), unlabelled=tuple(unlabelled)
+        name,
+        layout,
+        annotations.classes,
+        tuple(videos),
+        missing=tuple(missing),
+        unlabelled=tuple(unlabelled),
+        notes=tuple(notes),
     )
 
 

@@ -70,8 +70,8 @@ def open_data(
         WtalError: nothing found, something malformed, or features on another grid than they are said to be.
     """
     opened = _opened(dataset, root, features, layout, shapes, world, allow_missing, progress, need_clip)
-    known = with_lengths(opened)
-    return replace(known, notes=check_spans(known))
+    known = with_lengths(opened, allow_missing, progress)
+    return replace(known, notes=(*known.notes, *check_spans(known)))
 
 
 def _opened(

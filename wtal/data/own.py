@@ -173,6 +173,8 @@ class _Description:
         else:
             source = self._path("test")
             ids = [line.strip() for line in read_text(source).split("\n") if line.strip()]
+            if not ids:
+                raise WtalError(f"{source}: no video id; for training on every video say test = [] in {self.path.name}")
         for video_id in ids:
             if video_id not in labels:
                 raise WtalError(f"{source}: test video {_meant(video_id, labels)} is not in {self.table['labels']}")
@@ -220,7 +222,7 @@ def held_out_fifth(labels: Mapping[str, Collection[str]]) -> frozenset[str]:
     """A fifth of the videos, in the order of a hash of their ids; what it leaves for training has every class.
 
     A video is passed over where it is the last one left for training of a class of its own. Of several videos at least
-    one is held out, and at least one is not.
+    one is held out, and at least one is not. Where none of these has an action, the next that has one is held out too.
 
     Args:
         labels: classes of each video, by id.
@@ -234,6 +236,9 @@ def held_out_fifth(labels: Mapping[str, Collection[str]]) -> frozenset[str]:
         if len(held_out) < wanted and all(left[label] > 1 for label in own):
             held_out.append(video)
             left.subtract(own)
+    if held_out and not any(labels[video] for video in held_out):  # on background alone no mAP can be measured
+        spare = (video for video in order if labels[video] and all(left[label] > 1 for label in set(labels[video])))
+        held_out += list(spare)[:1]
     return frozenset(held_out or order[:wanted])
 
 

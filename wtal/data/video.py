@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +35,8 @@ class Video:
         instances: ground truth, None for a video without temporal annotation. Never read in training.
         clip_fps: rows of ``clip`` a second, row 0 at second 0; None where they evenly cover the I3D snippets.
         snippets: how many ``i3d`` has, None where nobody looked yet (:func:`wtal.data.index.with_lengths`).
+        clip_rows: likewise of ``clip``.
+        origin: where the user has what ``i3d`` holds, for messages; None where that is ``i3d`` itself.
     """
 
     id: str
@@ -47,6 +49,8 @@ class Video:
     instances: tuple[Instance, ...] | None = None
     clip_fps: float | None = None
     snippets: int | None = None
+    clip_rows: int | None = None
+    origin: str | None = None
 
 
 @dataclass(frozen=True)
@@ -91,3 +95,13 @@ class VideoSet:
 
     def __len__(self) -> int:
         return len(self.videos)
+
+
+def nothing_to_measure(test: Sequence[Video]) -> str | None:
+    """Why no mAP can be measured on test videos, for the middle of a message; None where one can be."""
+    if not test:
+        return "no test video"
+    if any(video.labels or video.instances for video in test):
+        return None
+    ids = ", ".join(video.id for video in test[:3]) + (", ..." if len(test) > 3 else "")
+    return f"none of the {len(test)} test videos has an action ({ids})"

@@ -37,10 +37,12 @@ def candidates(
     root: Path, dataset: Dataset, annotations: Annotations, progress: Progress | None
 ) -> Iterator[Candidate]:
     """Every video of the two splits; its features are the cached row at its place in ``videoname.npy``."""
-    rows = per_video_files(_joint(root, dataset), len(annotations.videos), progress)
-    files = dict(zip(annotations.videos, rows, strict=True))
+    joint = _joint(root, dataset)
+    rows = per_video_files(joint, len(annotations.videos), progress)
+    files = {video: (index, path) for index, (video, path) in enumerate(zip(annotations.videos, rows, strict=True))}
     for video, subset in in_splits(annotations):
-        yield Candidate(video, subset, (files[video.id],), GRID)
+        index, path = files[video.id]
+        yield Candidate(video, subset, (path,), GRID, f"{joint}, entry {index}")
 
 
 def _joint(root: Path, dataset: Dataset) -> Path:

@@ -9,7 +9,7 @@ import numpy as np
 
 from wtal.data.features import feature_lengths
 from wtal.data.predictions import Detection
-from wtal.data.video import VideoSet
+from wtal.data.video import VideoSet, nothing_to_measure
 from wtal.evaluation.average_precision import evaluate
 from wtal.evaluation.snippet_errors import fault_rates
 from wtal.inference.branches import Branches
@@ -21,13 +21,13 @@ from wtal.settings.config import RunConfig
 Row = dict[str, Any]
 """``name``, ``branch``, ``kind``, ``videos``, ``protocol``, ``mean`` (percent), and either ``per_tiou`` (percent) and
 ``snippets`` (:func:`wtal.evaluation.snippet_errors.fault_rates`) or, without temporal ground truth,
-``proposals_per_video``."""
+``proposals_per_video``. ``mean`` is None where no test video has an action."""
 
 
 def has_ground_truth(data: VideoSet) -> bool:
-    """Whether localisation can be measured: every test video says where its actions are."""
+    """Whether localisation can be measured: every test video says where its actions are, and one has some."""
     test = data.subset("test")
-    return bool(test) and all(video.instances is not None for video in test)
+    return any(video.instances for video in test) and all(video.instances is not None for video in test)
 
 
 def measure(
@@ -42,7 +42,7 @@ def measure(
     """Run a branch on the test videos.
 
     Localisation mAP where they have temporal ground truth; else mAP of the video-level labels, never a localisation
-    number. Several processes share the videos.
+    number; none where no test video has an action. Several processes share the videos.
 
     Returns:
         the row, and on rank 0 the detections behind it by video id, the longest video first.
@@ -84,9 +84,9 @@ def _row(
     labels = np.stack([data.multi_hot(item.video) for item in found]) if found else scores
     return {
         **row,
-        "kind": "video-level",
+        "kind": "unmeasured" if nothing_to_measure(test) else "video-level",
         "protocol": "video labels",
-        "mean": video_level_map(scores, labels),
+        "mean": None if nothing_to_measure(test) else video_level_map(scores, labels),
         "proposals_per_video": sum(map(len, detections.values())) / max(len(detections), 1),
     }, detections
 
@@ -132,7 +132,7 @@ def table(rows: Sequence[Row], sources: str) -> Any:
         shown.add_column("mean", justify="right", no_wrap=True)
     for row in rows:
         values = [*row["per_tiou"].values(), row["mean"]] if tious else [row["mean"], row["proposals_per_video"]]
-        shown.add_row(row["name"], *(f"{value:.1f}" for value in values))
+        shown.add_row(row["name"], *("-" if value is None else f"{value:.1f}" for value in values))
     return shown
 
 
@@ -141,4 +141,6 @@ def caption(data: VideoSet, rows: Sequence[Row]) -> str:
     last = rows[-1]
     if last["kind"] == "localization":
         return f"{data.name}: mAP (%) at tIoU, protocol '{last['protocol']}', {last['videos']} test videos"
+    if fault := nothing_to_measure(data.subset("test")):
+        return f"{data.name}: no mAP: {fault}"
     return f"{data.name}: video-level mAP (%), {last['videos']} held-out videos; there is no temporal ground truth"

@@ -318,7 +318,7 @@ def _results(figure: Figure, studies: Sequence[Study]) -> None:
     axes = figure.subplots()
     width = 0.76 / len(studies)
     for number, study in enumerate(studies):
-        means = {row["name"]: row["mean"] for row in study.rows}
+        means = {row["name"]: np.nan if row["mean"] is None else row["mean"] for row in study.rows}
         places = np.arange(len(names)) + (len(studies) - 1 - 2 * number) * width / 2
         branch = {row["name"]: row["branch"] for row in study.rows}
         colors = [_COLOR.get(branch.get(name, ""), _COLOR["cbp"]) for name in names]

@@ -14,8 +14,9 @@ from typing import Any
 
 from wtal.data.open import open_data
 from wtal.data.predictions import Detection
-from wtal.data.video import VideoSet
+from wtal.data.video import VideoSet, nothing_to_measure
 from wtal.errors import WtalError
+from wtal.evaluation.table import has_ground_truth
 from wtal.inference.saved_model import load
 from wtal.platform.progress import Reporter
 from wtal.report.analysis import Analysis, analyse
@@ -111,11 +112,12 @@ def study(folder: Path, device: str, reporter: Reporter) -> Study:
         for source in (scored[0].sources if scored else ())
     }
     analyses, trouble = {}, ""
-    if test and all(video.instances is not None for video in test):
+    if has_ground_truth(data):
         analyses = {
             source: analyse(listed, test, config.evaluate.protocol, config.evaluate.tiou)
             for source, listed in found.items()
         }
     else:
-        trouble = "the test videos have no temporal ground truth: nothing here measures localization"
+        fault = nothing_to_measure(test) or "the test videos have no temporal ground truth"
+        trouble = f"{fault}: nothing here measures localization"
     return Study(**facts, data=data, scored=scored, detections=found, analyses=analyses, trouble=trouble)

@@ -221,7 +221,8 @@ class Trainer:
         self.rows.append(row)
         self.run.write_detections(stage.row, detections)
         self.run.write_rows(self.rows)
-        self.reporter.say(f"{stage.row}: {row['kind']} mAP {row['mean']:.1f}")
+        told = "no mAP" if row["mean"] is None else f"{row['kind']} mAP {row['mean']:.1f}"
+        self.reporter.say(f"{stage.row}: {told}")
         self.save(())
 
     def log_epoch(self, stage: Stage, losses: dict[str, float]) -> None:
