@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import settings
 
@@ -43,4 +45,44 @@ def test_data() -> Path:
     path = Path(folder)
     if not path.is_dir():
         pytest.fail(f"WTAL_TEST_DATA={folder} is not a folder")
+    return path
+
+
+@pytest.fixture(scope="session")
+def write_own() -> Callable[..., Path]:
+    """Makes a small data set without CLIP features in a folder, and returns its ``dataset.toml``."""
+    return write_own_data
+
+
+def write_own_data(folder: Path, training: int = 7, testing: int = 4, seed: int = 0, extra: str = "") -> Path:
+    """Videos of 24 to 60 snippets, two classes and both, one or two actions each; ``extra`` are further keys.
+
+    ``segments.csv`` has the test videos, ``train_segments.csv`` (no key names it unless ``extra`` does) the others.
+    """
+    random = np.random.default_rng(seed)
+    direction = random.normal(size=(2, 12))
+    (folder / "i3d").mkdir(parents=True)
+    labels, segments = ["video,label"], {"segments": ["video,start,end,label"], "train_segments": []}
+    segments["train_segments"] = [*segments["segments"]]
+    names = [f"v{number:02}" for number in range(training + testing)]
+    for number, name in enumerate(names):
+        length = int(random.integers(24, 61))
+        features = random.normal(size=(length, 12))
+        present = [(0,), (1,), (0, 1)][number % 3]
+        labels.append(f"{name},{';'.join('AB'[c] for c in present)}")
+        for place, c in enumerate(present):
+            start = int(random.integers(1, 5)) + place * length // 2
+            end = start + int(random.integers(4, 8))
+            features[start:end] += 2 * direction[c]
+            row = f"{name},{start * 16 / 25:g},{end * 16 / 25:g},{'AB'[c]}"
+            segments["train_segments" if number < training else "segments"].append(row)
+        np.save(folder / "i3d" / f"{name}.npy", features.astype(np.float32))
+    (folder / "labels.csv").write_text("\n".join(labels))
+    for kind, rows in segments.items():
+        (folder / f"{kind}.csv").write_text("\n".join(rows))
+    path = folder / "dataset.toml"
+    path.write_text(
+        f'name = "{folder.name}"\nclasses = ["A", "B"]\ni3d = "i3d"\nlabels = "labels.csv"\n'
+        f'segments = "segments.csv"\ntest = {names[training:]!r}\nfps = 25\n{extra}\n'
+    )
     return path

@@ -19,8 +19,7 @@ from wtal.data.predictions import Detection
 from wtal.data.timebase import Timebase
 from wtal.errors import WtalError
 from wtal.inference import saved_model
-from wtal.inference.branches import Branches
-from wtal.inference.frame_scores import members
+from wtal.inference.branches import Branches, members
 from wtal.inference.localize import detect, scale_scores, to_seconds
 from wtal.models.mil import video_logits
 from wtal.platform.device import Device
@@ -53,7 +52,7 @@ class Model:
         classes: names, in the order of the columns of :meth:`scores`.
         config: the settings of its run; ``config.localize`` is what :meth:`detect` uses.
         i3d_dim: width of the I3D features that it was trained on.
-        clip_dim: width of the CLIP features.
+        clip_dim: width of the CLIP features, None of a model that was trained without.
         device: where it runs.
     """
 
@@ -63,7 +62,7 @@ class Model:
         self.config = config
         self.classes: tuple[str, ...] = tuple(branches.facts["classes"])
         self.i3d_dim: int = branches.facts["i3d_dim"]
-        self.clip_dim: int = branches.facts["clip_dim"]
+        self.clip_dim: int | None = branches.facts["clip_dim"]
 
     def __repr__(self) -> str:
         return f"<wtal.Model of {len(self.classes)} classes on {self.device}>"
@@ -145,9 +144,10 @@ class Model:
         names = members(branch)
         if unknown := [name for name in names if name not in ("cbp", "vlp")]:
             raise WtalError(f"branch {unknown[0]!r}, expected 'cbp', 'vlp' or 'ensemble'")
+        self._branches.check(branch)
         i3d = _array("features", features, self.i3d_dim)
         aligned = None
-        if "vlp" in names:
+        if "vlp" in names and self.clip_dim is not None:
             if clip is None:
                 raise WtalError(f"branch {branch!r} reads CLIP features: give them as clip")
             rows = _array("clip", clip, self.clip_dim)

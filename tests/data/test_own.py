@@ -239,3 +239,37 @@ def test_a_data_set_without_segments_is_no_ground_truth(edited: Callable[..., Pa
     path = edited('segments = "segments.csv"', "#")
     with pytest.raises(WtalError, match=r"dataset.toml: no 'segments', expected .* to evaluate against"):
         evaluate({"version": "1", "results": {}, "external_data": {}}, path)
+
+
+def test_segments_of_training_videos_in_a_file_of_their_own(kitchen: Path, edited: Callable[..., Path]) -> None:
+    whole = {video.id: video.instances for video in open_own(kitchen)}
+    rows = kitchen.with_name("segments.csv").read_text().splitlines()
+    test = {video.id for video in open_own(kitchen).subset("test")}
+    for name, kept in (("segments", test), ("train_segments", whole.keys() - test)):
+        lines = [rows[0], *(row for row in rows[1:] if row.split(",")[0] in kept)]
+        kitchen.with_name(f"{name}.csv").write_text("\n".join(lines))
+    assert {video.instances for video in open_own(kitchen).subset("train")} == {None}
+    edited("fps = 25", 'fps = 25\ntrain_segments = "train_segments.csv"')
+    assert {video.id: video.instances for video in open_own(kitchen)} == whole
+    # without 'segments' the test videos have none, and there is nothing to evaluate against
+    edited('segments = "segments.csv"            # optional\n', "")
+    assert all((video.instances is None) == (video.subset == "test") for video in open_own(kitchen))
+
+
+def test_faults_of_segments_of_training_videos(kitchen: Path, edited: Callable[..., Path]) -> None:
+    (test,) = (video.id for video in open_own(kitchen).subset("test"))
+    other = next(video for video in open_own(kitchen).subset("train"))
+    edited("fps = 25", 'fps = 25\ntrain_segments = "more.csv"')
+    assert "more.csv: no such file ('train_segments' in " in message(kitchen)
+    more = kitchen.with_name("more.csv")
+    for row, told in (
+        (f"{test},0,1,Chop", f"more.csv: video {test!r}: a segment of 'Chop', expected one"),
+        (f"{other.id},0,1,{other.labels[0]}", f"more.csv: video {other.id!r} is annotated in segments.csv, too"),
+        ("fridy,0,1,Chop", "more.csv: video 'fridy' (did you mean 'friday'?) is not in labels.csv"),
+    ):
+        more.write_text(f"video,start,end,label\n{row}\n")
+        assert told in message(kitchen)
+    own = next(video.labels[0] for video in open_own(edited('train_segments = "more.csv"', "")).subset("test"))
+    edited("fps = 25", 'fps = 25\ntrain_segments = "more.csv"')
+    more.write_text(f"video,start,end,label\n{test},0,1,{own}\n")
+    assert f"more.csv: video {test!r} is for testing, expected training videos alone" in message(kitchen)

@@ -13,7 +13,7 @@ from wtal.settings.recipe import from_table, load_recipe, shipped, to_toml, toml
 
 # What the paper's supplement states, section by section.
 SUPPLEMENT = {
-    "schedule": {"kind": "alternating", "warmup_epochs": 10, "b_epochs": 20, "f_epochs": 20},
+    "schedule": {"warmup_epochs": 10, "b_epochs": 20, "f_epochs": 20},
     "optimizer": {"name": "adam", "lr": 1e-4},
     "batch": {"size": 64},
     "vlp": {"blocks": 2, "prompts_before": 16, "prompts_after": 16, "init_std": 0.01, "temperature": 0.07},
@@ -40,6 +40,12 @@ def test_the_supplements_numbers(name: str, snippets: int) -> None:
         for key, value in values.items():
             assert getattr(getattr(recipe.config, section), key) == value
             assert recipe.source[section][key] == "paper"
+
+
+def test_the_supplements_schedule() -> None:
+    recipe = load_recipe("paper")
+    assert (recipe.config.schedule.kind, recipe.source["schedule"]["kind"]) == ("alternating", "paper")
+    assert load_recipe("thumos14").config.schedule.kind == "auto"  # which is that where there are CLIP features
 
 
 def test_what_is_called_the_papers_is_in_the_supplement() -> None:

@@ -8,7 +8,7 @@ import platform
 import shutil
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from wtal.platform.files import write_atomically
 from wtal.platform.progress import Reporter
 from wtal.runs.run import Run
 from wtal.runs.setup import Setup
+from wtal.settings.config import RunConfig
 from wtal.settings.recipe import load_recipe
 from wtal.training.job import prepare
 from wtal.training.schedule import Stage
@@ -98,7 +99,7 @@ def run_group(root: Path, world: World, group: str, only: tuple[str, ...] | None
     folder = world.folder(root) / group
     if (folder / "config.toml").is_file():
         run = Run.open(folder)
-        if run.config != recipe.config:
+        if _stages_aside(run.config) != _stages_aside(recipe.config):
             raise WtalError(f"{folder}: was trained by another {world.recipe} than today's; choose another --runs")
     else:
         setup = Setup(
@@ -126,6 +127,11 @@ def run_group(root: Path, world: World, group: str, only: tuple[str, ...] | None
         return trainer.fit()[len(before) :]
     finally:
         run.release()
+
+
+def _stages_aside(config: RunConfig) -> RunConfig:
+    """Settings without the kind of schedule, of which an ablation knows nothing: it has stages of its own."""
+    return replace(config, schedule=replace(config.schedule, kind="auto"))
 
 
 def recorded(root: Path, world: World, group: str) -> tuple[list[Row], dict[str, Any]] | None:

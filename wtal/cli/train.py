@@ -1,4 +1,4 @@
-"""``wtal-train``: train both branches on a data set and print what each step bought."""
+"""``wtal-train``: train on a data set and print what each step bought."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ class Options(RunConfig):
 
     A classification branch on I3D features (CBP) is warmed up, then B and F steps alternate: CBP's confident
     background trains a CLIP branch (VLP), VLP's confident foreground trains CBP. With --schedule.kind online both
-    learn at once. Without options it generates the embedded benchmark, trains on it in about two minutes, and prints
-    the mAP that each step buys. Under torchrun the processes share each batch.
+    learn at once. A data set without CLIP features trains CBP alone. Without options it generates the embedded
+    benchmark, trains on it in about two minutes, and prints the mAP that each step buys. Under torchrun the processes
+    share each batch.
 
     Options below come from the recipe of the data set and can be set one by one. Times in seconds, tIoU and scores
     in 0..1, mAP in percent.

@@ -65,7 +65,7 @@ def open_dataset(
         allow_missing: leave out videos without features, and training videos without a label; they are listed in
             :attr:`VideoSet.missing` and :attr:`VideoSet.unlabelled`.
         progress: told of the one-time conversion of W-TALC's features.
-        need_clip: a video without CLIP features counts as one without features.
+        need_clip: where there is a folder of CLIP features, a video without them counts as one without features.
 
     Raises:
         WtalError: nothing found there, or something missing or malformed.
@@ -121,7 +121,7 @@ def open_folder(
         layout.NAME,
         annotations,
         candidates,
-        root / "clip",
+        root / "clip" if (root / "clip").is_dir() else None,
         dataset=known,
         allow_missing=allow_missing,
         need_clip=need_clip,
@@ -177,7 +177,7 @@ def _nothing_found(dataset: Dataset, root: str | os.PathLike[str] | None) -> str
         [
             f"no features of {dataset.name} found. Looked in:",
             *looked,
-            "Wanted there (or under --root), in one of these layouts, with clip/<video>.npy beside it for training:",
+            "Wanted there (or under --root), in one of these layouts; VLP trains on clip/<video>.npy beside it:",
             *wanted,
             "Without features: --features synthetic trains on generated ones (the annotations must be there), and "
             "--dataset synthetic needs no files at all.",

@@ -154,7 +154,7 @@ def assemble(
         clip_fps: their rate, where it is known.
         dataset: how its files are named.
         allow_missing: leave out videos without features, and training videos without a label.
-        need_clip: a video without CLIP features counts as one without features.
+        need_clip: where that folder is there, a video without CLIP features counts as one without features.
 
     Raises:
         WtalError: such videos without ``allow_missing``, or no video is left.

@@ -64,7 +64,7 @@ def open_data(
         world: seed of generated data.
         allow_missing: leave out videos without features instead of raising.
         progress: told of long work.
-        need_clip: a video without CLIP features counts as one without features.
+        need_clip: where there is a folder of CLIP features, a video without them counts as one without features.
 
     Raises:
         WtalError: nothing found, something malformed, or features on another grid than they are said to be.

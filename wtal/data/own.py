@@ -32,6 +32,7 @@ _KEYS = {
     "clip_fps": "rows of the CLIP features a second",
     "text_features": "a .npy file with one row of text features a class",
     "segments": "a CSV or JSON file of temporal annotation",
+    "train_segments": "a CSV or JSON file of temporal annotation of training videos",
     "test": "a file with one video id a line, or a list of video ids",
 }
 _NEEDED = ("name", "classes", "i3d", "labels", "fps")
@@ -46,7 +47,7 @@ def open_own(path: str | os.PathLike[str], allow_missing: bool = False, need_cli
     Args:
         path: the TOML file; other paths in it are seen from its folder.
         allow_missing: leave out videos without features, and training videos without a label.
-        need_clip: a video without CLIP features counts as one without features.
+        need_clip: where it names a folder of CLIP features, a video without counts as one without features.
 
     Raises:
         WtalError: an unknown or missing key, an unknown class or video, a missing or malformed file.
@@ -96,8 +97,6 @@ class _Description:
             self._wrong("name")
         if "clip_fps" in self.table and "clip" not in self.table:
             raise WtalError(f"{self.path}: clip_fps without clip, expected both or neither")
-        if "clip" not in self.table and need_clip:
-            raise WtalError(f"{self.path}: no 'clip', expected {_KEYS['clip']}: training needs them")
         annotations = Annotations(self.path, "own", self._videos(), self.classes)
         opened = assemble(
             self.table["name"],
@@ -117,10 +116,11 @@ class _Description:
         labels = self._labels(self._path("labels"))
         test = self._test(labels)
         segments = self._segments(self._path("segments"), labels) if "segments" in self.table else None
+        training = self._train_segments(labels, test, segments or {}) if "train_segments" in self.table else {}
         videos = {}
         for video_id, own in labels.items():
             subset = "test" if video_id in test else "train"
-            instances = None if segments is None else segments.get(video_id)
+            instances = training.get(video_id) if segments is None else segments.get(video_id, training.get(video_id))
             if segments is not None and instances is None and subset == "test":
                 if own:
                     raise WtalError(
@@ -164,6 +164,19 @@ class _Description:
             video_id: tuple(sorted((instance for _, instance in rows), key=lambda instance: instance.start))
             for video_id, rows in found.items()
         }
+
+    def _train_segments(
+        self, labels: dict[str, tuple[str, ...]], test: Collection[str], others: Collection[str]
+    ) -> dict[str, tuple[Instance, ...]]:
+        """Instances of training videos; ``others`` are annotated by ``segments`` already."""
+        path = self._path("train_segments")
+        found = self._segments(path, labels)
+        for video_id in found:
+            if video_id in test:
+                raise WtalError(f"{path}: video {video_id!r} is for testing, expected training videos alone")
+            if video_id in others:
+                raise WtalError(f"{path}: video {video_id!r} is annotated in {self.table['segments']}, too")
+        return found
 
     def _test(self, labels: Mapping[str, Collection[str]]) -> frozenset[str]:
         if "test" not in self.table:

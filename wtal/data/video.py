@@ -80,6 +80,11 @@ class VideoSet:
     notes: tuple[str, ...] = ()
     kinds: Path | None = None
 
+    @property
+    def has_clip(self) -> bool:
+        """Whether every video has CLIP features."""
+        return bool(self.videos) and all(video.clip is not None for video in self.videos)
+
     def subset(self, name: str) -> tuple[Video, ...]:
         """The videos of one subset, in the data set's order."""
         return tuple(video for video in self.videos if video.subset == name)

@@ -29,7 +29,7 @@ class Extraction:
     modality: Literal["both", "rgb", "flow"] = "both"
     """rgb saves the flow, more than four fifths of the time on a CPU, and gives up what motion tells."""
     clip: bool = True
-    """Extract CLIP features too; training needs them, prediction with the CBP branch does not."""
+    """Extract CLIP features too; the VLP branch needs them, CBP does not."""
     clip_model: str = "ViT-B-16-quickgelu"
     """open_clip architecture of the image encoder."""
     clip_weights: Path | None = None

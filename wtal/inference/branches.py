@@ -26,8 +26,13 @@ from wtal.settings.config import RunConfig
 from wtal.settings.recipe import from_table
 
 
+def members(branch: str) -> tuple[str, ...]:
+    """The branches whose scores ``branch`` combines: ``ensemble`` is ``cbp+vlp``, and any ``a+b`` is another."""
+    return tuple(("cbp+vlp" if branch == "ensemble" else branch).split("+"))
+
+
 class Branches(nn.ModuleDict):
-    """``cbp`` and ``vlp``, and whatever else a schedule trains, by name.
+    """``cbp``, ``vlp`` where there are CLIP features, and whatever else a schedule trains, by name.
 
     Attributes:
         facts: what a checkpoint must say so that :func:`restore_branches` can build the same.
@@ -36,6 +41,22 @@ class Branches(nn.ModuleDict):
     def __init__(self, modules: dict[str, nn.Module], facts: dict[str, Any]) -> None:
         super().__init__(modules)
         self.facts = facts
+
+    @property
+    def has_vlp(self) -> bool:
+        """Whether there is a vision-language branch: CBP can be trained without one."""
+        return "vlp" in self
+
+    def check(self, branch: str) -> None:
+        """Whether the scores of a branch or an ensemble can be had.
+
+        Raises:
+            WtalError: they need VLP, and CBP was trained alone.
+        """
+        if not self.has_vlp and "vlp" in members(branch):
+            raise WtalError(
+                f"--branch {branch}: the model was trained without CLIP features and has no VLP branch, expected cbp"
+            )
 
     def reads_clip(self, name: str) -> bool:
         """Whether a branch reads CLIP features, and not I3D's."""
@@ -63,8 +84,9 @@ class Branches(nn.ModuleDict):
         found = {
             f"{name}.{key}": tensor for name, branch in self.items() for key, tensor in own_tensors(branch).items()
         }
-        with torch.no_grad():
-            found["text_features"] = self.vision_language.text()
+        if self.has_vlp:
+            with torch.no_grad():
+                found["text_features"] = self.vision_language.text()
         return found
 
     @property
@@ -81,6 +103,8 @@ class Branches(nn.ModuleDict):
 def build_branches(data: VideoSet, config: RunConfig, clip_model: str, clip_weights: Path | None) -> Branches:
     """Freshly initialised branches for a data set, from torch's current random state.
 
+    Without CLIP features there is CBP alone, and no text encoder is asked for.
+
     Args:
         data: its classes (or text features) and feature widths shape the branches.
         config: widths, heads, prompts.
@@ -88,11 +112,18 @@ def build_branches(data: VideoSet, config: RunConfig, clip_model: str, clip_weig
         clip_weights: file with CLIP's weights, None for open_clip's own download.
     """
     first = data.videos[0]
-    if first.clip is None:
-        raise WtalError(
-            f"video {first.id}: no CLIP features; training needs clip/{first.id}.npy beside the I3D features"
-        )
-    i3d_dim, clip_dim = read_features(first).shape[1], read_clip(first).shape[1]
+    i3d_dim = read_features(first).shape[1]
+    facts: dict[str, Any] = {
+        "config": asdict(config),
+        "classes": list(data.classes),
+        "i3d_dim": i3d_dim,
+        "clip_dim": None,
+        "text_encoder": None,
+        "grid": common_grid(data.videos),
+    }
+    if not data.has_clip:
+        return Branches({"cbp": CBP(i3d_dim, len(data.classes), config.cbp)}, facts)
+    clip_dim = read_clip(first).shape[1]
     prompts = (config.vlp.prompts_before, config.vlp.prompts_after, config.vlp.init_std)
     if data.text_features is not None:
         text: nn.Module = PromptedTextFeatures(torch.from_numpy(data.text_features), *prompts)
@@ -102,14 +133,7 @@ def build_branches(data: VideoSet, config: RunConfig, clip_model: str, clip_weig
         names = [readable(name) for name in data.classes]
         text = PromptedCLIPText(clip, tokenizer, names, *prompts)
         encoder = clip_model
-    facts = {
-        "config": asdict(config),
-        "classes": list(data.classes),
-        "i3d_dim": i3d_dim,
-        "clip_dim": clip_dim,
-        "text_encoder": encoder,
-        "grid": common_grid(data.videos),
-    }
+    facts |= {"clip_dim": clip_dim, "text_encoder": encoder}
     modules = {"cbp": CBP(i3d_dim, len(data.classes), config.cbp), "vlp": VLP(text, clip_dim, config.vlp)}
     return Branches(modules, facts)
 
@@ -131,22 +155,27 @@ def restore_branches(checkpoint: Checkpoint) -> tuple[Branches, RunConfig]:
         config = from_table(facts["config"], RunConfig(), str(checkpoint.path))
         if max(config.cbp.levels, config.vlp.blocks) > len(checkpoint.tensors):
             raise WtalError("more layers than tensors")
-        text = FixedText(checkpoint.tensors["text_features"])
+        if not all(isinstance(name, str) for name in facts["classes"]):
+            raise WtalError(f"classes {facts['classes']!r}")
         with torch.device("meta"):  # takes no memory: the stored tensors are the only ones, whatever the facts say
-            cbp = CBP(facts["i3d_dim"], len(facts["classes"]), config.cbp)
-            vlp = VLP(text, facts["clip_dim"], config.vlp)
-        stored = {key: tensor for key, tensor in checkpoint.part("vlp").items() if not key.startswith("text.")}
-        stored |= {f"text.{key}": tensor for key, tensor in text.state_dict().items()}
-        for branch, tensors in ((cbp, checkpoint.part("cbp")), (vlp, stored)):
-            if wrong := [key for key, tensor in tensors.items() if tensor.dtype != torch.float32]:
-                raise WtalError(f"{wrong[0]} is {tensors[wrong[0]].dtype}")
-            branch.load_state_dict(tensors, assign=True)
-        if text.num_classes != cbp.num_classes or not all(isinstance(name, str) for name in facts["classes"]):
-            raise WtalError(f"{text.num_classes} text features for classes {facts['classes']!r}")
+            modules: dict[str, nn.Module] = {"cbp": CBP(facts["i3d_dim"], len(facts["classes"]), config.cbp)}
+        stored = {"cbp": checkpoint.part("cbp")}
+        if facts["clip_dim"] is not None:
+            text = FixedText(checkpoint.tensors["text_features"])
+            if text.num_classes != len(facts["classes"]):
+                raise WtalError(f"{text.num_classes} text features for classes {facts['classes']!r}")
+            with torch.device("meta"):
+                modules["vlp"] = VLP(text, facts["clip_dim"], config.vlp)
+            stored["vlp"] = {key: value for key, value in checkpoint.part("vlp").items() if not key.startswith("text.")}
+            stored["vlp"] |= {f"text.{key}": tensor for key, tensor in text.state_dict().items()}
+        for name, branch in modules.items():
+            if wrong := [key for key, tensor in stored[name].items() if tensor.dtype != torch.float32]:
+                raise WtalError(f"{wrong[0]} is {stored[name][wrong[0]].dtype}")
+            branch.load_state_dict(stored[name], assign=True)
     # Whatever is wrong or missing surfaces where it is used: KeyError, a size that torch refuses, ...
     except Exception as error:
         raise WtalError(f"{checkpoint.path}: not a whole model ({type(error).__name__}: {reason(error)})") from error
-    return Branches({"cbp": cbp.eval(), "vlp": vlp.eval()}, facts), config
+    return Branches({name: branch.eval() for name, branch in modules.items()}, facts), config
 
 
 def readable(name: str) -> str:

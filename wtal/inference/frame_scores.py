@@ -15,7 +15,7 @@ from wtal.data.features import feature_lengths
 from wtal.data.predictions import Detection
 from wtal.data.video import Video, VideoSet
 from wtal.errors import WtalError
-from wtal.inference.branches import Branches
+from wtal.inference.branches import Branches, members
 from wtal.inference.localize import detect, scale_scores, to_seconds
 from wtal.models.mil import video_logits
 from wtal.models.vlp import VLP
@@ -39,11 +39,6 @@ class Found:
     """Video-level probabilities ``[C]`` on the CPU."""
     frame_scores: Tensor
     """``[T, C]`` on the CPU, scaled to [0, 1] per class: what the thresholds of localisation are held against."""
-
-
-def members(branch: str) -> tuple[str, ...]:
-    """The branches whose scores ``branch`` combines: ``ensemble`` is ``cbp+vlp``, and any ``a+b`` is another."""
-    return tuple(("cbp+vlp" if branch == "ensemble" else branch).split("+"))
 
 
 def frame_logits(
@@ -83,6 +78,7 @@ def find(
         device: where to run.
         part: which of the batches; what is found in a video does not depend on it.
     """
+    branches.check(branch)
     names = members(branch)
     for scored in _scored(branches, names, data, videos, device, part):
         lengths = scored.lengths

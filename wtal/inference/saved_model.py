@@ -10,16 +10,16 @@ from pathlib import Path
 
 from wtal.data.features import feature_width
 from wtal.data.layout import check_id
-from wtal.data.open import open_data
 from wtal.data.predictions import Detection
 from wtal.data.timebase import Timebase
 from wtal.data.video import Video, VideoSet
 from wtal.errors import WtalError
-from wtal.inference.branches import Branches, restore_branches
-from wtal.inference.frame_scores import find, members
+from wtal.inference.branches import Branches, members, restore_branches
+from wtal.inference.frame_scores import find
 from wtal.platform.device import Device, choose_device
 from wtal.runs.checkpoint import Checkpoint, load_checkpoint
 from wtal.runs.run import CONFIG, Run
+from wtal.runs.videos import open_videos
 from wtal.settings.config import RunConfig
 
 
@@ -54,18 +54,8 @@ def open_run(model: Path, device: str) -> RunModel:
             f"{model}: lies in no run folder, so its test videos are not known; evaluate a run folder, or the "
             "predictions that wtal-predict makes with it"
         )
-    setup = Run.open(folder).setup
-    data = open_data(
-        setup.dataset,
-        Path(setup.root) if setup.root else None,
-        features=setup.features,
-        layout=setup.layout,
-        shapes=setup.shapes,
-        world=setup.world,
-        allow_missing=setup.allow_missing,
-        need_clip=True,
-    )
-    return RunModel(branches, config, where, data)
+    run = Run.open(folder)
+    return RunModel(branches, config, where, open_videos(run.setup, run.config.schedule))
 
 
 def detect_test_videos(run: RunModel, branch: str | None) -> dict[str, list[Detection]]:
@@ -98,8 +88,11 @@ def detect_in_folder(
     files = sorted(features.glob("*.npy")) if features.is_dir() else [features]
     if not files or not files[0].is_file():
         raise WtalError(f"{features}: expected a folder of <video>.npy, or one such file")
-    if "vlp" in members(branch) and clip is None:
+    branches.check(branch)
+    reads_clip = "vlp" in members(branch)
+    if reads_clip and clip is None:
         raise WtalError(f"--branch {branch} reads CLIP features: give their folder with --clip")
+    clip = clip if branches.has_vlp else None
     for file in files:
         check_id(file.stem, file.parent)
     timebase, clip_fps = known_grid({**checkpoint.facts["grid"], **{k: v for k, v in grid.items() if v is not None}})

@@ -51,8 +51,8 @@ class VideoScores:
 def score_videos(
     branches: Branches, data: VideoSet, videos: Sequence[Video], config: RunConfig, device: Device
 ) -> list[VideoScores]:
-    """Scores of both branches for each video; of ``cbp`` alone where any video lacks CLIP features."""
-    names = BRANCHES if all(video.clip is not None for video in videos) else BRANCHES[:1]
+    """Scores of each branch for each video; of ``cbp`` alone where that is all there is, or a video lacks CLIP."""
+    names = BRANCHES if branches.has_vlp and all(video.clip is not None for video in videos) else BRANCHES[:1]
     found: list[VideoScores | None] = [None] * len(videos)
     for batch in whole_videos(data, videos, _BATCH, with_clip="vlp" in names):
         here = batch.to(device.name)

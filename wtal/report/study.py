@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from wtal.data.open import open_data
 from wtal.data.predictions import Detection
 from wtal.data.video import VideoSet, nothing_to_measure
 from wtal.errors import WtalError
@@ -23,6 +22,7 @@ from wtal.report.analysis import Analysis, analyse
 from wtal.report.curves import Curves, read_curves
 from wtal.report.scores import VideoScores, detections, score_videos
 from wtal.runs.run import Run
+from wtal.runs.videos import open_videos
 
 
 @dataclass(frozen=True)
@@ -88,18 +88,8 @@ def study(folder: Path, device: str, reporter: Reporter) -> Study:
         "versions": json.loads(versions.read_text()) if versions.is_file() else {},
     }
     branches, config, where, _ = load(folder, device)
-    setup = run.setup
     try:
-        data = open_data(
-            setup.dataset,
-            Path(setup.root) if setup.root else None,
-            features=setup.features,
-            layout=setup.layout,
-            shapes=setup.shapes,
-            world=setup.world,
-            allow_missing=setup.allow_missing,
-            need_clip=True,  # the very videos of the run's own table
-        )
+        data = open_videos(run.setup, run.config.schedule)
     except WtalError as error:
         return Study(**facts, data=None, scored=[], detections={}, analyses={}, trouble=str(error))
     test = data.subset("test")

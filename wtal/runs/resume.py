@@ -41,7 +41,11 @@ def check_same(checkpoint: Checkpoint, now: Mapping[str, Any], config: RunConfig
         raise WtalError(f"{checkpoint.path}: was trained on other classes than the data set has now")
     for kind, key in (("I3D", "i3d_dim"), ("CLIP", "clip_dim")):
         if was[key] != now[key]:
-            raise WtalError(f"{checkpoint.path}: was trained on {kind} features {was[key]} wide, now {now[key]}")
+            before = f"on {kind} features {was[key]} wide, now {now[key]}"
+            if was[key] is None or now[key] is None:
+                there = ("without", "some") if was[key] is None else ("with", "none")
+                before = f"{there[0]} {kind} features, now there are {there[1]}"
+            raise WtalError(f"{checkpoint.path}: was trained {before}")
     if told := _videos_differ(was["training"], now["training"], now["classes"]):
         raise WtalError(f"{checkpoint.path}: was trained on other data than there are now: {told}")
     for section, has in asdict(config).items():

@@ -14,11 +14,12 @@ from wtal.settings.limits import check_settings
 
 @dataclass(frozen=True)
 class ScheduleConfig:
-    """Warm-up, then ``rounds`` times a B step and an F step, or both at once."""
+    """Warm-up, then ``rounds`` times a B step and an F step, or both at once; without CLIP features CBP alone."""
 
-    kind: Literal["alternating", "online"] = "alternating"
+    kind: Literal["auto", "alternating", "online", "cbp"] = "auto"
     """alternating: B and F steps in turn. online: both branches learn in every step, each from the other's moving
-    average, whose pseudo-labels are made anew every epoch, for as many epochs as B and F have."""
+    average, whose pseudo-labels are made anew every epoch, for as many epochs as B and F have. cbp: CBP alone, which
+    needs no CLIP features. auto: alternating where the data set has CLIP features, else cbp."""
     online_ema: float = 0.9
     """Online: the share of itself that each branch's moving average keeps a step; 0 averages nothing. The averages
     teach, and are what is left at the end."""
@@ -30,10 +31,12 @@ class ScheduleConfig:
     """Epochs of each F step (VLP's confident foreground trains CBP)."""
     rounds: int = 1
     """How many times B and F alternate."""
+    self_training: int = 0
+    """After the warm-up: how many times CBP's own confident labels teach it for f_epochs, by the shares of F."""
     ensemble_epochs: int = 0
     """Epochs of a last step in which both branches' ensemble teaches CBP; 0 leaves it out."""
     control: bool = False
-    """Also train a CBP as long as the F steps do but without a teacher, for the table."""
+    """Also train a CBP as long as its steps with a teacher last but without one, for the table."""
 
 
 @dataclass(frozen=True)

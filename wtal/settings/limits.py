@@ -38,7 +38,9 @@ _TIOU: Limit = (lambda value: 0 < value <= 1, "above 0 and up to 1")
 LIMITS: dict[str, dict[str, Limit]] = {
     "schedule": {
         "online_ema": _DROPOUT,
-        **dict.fromkeys(("warmup_epochs", "b_epochs", "f_epochs", "rounds", "ensemble_epochs"), _COUNT_OR_NONE),
+        **dict.fromkeys(
+            ("warmup_epochs", "b_epochs", "f_epochs", "rounds", "self_training", "ensemble_epochs"), _COUNT_OR_NONE
+        ),
     },
     "optimizer": {"lr": _POSITIVE, "weight_decay": _NOT_NEGATIVE, "clip_norm": _NOT_NEGATIVE, "ema": _DROPOUT},
     "batch": {"size": _COUNT, "micro": _COUNT_OR_NONE, "snippets": _COUNT, "steps_per_epoch": _COUNT_OR_NONE},

@@ -17,7 +17,6 @@ from rich.markup import escape
 from wtal.about import versions
 from wtal.data.batches import whole_videos
 from wtal.data.index import survey
-from wtal.data.open import open_data
 from wtal.data.video import VideoSet
 from wtal.errors import WtalError, reason
 from wtal.evaluation.table import caption, table
@@ -33,8 +32,10 @@ from wtal.runs.read_only import Follower
 from wtal.runs.resume import resumed_setup
 from wtal.runs.run import CONFIG, Run, default_folder
 from wtal.runs.setup import Setup
+from wtal.runs.videos import open_videos
 from wtal.settings.config import RunConfig
 from wtal.settings.recipe import Sources
+from wtal.training.needs import check_clip
 from wtal.training.schedule import Stage
 from wtal.training.trainer import Trainer
 
@@ -62,7 +63,7 @@ def start(
         source: where each of them comes from, for the run's record.
         out: a new run folder, None for ``runs/<data set>-<date>-<time>``.
         resume: folder of a run to go on with; its own setup and settings hold then.
-        given: with ``resume``, what of ``setup`` and ``config`` was asked for by name (:func:`resumed_setup`).
+        given: what of ``setup`` and ``config`` was asked for by name, as ``seed`` or ``cbp.dim``.
         quiet: print the table only.
         as_json: print the run folder and its rows as JSON, and nothing else.
     """
@@ -83,7 +84,7 @@ def start(
         told = f"{f'{setup.recipe} recipe, seed {setup.seed}' if before is None else 'resumed'}, {told}"
         folder = peers.first(lambda: _create(out, setup, config, source) if resume is None else resume)
         run = Follower(folder, setup, config) if peers.rank else Run(folder, setup, config)
-        return _train(run, where, peers, told, quiet, as_json, fresh=resume is None)
+        return _train(run, where, peers, told, quiet, as_json, fresh=resume is None, given=given)
 
 
 def _known(folder: Path) -> tuple[Setup, RunConfig]:
@@ -95,14 +96,16 @@ def _create(out: Path | None, setup: Setup, config: RunConfig, source: Sources) 
     return Run.create(out or default_folder(setup.dataset), setup, config, source, versions()).folder
 
 
-def _train(run: Run, device: Device, peers: Peers, told: str, quiet: bool, as_json: bool, fresh: bool) -> int:
+def _train(
+    run: Run, device: Device, peers: Peers, told: str, quiet: bool, as_json: bool, fresh: bool, given: Collection[str]
+) -> int:
     console = Console(quiet=peers.rank > 0)
     reporter = Reporter(console, quiet or as_json, run.log)
     again = f"go on with: {peers.launcher or PROGRAM} --resume {run.folder}"
     try:
         with Interruptible(peers):
             run.hold()
-            trainer = begin(run, device, reporter, peers, fresh)
+            trainer = begin(run, device, reporter, peers, fresh, given)
             run.remember()
             reporter.say(f"{told}; every setting is in {run.folder}/config.toml")
             rows = trainer.fit()
@@ -135,10 +138,12 @@ def facts_of(device: Device, peers: Peers) -> dict[str, Any]:
     }
 
 
-def begin(run: Run, device: Device, reporter: Reporter, peers: Peers, fresh: bool) -> Trainer:
+def begin(
+    run: Run, device: Device, reporter: Reporter, peers: Peers, fresh: bool, given: Collection[str] = ()
+) -> Trainer:
     """:func:`prepare`; a ``fresh`` run, whose folder was made just now, leaves none behind where it fails at this."""
     try:
-        return prepare(run, device, reporter, peers=peers)
+        return prepare(run, device, reporter, peers=peers, given=given)
     except WtalError:
         if fresh and run.checkpoints.newest() is None:
             run.discard()
@@ -146,11 +151,25 @@ def begin(run: Run, device: Device, reporter: Reporter, peers: Peers, fresh: boo
 
 
 def prepare(
-    run: Run, device: Device, reporter: Reporter, stages: Sequence[Stage] | None = None, peers: Peers = ALONE
+    run: Run,
+    device: Device,
+    reporter: Reporter,
+    stages: Sequence[Stage] | None = None,
+    peers: Peers = ALONE,
+    given: Collection[str] = (),
 ) -> Trainer:
-    """Data and branches of a run, fresh or as its checkpoint has them; ``stages`` in place of its own schedule."""
+    """Data and branches of a run, fresh or as its checkpoint has them.
+
+    Args:
+        run: the run.
+        device: where to compute.
+        reporter: told what happens.
+        stages: in place of its own schedule.
+        peers: the processes that train it.
+        given: which options were asked for by name: an error where they need CLIP features and there are none.
+    """
     setup = run.setup
-    data = peers.machine_first(lambda: open_with_progress(setup, reporter))
+    data = peers.machine_first(lambda: open_with_progress(run, reporter))
     train, test = data.subset("train"), data.subset("test")
     if not train:
         raise WtalError(f"data set {data.name}: no training videos")
@@ -164,13 +183,15 @@ def prepare(
     untrained = [name for name in data.classes if name not in labels]
     for note in (*data.notes, *([f"no training video has {', '.join(untrained)}"] if untrained else [])):
         reporter.say(f"note: {note}")
-    if data.text_features is None and setup.clip_weights is None:
+    if told := check_clip(data, setup, run.config, given):
+        reporter.say(f"note: {told}")
+    if data.has_clip and data.text_features is None and setup.clip_weights is None:
         reporter.say(f"fetching the weights of CLIP {setup.clip_model}, where open_clip has not stored them yet")
     torch.manual_seed(setup.seed)
     branches = build_branches(data, run.config, setup.clip_model, _path(setup.clip_weights))
     branches.to(device.name)
     trainer = Trainer(branches, data, run, device, reporter, stages, peers)
-    check_lengths(branches, ("cbp", "vlp"), data.videos)  # training and measuring need them whole, sooner or later
+    check_lengths(branches, tuple(branches), data.videos)  # training and measuring need them whole, sooner or later
     if found := peers.first(lambda: run.checkpoints.load(reporter.say)):
         try:
             trainer.resume(*found)
@@ -195,6 +216,8 @@ def fit_inputs(branches: Branches, data: VideoSet, config: RunConfig, device: De
     mean, deviation = read_all(data, reporter)
     if config.batch.standardize:
         branches.classification.set_statistics(torch.from_numpy(mean), torch.from_numpy(deviation))
+    if not branches.has_vlp:
+        return
     chosen = train[:: -(-len(train) // BIAS_VIDEOS)]
     batches = (batch.to(device.name) for batch in whole_videos(data, chosen, 16, with_i3d=False))
     branches.vision_language.calibrate_bias((batch.clip, batch.lengths) for batch in batches if batch.clip is not None)
@@ -206,20 +229,10 @@ def read_all(data: VideoSet, reporter: Reporter) -> tuple[np.ndarray, np.ndarray
         return survey(data, progress)
 
 
-def open_with_progress(setup: Setup, reporter: Reporter) -> VideoSet:
+def open_with_progress(run: Run, reporter: Reporter) -> VideoSet:
     """The data set of a run; shows progress where it has to be generated or converted first."""
-    with reporter.counted(f"preparing {Path(setup.dataset).stem}", "videos") as progress:
-        return open_data(
-            setup.dataset,
-            _path(setup.root),
-            features=setup.features,
-            layout=setup.layout,
-            shapes=setup.shapes,
-            world=setup.world,
-            allow_missing=setup.allow_missing,
-            progress=progress,
-            need_clip=True,
-        )
+    with reporter.counted(f"preparing {Path(run.setup.dataset).stem}", "videos") as progress:
+        return open_videos(run.setup, run.config.schedule, progress)
 
 
 def _path(text: str | None) -> Path | None:

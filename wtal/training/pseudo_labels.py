@@ -11,8 +11,8 @@ from torch import Tensor
 from wtal.data.batches import Batch
 from wtal.data.truth import snippet_truth
 from wtal.data.video import Video, VideoSet
-from wtal.inference.branches import Branches
-from wtal.inference.frame_scores import frame_logits, members
+from wtal.inference.branches import Branches, members
+from wtal.inference.frame_scores import frame_logits
 from wtal.inference.localize import scale_scores
 from wtal.platform.device import Device
 from wtal.platform.distributed import ALONE, Peers

@@ -1,4 +1,7 @@
-"""What is trained in which order, as data: the paper's schedule and the online one; wtal.ablation has its variants'."""
+"""What is trained in which order, as data: the paper's schedule, the online one, and CBP's alone.
+
+wtal.ablation has its variants'.
+"""
 
 from __future__ import annotations
 
@@ -62,18 +65,30 @@ class Stage:
         return {self.student: self.start, **({self.peer.student: self.peer.start} if self.peer else {})}
 
 
-def schedule(config: ScheduleConfig) -> tuple[Stage, ...]:
+def schedule(config: ScheduleConfig, has_clip: bool = True) -> tuple[Stage, ...]:
     """Warm-up, VLP as it is, the control if asked for, then B, F, B, F ..., and a step by the ensemble if asked for.
 
-    Online, one stage takes the place of B, F, B, F ...: as many epochs of each branch, at once.
+    Online, one stage takes the place of B, F, B, F ...: as many epochs of each branch, at once. Self-training, if asked
+    for, comes before them. CBP alone has no more than warm-up, control and self-training, and a control only where
+    there is self-training to compare with.
+
+    Args:
+        config: what is asked for.
+        has_clip: whether the data have CLIP features; without, kind ``auto`` is CBP alone.
     """
-    stages = [
-        Stage("warmup", "cbp", None, config.warmup_epochs, "CBP after warm-up"),
-        Stage("zero-shot", "vlp", None, 0, "VLP zero-shot"),
-    ]
-    if config.control:
-        epochs = config.f_epochs * config.rounds
+    alone = config.kind == "cbp" or (config.kind == "auto" and not has_clip)
+    stages = [Stage("warmup", "cbp", None, config.warmup_epochs, "CBP after warm-up")]
+    if not alone:
+        stages.append(Stage("zero-shot", "vlp", None, 0, "VLP zero-shot"))
+    taught = config.self_training + (0 if alone else config.rounds)  # how many steps CBP has with a teacher
+    if config.control and (taught or not alone):
+        epochs = config.f_epochs * taught
         stages.append(Stage("control", "control", None, epochs, "CBP as long, no teacher", start="cbp"))
+    for number in range(1, config.self_training + 1):
+        round_ = f" {number}" if config.self_training > 1 else ""
+        stages.append(Stage(f"S{number}", "cbp", "cbp", config.f_epochs, f"CBP after self-training{round_}"))
+    if alone:
+        return tuple(stages)
     if config.kind == "online":
         peer = Peer("vlp", config.b_epochs * config.rounds)
         stages.append(Stage("online", "cbp", None, config.f_epochs * config.rounds, "CBP after online", peer=peer))

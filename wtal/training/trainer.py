@@ -1,4 +1,4 @@
-"""The trainer: CBP warm-up, then B and F steps in turn (paper, supplement: training), or both branches at once.
+"""The trainer: CBP warm-up, then B and F steps in turn (paper, supplement: training), or other schedules.
 
 :func:`wtal.training.schedule.schedule` is the whole story; :class:`Trainer` carries it out, one :class:`Stage`
 after another.
@@ -59,7 +59,7 @@ class Trainer:
         self.device = device
         self.reporter = reporter
         self.peers = peers  # the processes that train this run
-        self.stages = tuple(schedule(run.config.schedule) if stages is None else stages)
+        self.stages = tuple(schedule(run.config.schedule, data.has_clip) if stages is None else stages)
         self.stage, self.epoch = 0, 0  # the next to train
         self.losses = Tally()  # of the epoch so far
         self.batch = 0  # batches of the epoch that are done

@@ -2,6 +2,7 @@
 
 const kindOfRun = (i) => `c-${i % 6}`;
 const sourcesOf = (runs) => Object.keys(SOURCES).filter((source) => runs.every((run) => run.analyses[source]));
+const withVLP = (run) => run.rows.some((row) => row.branch !== "cbp" && row.branch !== "control");
 const preferred = (runs) => {
   const sources = sourcesOf(runs);
   return sources[sources.length - 1];
@@ -21,7 +22,7 @@ function resultsSection(runs) {
   const localization = runs.every((run) => run.rows.every((row) => row.per_tiou));
   const what = localization ? `mAP (%) at tIoU, protocol “${runs[0].protocol}”` : "video-level mAP (%): there is no temporal ground truth";
   const content = runs.length === 1 ? rowsTable(runs[0], localization, what) : comparisonTable(runs, localization, what);
-  const ensemble = localization ? " The ensemble needs CLIP features at inference; CBP alone does not." : "";
+  const ensemble = localization && runs.some(withVLP) ? " The ensemble needs CLIP features at inference; CBP alone does not." : "";
   return [h("p", { class: "note" }, `What each step of training buys, on the test videos.${ensemble}`), content];
 }
 
@@ -191,7 +192,7 @@ function trainingSection(runs) {
         x: { label: "epoch", low: 0.5, high: end + 0.5, format: (value) => String(Math.round(value)) },
         y: { label: term, low: 0, high: 1.05 * high, format: (value, exact) => (exact ? value.toPrecision(4) : String(value)) },
       }),
-      h("p", { class: "note" }, "Mean over the training videos in each epoch. Stages have different losses: a step between stages means nothing. In B steps the VLP branch learns, in F steps the CBP branch."),
+      h("p", { class: "note" }, "Mean over the training videos in each epoch. Stages have different losses: a step between stages means nothing." + (runs.some(withVLP) ? " In B steps the VLP branch learns, in F steps the CBP branch." : "")),
     ];
   });
 }

@@ -1,0 +1,40 @@
+"""The videos of a run: the same for training, for evaluation and for the report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from wtal.data.open import open_data
+from wtal.data.video import VideoSet
+from wtal.runs.setup import Setup
+from wtal.settings.config import ScheduleConfig
+
+
+def open_videos(setup: Setup, schedule: ScheduleConfig, progress: Callable[[int, int], None] | None = None) -> VideoSet:
+    """Open the data set of a run, with CLIP features where it has them and the schedule reads them.
+
+    Args:
+        setup: which data set, and where.
+        schedule: kind ``cbp`` neither reads nor asks for CLIP features.
+        progress: told of (videos done, videos in all) where data are generated or converted.
+
+    Raises:
+        WtalError: as :func:`wtal.data.open.open_data`; with a folder of CLIP features, also where a video has none.
+    """
+    reads_clip = schedule.kind != "cbp"
+    data = open_data(
+        setup.dataset,
+        Path(setup.root) if setup.root else None,
+        features=setup.features,
+        layout=setup.layout,
+        shapes=setup.shapes,
+        world=setup.world,
+        allow_missing=setup.allow_missing,
+        progress=progress,
+        need_clip=reads_clip,
+    )
+    if reads_clip:
+        return data
+    return replace(data, videos=tuple(replace(video, clip=None, clip_fps=None) for video in data.videos))
