@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from wtal.models import CBP, VLP, TransformerBlock
 
 Attention = Callable[[Tensor, Tensor, int | None], Tensor]
-"""``[B, T, 3, H, D]``, lengths and window to ``[B, T, H, D]``."""
+"""``[B, T, 3, H, D]``, lengths and window to ``[B, T, H, D]``, as ``temporal_attention_packed``."""
 
 
 class Padded(nn.Module):
@@ -20,7 +20,7 @@ class Padded(nn.Module):
 
     Args:
         branch: whose parameters are used.
-        attention: in the place of ``temporal_attention_packed``.
+        attention: of all blocks.
     """
 
     def __init__(self, branch: CBP | VLP, attention: Attention) -> None:

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from wtal.models import CBP, VLP, blocks
 from wtal.models.fixed_text import PromptedTextFeatures
-from wtal.ops import temporal_attention_packed
+from wtal.models.packing import Packing
+from wtal.ops import temporal_attention_packed, temporal_attention_rows
 from wtal.settings.recipe import load_recipe
 from wtal.training.losses import step_loss
 
@@ -21,37 +22,52 @@ I3D, CLIP, CLASSES = 2048, 512, 20
 LENGTHS = [min(length, 1000) for length in THUMOS14_LENGTHS]
 """Of 64 videos, snippets: quantiles of THUMOS14's test set, cropped as training crops."""
 
-Attention = Callable[[Tensor, Tensor | None, int | None], Tensor]
 
-
-def plain(qkv: Tensor, lengths: Tensor | None = None, window: int | None = None) -> Tensor:
-    """SDPA where all rows are of one length, as in the text branch."""
+def plain(qkv: Tensor) -> Tensor:
+    """SDPA where all rows are of one length."""
     return F.scaled_dot_product_attention(*qkv.permute(2, 0, 3, 1, 4)).transpose(1, 2)
 
 
-def masked(qkv: Tensor, lengths: Tensor | None, window: int | None) -> Tensor:
+def masked(qkv: Tensor, lengths: Tensor, window: int | None) -> Tensor:
     """SDPA with a padding mask, made anew as lengths change with every batch."""
-    if lengths is None:
-        return plain(qkv)
     assert window is None
     mask = (torch.arange(qkv.shape[1], device=qkv.device) < lengths[:, None])[:, None, None]  # [B, 1, 1, T]
     return F.scaled_dot_product_attention(*qkv.permute(2, 0, 3, 1, 4), attn_mask=mask).transpose(1, 2)
 
 
-def sliced(qkv: Tensor, lengths: Tensor | None, window: int | None) -> Tensor:
+def sliced(qkv: Tensor, lengths: Tensor, window: int | None) -> Tensor:
     """SDPA on each video alone."""
-    if lengths is None:
-        return plain(qkv)
     assert window is None
     videos = zip(qkv, lengths.tolist(), strict=True)
     return torch.cat([F.pad(plain(v[None, :n]), (0, 0, 0, 0, 0, qkv.shape[1] - n)) for v, n in videos])
 
 
-SIDES: dict[str, tuple[bool, Attention]] = {
-    "wtal": (False, temporal_attention_packed),
+def sliced_rows(qkv: Tensor, starts: Tensor, lengths: Tensor, window: int | None) -> Tensor:
+    """The same on packed rows."""
+    assert window is None
+    out, end = [], 0
+    for start, length in zip(starts.tolist(), lengths.tolist(), strict=True):
+        out += [qkv.new_zeros(start - end, *qkv.shape[2:]), plain(qkv[None, start : start + length])[0]]
+        end = start + length
+    return torch.cat([*out, qkv.new_zeros(len(qkv) - end, *qkv.shape[2:])])
+
+
+def unpacked(qkv: Tensor, starts: Tensor, lengths: Tensor, window: int | None) -> Tensor:
+    """wtal's attention on a padded batch, to which the rows go and from which they come back."""
+    size = int(lengths.max())
+    video = torch.repeat_interleave(lengths)
+    snippet = torch.arange(len(video), device=qkv.device) - (lengths.cumsum(0) - lengths)[video]
+    row = starts[video] + snippet
+    packing = Packing(starts, lengths, video, snippet, row, row.new_empty(len(qkv), 1, dtype=torch.bool))
+    return packing.pack(temporal_attention_packed(packing.unpack(qkv, size), lengths, window))
+
+
+SIDES: dict[str, tuple[bool, Callable[..., Tensor]]] = {
+    "wtal": (False, temporal_attention_rows),
+    "wtal, attention padded": (False, unpacked),
     "SDPA, mask": (True, masked),
     "SDPA, sliced a video": (True, sliced),
-    "wtal's packed rows, SDPA sliced": (False, sliced),
+    "wtal's packed rows, SDPA sliced": (False, sliced_rows),
 }
 """Whether all layers work on padded batches, as one would write it, or on wtal's packed rows; and the attention."""
 
@@ -89,7 +105,7 @@ class Step:
         self.target = torch.randint(-1, 2, (*size, CLASSES), dtype=torch.int8, device=device)
 
     def __call__(self) -> float:
-        with mock.patch.object(blocks, "temporal_attention_packed", self.attention):
+        with mock.patch.object(blocks, "temporal_attention_rows", self.attention):
             with torch.autocast(self.device, torch.bfloat16, enabled=self.bf16):
                 logits = self.run(self.features, self.lengths).float()
             loss = step_loss(logits, self.lengths, self.labels, self.config.loss, self.target)["total"].mean()

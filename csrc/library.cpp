@@ -22,6 +22,16 @@ STABLE_TORCH_LIBRARY(wtal, m) {
       "lse,"
       " Tensor? lengths, int? window, float scale) -> Tensor grad_qkv");
 
+  // the same on rows without padding, video b in starts[b] .. starts[b] + lengths[b]:
+  // qkv [R, 3, H, D] -> out [R, H, D], log-sum-exp [H, R]
+  m.def(
+      "temporal_attention_rows(Tensor qkv, Tensor starts, Tensor lengths, int? window, float scale)"
+      " -> (Tensor out, Tensor lse)");
+  m.def(
+      "temporal_attention_rows_backward(Tensor grad_out, Tensor? grad_lse, Tensor qkv, Tensor out, Tensor "
+      "lse,"
+      " Tensor starts, Tensor lengths, int? window, float scale) -> Tensor grad_qkv");
+
   // scores [B, T, C], thresholds [K] -> segments [P, 2], owner [P, 3] = (video, class, threshold), score [P]
   m.def(
       "group_proposals(Tensor scores, Tensor thresholds, Tensor? lengths, Tensor? keep, int min_length,"

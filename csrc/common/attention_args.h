@@ -13,9 +13,16 @@
 
 namespace wtal {
 
+// Padded batches [B, H, T, D] and rows without padding are one problem: rows are a batch [1, H, R, D] whose
+// videos begin at `starts`.
 struct AttentionSizes {
-  int64_t batch, heads, length, dim;
-  int64_t window;  // at most `length`, which stands for "no window" as well
+  int64_t batch, heads, length, dim;  // of q
+  int64_t window;                     // at most `length`, which stands for "no window" as well
+};
+
+struct Videos {
+  std::optional<torch::stable::Tensor> starts;   // [B]; none: video b is the batch's element b, from 0 on
+  std::optional<torch::stable::Tensor> lengths;  // [B]; none: all T, for padded batches only
 };
 
 inline std::string device_of(const torch::stable::Tensor& tensor) {
@@ -53,6 +60,15 @@ inline void check_statistic(const char* name, const torch::stable::Tensor& tenso
                   shape_of(q));
 }
 
+inline void check_per_video(const char* name, const torch::stable::Tensor& tensor,
+                            const torch::stable::Tensor& q, int64_t videos) {
+  check_same_device(name, tensor, q);
+  STD_TORCH_CHECK(tensor.scalar_type() == torch::headeronly::ScalarType::Long && tensor.dim() == 1 &&
+                      tensor.size(0) == videos,
+                  "temporal_attention: ", name, " has shape ", shape_of(tensor), " and dtype ",
+                  torch::headeronly::toString(tensor.scalar_type()), ", expected int64 [", videos, "]");
+}
+
 inline AttentionSizes check_attention(const torch::stable::Tensor& q, const torch::stable::Tensor& k,
                                       const torch::stable::Tensor& v,
                                       const std::optional<torch::stable::Tensor>& lengths,
@@ -66,14 +82,7 @@ inline AttentionSizes check_attention(const torch::stable::Tensor& q, const torc
                     " has stride ", tensor->stride(3),
                     " in its last dimension, expected 1 (call .contiguous())");
   }
-  if (lengths) {
-    check_same_device("lengths", *lengths, q);
-    STD_TORCH_CHECK(lengths->scalar_type() == torch::headeronly::ScalarType::Long && lengths->dim() == 1 &&
-                        lengths->size(0) == q.size(0),
-                    "temporal_attention: lengths has shape ", shape_of(*lengths), " and dtype ",
-                    torch::headeronly::toString(lengths->scalar_type()), ", expected int64 [", q.size(0),
-                    "]");
-  }
+  if (lengths) check_per_video("lengths", *lengths, q, q.size(0));
   STD_TORCH_CHECK(!window || *window >= 0, "temporal_attention: window is ", window.value_or(0),
                   ", expected a number of snippets >= 0, or None");
   const int64_t length = q.size(2);
@@ -127,6 +136,22 @@ inline Qkv unpack(const torch::stable::Tensor& qkv) {
 // An empty [B, T, H, D] for qkv [B, T, 3, H, D].
 inline torch::stable::Tensor new_rows(const torch::stable::Tensor& qkv) {
   return torch::stable::new_empty(qkv, {qkv.size(0), qkv.size(1), qkv.size(3), qkv.size(4)});
+}
+
+// ---- rows without padding, qkv [R, 3, H, D]
+// ------------------------------------------------------------------
+// As a batch of one, a view: qkv [1, R, 3, H, D], out [1, R, H, D], lse [1, H, R].
+inline torch::stable::Tensor as_batch(const char* name, const torch::stable::Tensor& rows, int64_t dims,
+                                      const char* expected) {
+  STD_TORCH_CHECK(rows.dim() == dims, "temporal_attention: ", name, " has shape ", shape_of(rows),
+                  ", expected ", expected);
+  return torch::stable::unsqueeze(rows, 0);
+}
+
+inline torch::stable::Tensor qkv_as_batch(const torch::stable::Tensor& qkv) {
+  STD_TORCH_CHECK(qkv.dim() == 4 && qkv.size(1) == 3 && qkv.size(3) >= 1,
+                  "temporal_attention: qkv has shape ", shape_of(qkv), ", expected [R, 3, H, D] with D >= 1");
+  return torch::stable::unsqueeze(qkv, 0);
 }
 
 }  // namespace wtal

@@ -27,7 +27,7 @@ struct Output {  // the same, written to; the columns are contiguous
 };
 
 template <class T>
-struct Head {  // one video and head
+struct Head {  // one video and head: `length` rows, and up to `total` others, of no video, which are cleared
   int64_t length, total, window, dim;
   T scale;
   Slice<T> q, k, v;
@@ -57,8 +57,8 @@ inline int64_t padded(int64_t dim) { return (dim + kWidest - 1) / kWidest * kWid
 inline int64_t forward_room(int64_t dim) {
   return padded(dim) * (2 * kTile + 2 * 4 * kTile) + kScores + 3 * kTile;
 }
-inline int64_t backward_room(int64_t dim, int64_t total) {
-  return padded(dim) * (6 * kTile + 2 * 4 * kTile + 2 * total) + 2 * kScores + 2 * kTile;
+inline int64_t backward_room(int64_t dim, int64_t longest) {
+  return padded(dim) * (6 * kTile + 2 * 4 * kTile + 2 * longest) + 2 * kScores + 2 * kTile;
 }
 
 template <class T, int kBytes>
@@ -302,7 +302,7 @@ WTAL_INLINE void backward_head(const Head<T>& head, const HeadGradients<T>& grad
     *o_room = g_room + room * kTile, *dq_room = o_room + room * kTile, *k_room = dq_room + room * kTile,
     *v_room = k_room + 4 * room * kTile, *s = v_room + 4 * room * kTile, *dp = s + kScores,
     *lse = dp + kScores, *delta = lse + kTile, *dk_room = delta + kTile,
-    *dv_room = dk_room + room * head.total;
+    *dv_room = dk_room + room * head.length;
   const Output<T> grad_k = direct ? grads.grad_k : Output<T>{dk_room, room};
   const Output<T> grad_v = direct ? grads.grad_v : Output<T>{dv_room, room};
   clear_rows(grad_k, 0, direct ? head.total : head.length, width);

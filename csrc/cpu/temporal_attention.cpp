@@ -7,7 +7,6 @@
 #include <cstdlib>
 #include <functional>
 #include <memory>
-#include <numeric>
 #include <string_view>
 #include <tuple>
 #include <type_traits>
@@ -99,15 +98,20 @@ void for_each_item(int64_t items, int64_t scratch_size, const F& body) {
   });
 }
 
+// A video in the problem's batch [B, H, T, D]: element `batch` of it, `total` rows from `start` on. It is the
+// first `length` of them; the others, up to the next video, belong to no video and are only cleared.
+struct Video {
+  int64_t batch, start, total, length;
+};
+
 template <class T>
 struct View {  // [B, H, T, D] or [B, H, T], any strides
   T* data = nullptr;
   int64_t video = 0, head = 0, row = 0, column = 0;
 
-  Slice<std::remove_const_t<T>> at(int64_t b, int64_t h) const {
-    return {data + b * video + h * head, row, column};
-  }
-  Output<T> output(int64_t b, int64_t h) const { return {data + b * video + h * head, row}; }
+  T* begin(const Video& v, int64_t h) const { return data + v.batch * video + h * head + v.start * row; }
+  Slice<std::remove_const_t<T>> at(const Video& v, int64_t h) const { return {begin(v, h), row, column}; }
+  Output<T> output(const Video& v, int64_t h) const { return {begin(v, h), row}; }
 };
 
 template <class T>
@@ -121,16 +125,44 @@ View<T> write(Tensor& tensor) {
           1};
 }
 
-std::vector<int64_t> read_lengths(const OptionalTensor& lengths, const AttentionSizes& sizes) {
-  std::vector<int64_t> values(sizes.batch, sizes.length);
-  if (!lengths) return values;
-  const auto* data = static_cast<const int64_t*>(lengths->const_data_ptr());
-  for (int64_t b = 0; b < sizes.batch; ++b) {
-    values[b] = data[b * lengths->stride(0)];
-    STD_TORCH_CHECK(values[b] >= 0 && values[b] <= sizes.length, "temporal_attention: lengths[", b, "] is ",
-                    values[b], ", expected 0 to T = ", sizes.length);
-  }
+std::vector<int64_t> read_integers(const Tensor& tensor) {
+  const auto* data = static_cast<const int64_t*>(tensor.const_data_ptr());
+  std::vector<int64_t> values(tensor.size(0));
+  for (size_t i = 0; i < values.size(); ++i) values[i] = data[i * tensor.stride(0)];
   return values;
+}
+
+// Of rows without padding; before the first video a piece of length 0, so that every row belongs to one.
+std::vector<Video> read_rows(const Tensor& starts, const Tensor& lengths, int64_t rows) {
+  const std::vector<int64_t> begins = read_integers(starts), counts = read_integers(lengths);
+  std::vector<Video> videos{{0, 0, rows, 0}};
+  int64_t end = 0;
+  for (size_t b = 0; b < begins.size(); ++b) {
+    STD_TORCH_CHECK(begins[b] >= end && begins[b] <= rows, "temporal_attention: starts[", b, "] is ",
+                    begins[b], ", expected ", end, " (",
+                    b ? "where the video before it ends" : "the first row", ") to R = ", rows);
+    STD_TORCH_CHECK(counts[b] >= 0 && counts[b] <= rows - begins[b], "temporal_attention: lengths[", b,
+                    "] is ", counts[b], ", expected 0 to ", rows - begins[b], ", the rows from starts[", b,
+                    "] to R = ", rows);
+    videos.back().total = begins[b] - videos.back().start;
+    videos.push_back({0, begins[b], rows - begins[b], counts[b]});
+    end = begins[b] + counts[b];
+  }
+  return videos;
+}
+
+std::vector<Video> read_videos(const Videos& videos, const AttentionSizes& sizes) {
+  if (videos.starts) return read_rows(*videos.starts, *videos.lengths, sizes.length);
+  std::vector<Video> found;
+  for (int64_t b = 0; b < sizes.batch; ++b) found.push_back({b, 0, sizes.length, sizes.length});
+  if (!videos.lengths) return found;
+  const std::vector<int64_t> lengths = read_integers(*videos.lengths);
+  for (Video& video : found) {
+    video.length = lengths[video.batch];
+    STD_TORCH_CHECK(video.length >= 0 && video.length <= video.total, "temporal_attention: lengths[",
+                    video.batch, "] is ", video.length, ", expected 0 to T = ", video.total);
+  }
+  return found;
 }
 
 void check_dtype(const Tensor& q) {
@@ -139,23 +171,32 @@ void check_dtype(const Tensor& q) {
                   ", expected float32 or float64 on the CPU");
 }
 
+template <class T>
+Head<T> make_head(const AttentionSizes& sizes, const Video& video, double scale, const Slice<T>& q,
+                  const Slice<T>& k, const Slice<T>& v) {
+  return {video.length, video.total, sizes.window, sizes.dim, static_cast<T>(scale), q, k, v};
+}
+
 // A share of the forward work is kTile queries of one video and head.
 template <class T>
-void forward(const AttentionSizes& sizes, const std::vector<int64_t>& lengths, double scale, const Tensor& q,
+void forward(const AttentionSizes& sizes, const std::vector<Video>& videos, double scale, const Tensor& q,
              const Tensor& k, const Tensor& v, Tensor& out, Tensor& lse) {
   const View<const T> q_view = read<T>(q), k_view = read<T>(k), v_view = read<T>(v);
   const View<T> out_view = write<T>(out), lse_view = write<T>(lse);
   const auto routines = best_routines<T>();
-  const int64_t total = sizes.length, tiles = (total + kTile - 1) / kTile;
-  const int64_t items = sizes.batch * sizes.heads * tiles;
-  for_each_item<T>(items, attention::forward_room(sizes.dim), [&](int64_t item, T* scratch) {
-    const int64_t first = item % tiles * kTile, b = item / tiles / sizes.heads,
-                  h = item / tiles % sizes.heads;
-    const Head<T> head{lengths[b],      total,           sizes.window,   sizes.dim, static_cast<T>(scale),
-                       q_view.at(b, h), k_view.at(b, h), v_view.at(b, h)};
-    const int64_t lanes = attention::tile_lanes(lengths[b], sizes.window);
-    for (int64_t t = first; t < std::min(first + kTile, total); t += lanes) {
-      routines.forward(head, t, lanes, out_view.output(b, h), lse_view.output(b, h).data, scratch);
+  const auto tiles_of = [](const Video& video) { return (video.total + kTile - 1) / kTile; };
+  std::vector<int64_t> before{0};  // items of the videos before each
+  for (const Video& video : videos) before.push_back(before.back() + sizes.heads * tiles_of(video));
+  for_each_item<T>(before.back(), attention::forward_room(sizes.dim), [&](int64_t item, T* scratch) {
+    const int64_t b = std::ranges::upper_bound(before, item) - before.begin() - 1;
+    const Video& video = videos[b];
+    const int64_t tiles = tiles_of(video), h = (item - before[b]) / tiles,
+                  first = (item - before[b]) % tiles * kTile;
+    const Head<T> head =
+        make_head(sizes, video, scale, q_view.at(video, h), k_view.at(video, h), v_view.at(video, h));
+    const int64_t lanes = attention::tile_lanes(video.length, sizes.window);
+    for (int64_t t = first; t < std::min(first + kTile, video.total); t += lanes) {
+      routines.forward(head, t, lanes, out_view.output(video, h), lse_view.begin(video, h), scratch);
     }
   });
 }
@@ -163,47 +204,49 @@ void forward(const AttentionSizes& sizes, const std::vector<int64_t>& lengths, d
 // A share of the backward work is one video and head: each is the only writer of its gradients, so there are
 // no atomics and no copies to add up, the same bits every time, and every score is computed once.
 template <class T>
-void backward(const AttentionSizes& sizes, const std::vector<int64_t>& lengths, double scale,
-              const Tensor& grad_out, const OptionalTensor& grad_lse, const Tensor& q, const Tensor& k,
-              const Tensor& v, const Tensor& out, const Tensor& lse, Tensor& grad_q, Tensor& grad_k,
-              Tensor& grad_v) {
+void backward(const AttentionSizes& sizes, std::vector<Video> videos, double scale, const Tensor& grad_out,
+              const OptionalTensor& grad_lse, const Tensor& q, const Tensor& k, const Tensor& v,
+              const Tensor& out, const Tensor& lse, Tensor& grad_q, Tensor& grad_k, Tensor& grad_v) {
   const View<const T> q_view = read<T>(q), k_view = read<T>(k), v_view = read<T>(v), out_view = read<T>(out);
   const View<const T> grad_view = read<T>(grad_out), lse_view = read<T>(lse);
   const View<const T> grad_lse_view = grad_lse ? read<T>(*grad_lse) : View<const T>{};
   const View<T> grad_q_view = write<T>(grad_q), grad_k_view = write<T>(grad_k),
                 grad_v_view = write<T>(grad_v);
   const auto routines = best_routines<T>();
-  std::vector<int64_t> videos(sizes.batch);  // the longest first, or the last one would be waited for
-  std::iota(videos.begin(), videos.end(), 0);
-  std::ranges::stable_sort(videos, std::greater<>{}, [&](int64_t b) { return lengths[b]; });
-  const int64_t room = attention::backward_room(sizes.dim, sizes.length);
-  for_each_item<T>(sizes.batch * sizes.heads, room, [&](int64_t item, T* scratch) {
-    const int64_t b = videos[item / sizes.heads], h = item % sizes.heads;
-    const Head<T> head{lengths[b],      sizes.length,    sizes.window,   sizes.dim, static_cast<T>(scale),
-                       q_view.at(b, h), k_view.at(b, h), v_view.at(b, h)};
-    const HeadGradients<T> grads{grad_view.at(b, h),      out_view.at(b, h),        lse_view.at(b, h),
-                                 grad_lse_view.at(b, h),  grad_q_view.output(b, h), grad_k_view.output(b, h),
-                                 grad_v_view.output(b, h)};
-    routines.backward(head, grads, attention::tile_lanes(lengths[b], sizes.window), scratch);
+  // The longest first, or the last one would be waited for.
+  std::ranges::stable_sort(videos, std::greater<>{}, &Video::length);
+  const int64_t items = static_cast<int64_t>(videos.size()) * sizes.heads;
+  const int64_t room = attention::backward_room(sizes.dim, videos.empty() ? 0 : videos.front().length);
+  for_each_item<T>(items, room, [&](int64_t item, T* scratch) {
+    const Video& video = videos[item / sizes.heads];
+    const int64_t h = item % sizes.heads;
+    const Head<T> head =
+        make_head(sizes, video, scale, q_view.at(video, h), k_view.at(video, h), v_view.at(video, h));
+    const HeadGradients<T> grads{
+        grad_view.at(video, h),       out_view.at(video, h),
+        lse_view.at(video, h),        grad_lse ? grad_lse_view.at(video, h) : Slice<T>{},
+        grad_q_view.output(video, h), grad_k_view.output(video, h),
+        grad_v_view.output(video, h)};
+    routines.backward(head, grads, attention::tile_lanes(video.length, sizes.window), scratch);
   });
 }
 
 // ---- the entries
 // --------------------------------------------------------------------------------------------
-void attend(const AttentionSizes& sizes, const Qkv& x, const OptionalTensor& lengths, double scale,
-            Tensor out, Tensor& lse) {
-  const std::vector<int64_t> valid = read_lengths(lengths, sizes);
+void attend(const AttentionSizes& sizes, const Qkv& x, const Videos& videos, double scale, Tensor out,
+            Tensor& lse) {
+  const std::vector<Video> found = read_videos(videos, sizes);
   const auto run = x.q.scalar_type() == ScalarType::Float ? forward<float> : forward<double>;
-  run(sizes, valid, scale, x.q, x.k, x.v, out, lse);
+  run(sizes, found, scale, x.q, x.k, x.v, out, lse);
 }
 
 void attend_backward(const AttentionSizes& sizes, const Tensor& grad_out, const OptionalTensor& grad_lse,
-                     const Qkv& x, const Tensor& out, const Tensor& lse, const OptionalTensor& lengths,
-                     double scale, Qkv grads) {
+                     const Qkv& x, const Tensor& out, const Tensor& lse, const Videos& videos, double scale,
+                     Qkv grads) {
   check_attention_backward(grad_out, grad_lse, x.q, out, lse);
-  const std::vector<int64_t> valid = read_lengths(lengths, sizes);
+  const std::vector<Video> found = read_videos(videos, sizes);
   const auto run = x.q.scalar_type() == ScalarType::Float ? backward<float> : backward<double>;
-  run(sizes, valid, scale, grad_out, grad_lse, x.q, x.k, x.v, out, lse, grads.q, grads.k, grads.v);
+  run(sizes, found, scale, grad_out, grad_lse, x.q, x.k, x.v, out, lse, grads.q, grads.k, grads.v);
 }
 
 struct Device {

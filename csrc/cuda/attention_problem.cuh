@@ -1,7 +1,12 @@
-// What all kernels of temporal_attention are told: sizes, and tensors with their strides. No torch header in
-// here.
+// What all kernels of temporal_attention are told: sizes, tensors with their strides, and where each video
+// lies. No torch header in here.
+//
+// A padded batch [B, H, T, D] and rows without padding are the same to every kernel. Rows are a batch of one,
+// [1, H, R, D], in which videos begin at `starts`; in a padded batch a video is an element and begins at 0.
 #pragma once
 #include <cstdint>
+
+#include "cuda/launch.cuh"
 
 namespace wtal::attention {
 
@@ -17,17 +22,54 @@ struct Output {  // [B, H, T, D], D contiguous
   int64_t video, head, row;
 };
 
+// A video in its element of the batch: rows begin .. end. The rows from `end` up to `limit` are no video's
+// and only get zeros.
+struct Video {
+  int64_t begin, end, limit;
+};
+
 struct Problem {
-  int64_t videos, heads, total, window;
+  int64_t videos, heads, total, window;  // total: T, or R of rows without padding
   int dim;
   float scale;
-  const int64_t* lengths;  // [B], or null
-  int64_t lengths_stride;
+  bool rows;               // without padding, or a padded batch
+  const int64_t* starts;   // [B], ascending, of rows only
+  const int64_t* lengths;  // [B]; null: all T, in a padded batch
+  int64_t starts_stride, lengths_stride;
 
-  __device__ int64_t length(int64_t video) const {
-    const int64_t length = lengths ? lengths[video * lengths_stride] : total;
-    return length < total ? length : total;
+  __host__ __device__ int64_t elements() const { return rows ? 1 : videos; }  // of the batch
+
+  __device__ int64_t start(int64_t video) const { return clamp(starts[video * starts_stride], total); }
+
+  // Video -1 of rows without padding are the rows before the first. Whatever the tensors hold, a video lies
+  // within the rows.
+  __device__ Video at(int64_t video) const {
+    if (!rows) return {0, lengths ? clamp(lengths[video * lengths_stride], total) : total, total};
+    const int64_t begin = video < 0 ? 0 : start(video);
+    const int64_t next = video + 1 < videos ? start(video + 1) : total, limit = next > begin ? next : begin;
+    const int64_t length = video < 0 ? 0 : clamp(lengths[video * lengths_stride], limit - begin);
+    return {begin, begin + length, limit};
+  }
+
+ private:
+  __device__ static int64_t clamp(int64_t value, int64_t most) {
+    return value < 0 ? 0 : value < most ? value : most;
   }
 };
+
+// The last video for which begins(video) holds, -1 where there is none; it must hold up to some video and for
+// none after. A whole warp looks, at 32 places at a time: 64 videos are two loads one after the other.
+template <class F>
+__device__ inline int64_t last_video(const Problem& p, const F& begins) {
+  int64_t last = -1, open = p.videos;  // last + 1 .. last + open are undecided
+  while (open > 0) {
+    const int64_t step = (open + kWarpSize - 1) / kWarpSize, place = (threadIdx.x % kWarpSize + 1) * step;
+    const unsigned holds = __ballot_sync(kWholeWarp, place <= open && begins(last + place));
+    const int64_t passed = __popc(holds) * step;
+    last += passed;
+    open = open - passed < step - 1 ? open - passed : step - 1;
+  }
+  return last;
+}
 
 }  // namespace wtal::attention

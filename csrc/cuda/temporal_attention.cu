@@ -40,17 +40,24 @@ void check_on_cuda(const Tensor& q) {
                   " and another argument on CUDA, expected one device");
 }
 
-Problem make_problem(const AttentionSizes& sizes, const OptionalTensor& lengths, double scale) {
+Problem make_problem(const AttentionSizes& sizes, const Videos& videos, double scale) {
   STD_TORCH_CHECK(sizes.dim <= 128, "temporal_attention: q has D = ", sizes.dim,
                   ", expected D <= 128 on CUDA");
-  return {sizes.batch,
+  const auto data = [](const OptionalTensor& tensor) {
+    return tensor ? static_cast<const int64_t*>(tensor->const_data_ptr()) : nullptr;
+  };
+  const auto stride = [](const OptionalTensor& tensor) { return tensor ? tensor->stride(0) : 0; };
+  return {videos.starts ? videos.starts->size(0) : sizes.batch,
           sizes.heads,
           sizes.length,
           sizes.window,
           static_cast<int>(sizes.dim),
           static_cast<float>(scale),
-          lengths ? static_cast<const int64_t*>(lengths->const_data_ptr()) : nullptr,
-          lengths ? lengths->stride(0) : 0};
+          videos.starts.has_value(),
+          data(videos.starts),
+          data(videos.lengths),
+          stride(videos.starts),
+          stride(videos.lengths)};
 }
 
 // Calls launch<T, D>() with the tensors' dtype and the smallest head size that holds dim.
@@ -83,11 +90,10 @@ void dispatch(const Tensor& q, const F& launch) {
 unsigned warp_blocks(int64_t rows) { return blocks_for(rows, kWarps); }
 
 // For kernels of a block a tile.
-unsigned tile_blocks(const AttentionSizes& sizes) {
-  const int64_t rows = attention::kBlockM;
-  const int64_t blocks = sizes.batch * sizes.heads * ((sizes.length + rows - 1) / rows);
-  STD_TORCH_CHECK(blocks <= INT32_MAX, "temporal_attention: B * H * T / 64 is ", blocks,
-                  ", expected less than 2^31 on CUDA");
+unsigned tile_blocks(const Problem& p) {
+  const int64_t blocks = p.elements() * p.heads * attention::blocks_of_head(p);
+  STD_TORCH_CHECK(blocks <= INT32_MAX, "temporal_attention: B * H * T / 64 (H * (R / 64 + B + 1)) is ",
+                  blocks, ", expected less than 2^31 on CUDA");
   return static_cast<unsigned>(blocks);
 }
 
@@ -99,11 +105,11 @@ bool in_vectors(const Tensor& tensor) {
   return aligned;
 }
 
-void attend(const AttentionSizes& sizes, const Qkv& x, const OptionalTensor& lengths, double scale,
-            Tensor out, Tensor& lse) {
+void attend(const AttentionSizes& sizes, const Qkv& x, const Videos& videos, double scale, Tensor out,
+            Tensor& lse) {
   if (lse.numel() == 0) return;
   const DeviceGuard guard(x.q);
-  const Problem problem = make_problem(sizes, lengths, scale);
+  const Problem problem = make_problem(sizes, videos, scale);
   dispatch(x.q, [&]<class T, int D>() {
     const cudaStream_t stream = current_stream(x.q);
     const View<T> q = view<T>(x.q), k = view<T>(x.k), v = view<T>(x.v);
@@ -113,7 +119,7 @@ void attend(const AttentionSizes& sizes, const Qkv& x, const OptionalTensor& len
              dim3(32, kWarps), 0, stream, problem, q, k, v, output<T>(out), lse_data);
     } else {
       const attention::Inputs<T> inputs{q, k, v, in_vectors(x.q) && in_vectors(x.k) && in_vectors(x.v)};
-      launch("temporal_attention", attention::forward_tiles_kernel<T, D>, tile_blocks(sizes),
+      launch("temporal_attention", attention::forward_tiles_kernel<T, D>, tile_blocks(problem),
              attention::kBlockThreads, attention::forward_shared_bytes<T, D>(), stream, problem, inputs,
              output<T>(out), lse_data);
     }
@@ -121,12 +127,14 @@ void attend(const AttentionSizes& sizes, const Qkv& x, const OptionalTensor& len
 }
 
 void attend_backward(const AttentionSizes& sizes, const Tensor& grad_out, const OptionalTensor& grad_lse,
-                     const Qkv& x, const Tensor& out, const Tensor& lse, const OptionalTensor& lengths,
-                     double scale, Qkv grads) {
+                     const Qkv& x, const Tensor& out, const Tensor& lse, const Videos& videos, double scale,
+                     Qkv grads) {
   check_attention_backward(grad_out, grad_lse, x.q, out, lse);
   if (lse.numel() == 0) return;
   const DeviceGuard guard(x.q);
-  const Problem problem = make_problem(sizes, lengths, scale);
+  const Problem problem = make_problem(sizes, videos, scale);
+  // The sums of rows without padding need no search for their video: those of no video are not used.
+  const Problem all = videos.starts ? make_problem(sizes, {}, scale) : problem;
   Tensor delta = new_statistic(x.q);
   dispatch(x.q, [&]<class T, int D>() {
     const unsigned blocks = warp_blocks(delta.numel());
@@ -136,8 +144,8 @@ void attend_backward(const AttentionSizes& sizes, const Tensor& grad_out, const 
     const View<float> lse_view = view<float>(lse);
     const View<float> grad_lse_view = grad_lse ? view<float>(*grad_lse) : View<float>{};
     float* delta_data = static_cast<float*>(delta.mutable_data_ptr());
-    launch("temporal_attention_backward: delta", attention::delta_kernel<T>, blocks, threads, 0, stream,
-           problem, grad, view<T>(out), grad_lse_view, delta_data);
+    launch("temporal_attention_backward: delta", attention::delta_kernel<T>, blocks, threads, 0, stream, all,
+           grad, view<T>(out), grad_lse_view, delta_data);
     if constexpr (std::is_same_v<T, float>) {
       launch("temporal_attention_backward: grad_q", attention::grad_q_kernel<T, D>, blocks, threads, 0,
              stream, problem, grad, q, k, v, lse_view, delta_data, output<T>(grads.q));
@@ -148,10 +156,10 @@ void attend_backward(const AttentionSizes& sizes, const Tensor& grad_out, const 
       const attention::GradientInputs<T> inputs{q, k, v, grad, lse_view, delta_data, vectors};
       const int shared = attention::backward_shared_bytes<T, D>();
       launch("temporal_attention_backward: grad_q", attention::gradient_tiles_kernel<T, D, false>,
-             tile_blocks(sizes), attention::kBlockThreads, shared, stream, problem, inputs,
+             tile_blocks(problem), attention::kBlockThreads, shared, stream, problem, inputs,
              output<T>(grads.q), Output<T>{});
       launch("temporal_attention_backward: grad_kv", attention::gradient_tiles_kernel<T, D, true>,
-             tile_blocks(sizes), attention::kBlockThreads, shared, stream, problem, inputs,
+             tile_blocks(problem), attention::kBlockThreads, shared, stream, problem, inputs,
              output<T>(grads.k), output<T>(grads.v));
     }
   });

@@ -15,7 +15,7 @@ namespace wtal::attention {
 
 constexpr int kWarps = 4;  // warps, so rows, a block
 
-// One row of the grid of B * H * T rows, and the range of rows that it sees or that see it.
+// One row of the grid of B * H * T rows (H * R), and the range of rows that it sees or that see it.
 struct RowPosition {
   int64_t video, head, t, begin, end;
   bool live;
@@ -26,10 +26,11 @@ __device__ inline RowPosition row_position(const Problem& p, int64_t index) {
   row.t = index % p.total;
   row.head = index / p.total % p.heads;
   row.video = index / p.total / p.heads;
-  const int64_t length = p.length(row.video);
-  row.live = row.t < length;
-  row.begin = row.t > p.window ? row.t - p.window : 0;
-  row.end = row.t + p.window + 1 < length ? row.t + p.window + 1 : length;
+  const Video video =
+      p.at(p.rows ? last_video(p, [&](int64_t b) { return p.start(b) <= row.t; }) : row.video);
+  row.live = video.begin <= row.t && row.t < video.end;
+  row.begin = row.t - video.begin > p.window ? row.t - p.window : video.begin;
+  row.end = row.t + p.window + 1 < video.end ? row.t + p.window + 1 : video.end;
   return row;
 }
 
@@ -86,7 +87,7 @@ struct Lanes {
 // The rows of a warp: its own, then those a whole grid further on, so any number of rows fits a legal grid.
 __device__ inline int64_t first_row() { return static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.y; }
 __device__ inline int64_t next_row(int64_t row) { return row + static_cast<int64_t>(gridDim.x) * kWarps; }
-__device__ inline int64_t rows_of(const Problem& p) { return p.videos * p.heads * p.total; }
+__device__ inline int64_t rows_of(const Problem& p) { return p.elements() * p.heads * p.total; }
 
 template <class T, int D>
 __global__ void forward_kernel(Problem p, View<T> q, View<T> k, View<T> v, Output<T> out, float* lse) {
@@ -121,7 +122,7 @@ __global__ void forward_kernel(Problem p, View<T> q, View<T> k, View<T> v, Outpu
   }
 }
 
-// delta[B, H, T] = rowsum(grad_out * out) - grad_lse; only rows inside a video are read, and later used.
+// delta[B, H, T] = rowsum(grad_out * out) - grad_lse; only that of rows inside a video is later used.
 template <class T>
 __global__ void delta_kernel(Problem p, View<T> grad_out, View<T> out, View<float> grad_lse, float* delta) {
   for (int64_t index = first_row(); index < rows_of(p); index = next_row(index)) {

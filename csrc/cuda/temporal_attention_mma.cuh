@@ -28,17 +28,37 @@ constexpr int backward_shared_bytes() {
          4 * kBackwardBlockN * static_cast<int>(sizeof(float));
 }
 
-// The block's 64 rows. The grid is one-dimensional, tiles of a head next to each other.
+// Blocks of a head, next to each other in the one-dimensional grid. Of rows without padding each video has
+// the blocks from first_block(video) on. That is a closed form, so that no prefix of tiles is computed,
+// stored or waited for: with [x] for x rounded down, the next video, begin' >= begin, has its first block
+// [begin' / 64] - [begin / 64] + 1 further on, which is never less than the video's own tiles,
+// (begin' - begin) / 64 rounded up. At most one block a video has nothing to do, and ends at once.
+__host__ __device__ inline int64_t blocks_of_head(const Problem& p) {
+  return p.rows ? p.total / kBlockM + p.videos + 1 : (p.total + kBlockM - 1) / kBlockM;
+}
+__device__ inline int64_t first_block(int64_t video, int64_t begin) { return begin / kBlockM + video + 1; }
+
+// The block's 64 rows, first .. first + 63, as far as they lie before video.limit.
 struct BlockPosition {
-  int64_t video, head, first, last, length;  // last: of the rows inside the video
+  int64_t element, head, first, last;  // last: of the rows inside the video
+  Video video;
   __device__ explicit BlockPosition(const Problem& p) {
-    const int64_t tiles = (p.total + kBlockM - 1) / kBlockM, index = blockIdx.x;
-    first = index % tiles * kBlockM;
-    head = index / tiles % p.heads;
-    video = index / tiles / p.heads;
-    length = p.length(video);
-    last = first + kBlockM < length ? first + kBlockM - 1 : length - 1;
+    const int64_t blocks = blocks_of_head(p), index = blockIdx.x % blocks;
+    head = blockIdx.x / blocks % p.heads;
+    element = blockIdx.x / blocks / p.heads;
+    if (p.rows) {
+      const int64_t b = last_video(p, [&](int64_t b) { return first_block(b, p.start(b)) <= index; });
+      video = p.at(b);
+      first = video.begin + (index - first_block(b, video.begin)) * kBlockM;
+    } else {
+      video = p.at(element);
+      first = index * kBlockM;
+    }
+    last = first + kBlockM < video.end ? first + kBlockM - 1 : video.end - 1;
   }
+  __device__ bool live() const { return first < video.end; }
+  // Starts that are not ascending could have led before the video.
+  __device__ bool idle() const { return first < video.begin || first >= video.limit; }
 };
 
 template <class T>
@@ -91,23 +111,24 @@ __global__ void __launch_bounds__(kBlockThreads)
     forward_tiles_kernel(Problem p, Inputs<T> x, Output<T> out, float* lse) {
   constexpr int kBlockN = kForwardBlockN<D>, N = kBlockN / 8;
   const BlockPosition block(p);
+  if (block.idle()) return;
   T* q = ptx::dynamic_shared<T>();
   T* stages = q + kBlockM * kPitch<D>;  // of k and v each
   const int warp = threadIdx.x / 32;
   const int64_t first = block.first + 16 * warp;
   float sums[D / 8][4] = {}, row_max[2] = {-FLT_MAX, -FLT_MAX}, sum[2] = {};
 
-  if (block.first < block.length) {
-    const VisibleRange keys(p, block.first, block.last, block.length);
+  if (block.live()) {
+    const VisibleRange keys(p, block.video, block.first, block.last);
     const auto load = [&](int64_t j, int stage) {
       T* k = stages + stage * 2 * kBlockN * kPitch<D>;
-      load_rows<T, D, kBlockN>(k, head_rows(x.k, block.video, block.head, x.vectors), j, keys.end, p.dim);
-      load_rows<T, D, kBlockN>(k + kBlockN * kPitch<D>, head_rows(x.v, block.video, block.head, x.vectors), j,
-                               keys.end, p.dim);
+      load_rows<T, D, kBlockN>(k, head_rows(x.k, block.element, block.head, x.vectors), j, keys.end, p.dim);
+      load_rows<T, D, kBlockN>(k + kBlockN * kPitch<D>, head_rows(x.v, block.element, block.head, x.vectors),
+                               j, keys.end, p.dim);
       ptx::cp_async_commit();
     };
-    load_rows<T, D, kBlockM>(q, head_rows(x.q, block.video, block.head, x.vectors), block.first, block.length,
-                             p.dim);
+    load_rows<T, D, kBlockM>(q, head_rows(x.q, block.element, block.head, x.vectors), block.first,
+                             block.video.end, p.dim);
     load(keys.begin, 0);
     int stage = 0;
     for (int64_t j = keys.begin; j < keys.end; j += kBlockN, stage ^= 1) {
@@ -118,7 +139,7 @@ __global__ void __launch_bounds__(kBlockThreads)
         ptx::cp_async_wait_group<0>();
       }
       __syncthreads();
-      const TileMask mask(p, first, j, kBlockN, block.length);
+      const TileMask mask(p, first, j, kBlockN, block.video.end);
       if (!mask.none) {
         const T* k = stages + stage * 2 * kBlockN * kPitch<D>;
         float s[N][4];
@@ -128,7 +149,7 @@ __global__ void __launch_bounds__(kBlockThreads)
 #pragma unroll
           for (int e = 0; e < 4; ++e) s[n][e] *= p.scale * kLog2e;
         }
-        if (!mask.all) apply_mask(s, p, first, j, block.length);
+        if (!mask.all) apply_mask(s, p, first, j, block.video.end);
         online_softmax(s, row_max, sum, sums);
         add_weighted_rows<T, D>(sums, s, k + kBlockN * kPitch<D>);
       }
@@ -137,15 +158,16 @@ __global__ void __launch_bounds__(kBlockThreads)
   }
 
   for (float& part : sum) part = quad_sum(part);
-  T* to = out.data + block.video * out.video + block.head * out.head;
-  store_rows<T, D>(to, out.row, first, p.total, block.length, p.dim, sums, 1.f / sum[0], 1.f / sum[1]);
+  T* to = out.data + block.element * out.video + block.head * out.head;
+  store_rows<T, D>(to, out.row, first, block.video.limit, block.video.end, p.dim, sums, 1.f / sum[0],
+                   1.f / sum[1]);
   const LanePosition position;
   if (position.column == 0) {
     for (int half = 0; half < 2; ++half) {
       const int64_t row = first + position.row + 8 * half;
-      if (row >= p.total) continue;
-      lse[(block.video * p.heads + block.head) * p.total + row] =
-          row < block.length ? (row_max[half] + log2f(sum[half])) * kLn2 : 0.f;
+      if (row >= block.video.limit) continue;
+      lse[(block.element * p.heads + block.head) * p.total + row] =
+          row < block.video.end ? (row_max[half] + log2f(sum[half])) * kLn2 : 0.f;
     }
   }
 }
@@ -166,6 +188,7 @@ __global__ void __launch_bounds__(kBlockThreads)
     gradient_tiles_kernel(Problem p, GradientInputs<T> x, Output<T> first_grad, Output<T> second_grad) {
   constexpr int kBlockN = kBackwardBlockN, N = kBlockN / 8, kStage = 2 * kBlockN * kPitch<D>;
   const BlockPosition block(p);
+  if (block.idle()) return;
   T* own = ptx::dynamic_shared<T>();            // k or q
   T* own_other = own + kBlockM * kPitch<D>;     // v or grad_out
   T* stages = own_other + kBlockM * kPitch<D>;  // of q and grad_out, or of k and v
@@ -176,14 +199,14 @@ __global__ void __launch_bounds__(kBlockThreads)
   const LanePosition position;
   float sums[D / 8][4] = {}, other_sums[kOfKeys ? D / 8 : 1][4] = {};
 
-  if (block.first < block.length) {
-    const HeadRows<T> q = head_rows(x.q, block.video, block.head, x.vectors);
-    const HeadRows<T> k = head_rows(x.k, block.video, block.head, x.vectors);
-    const HeadRows<T> v = head_rows(x.v, block.video, block.head, x.vectors);
-    const HeadRows<T> grad_out = head_rows(x.grad_out, block.video, block.head, x.vectors);
-    const float* lse = x.lse.data + block.video * x.lse.video + block.head * x.lse.head;
-    const float* delta = x.delta + (block.video * p.heads + block.head) * p.total;
-    const VisibleRange range(p, block.first, block.last, block.length);
+  if (block.live()) {
+    const HeadRows<T> q = head_rows(x.q, block.element, block.head, x.vectors);
+    const HeadRows<T> k = head_rows(x.k, block.element, block.head, x.vectors);
+    const HeadRows<T> v = head_rows(x.v, block.element, block.head, x.vectors);
+    const HeadRows<T> grad_out = head_rows(x.grad_out, block.element, block.head, x.vectors);
+    const float* lse = x.lse.data + block.element * x.lse.video + block.head * x.lse.head;
+    const float* delta = x.delta + (block.element * p.heads + block.head) * p.total;
+    const VisibleRange range(p, block.video, block.first, block.last);
     const auto load = [&](int64_t j, int stage) {
       T* to = stages + stage * kStage;
       load_rows<T, D, kBlockN>(to, kOfKeys ? q : k, j, range.end, p.dim);
@@ -195,13 +218,13 @@ __global__ void __launch_bounds__(kBlockThreads)
         statistics[(2 * stage + 1) * kBlockN + threadIdx.x] = t < range.end ? delta[t] : 0.f;
       }
     };
-    load_rows<T, D, kBlockM>(own, kOfKeys ? k : q, block.first, block.length, p.dim);
-    load_rows<T, D, kBlockM>(own_other, kOfKeys ? v : grad_out, block.first, block.length, p.dim);
+    load_rows<T, D, kBlockM>(own, kOfKeys ? k : q, block.first, block.video.end, p.dim);
+    load_rows<T, D, kBlockM>(own_other, kOfKeys ? v : grad_out, block.first, block.video.end, p.dim);
     float row_lse[2] = {}, row_delta[2] = {};
     if (!kOfKeys) {
       for (int half = 0; half < 2; ++half) {
         const int64_t t = first + position.row + 8 * half;
-        if (t < block.length) row_lse[half] = lse[t * x.lse.row] * kLog2e, row_delta[half] = delta[t];
+        if (t < block.video.end) row_lse[half] = lse[t * x.lse.row] * kLog2e, row_delta[half] = delta[t];
       }
     }
     load(range.begin, 0);
@@ -214,7 +237,7 @@ __global__ void __launch_bounds__(kBlockThreads)
         ptx::cp_async_wait_group<0>();
       }
       __syncthreads();
-      const TileMask mask(p, first, j, kBlockN, block.length);
+      const TileMask mask(p, first, j, kBlockN, block.video.end);
       if (!mask.none) {
         const T* tile = stages + stage * kStage;
         const float* column_lse = statistics + 2 * stage * kBlockN;
@@ -229,7 +252,7 @@ __global__ void __launch_bounds__(kBlockThreads)
             s[n][e] = s[n][e] * (p.scale * kLog2e) - (kOfKeys ? column_lse[column] : row_lse[e / 2]);
           }
         }
-        if (!mask.all) apply_mask(s, p, first, j, block.length);
+        if (!mask.all) apply_mask(s, p, first, j, block.video.end);
 #pragma unroll
         for (int n = 0; n < N; ++n) {
 #pragma unroll
@@ -247,13 +270,13 @@ __global__ void __launch_bounds__(kBlockThreads)
   }
 
   const auto target = [&](const Output<T>& to) {
-    return to.data + block.video * to.video + block.head * to.head;
+    return to.data + block.element * to.video + block.head * to.head;
   };
-  store_rows<T, D>(target(first_grad), first_grad.row, first, p.total, block.length, p.dim, sums, p.scale,
-                   p.scale);
+  store_rows<T, D>(target(first_grad), first_grad.row, first, block.video.limit, block.video.end, p.dim, sums,
+                   p.scale, p.scale);
   if constexpr (kOfKeys) {
-    store_rows<T, D>(target(second_grad), second_grad.row, first, p.total, block.length, p.dim, other_sums,
-                     1.f, 1.f);
+    store_rows<T, D>(target(second_grad), second_grad.row, first, block.video.limit, block.video.end, p.dim,
+                     other_sums, 1.f, 1.f);
   }
 }
 

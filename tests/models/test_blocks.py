@@ -10,7 +10,8 @@ from wtal.errors import WtalError
 from wtal.models.blocks import TemporalConv, TransformerBlock, pool_pairs, upsample_pairs
 from wtal.models.packing import packings
 
-lengths_of_a_batch = st.lists(st.integers(0, 13), min_size=1, max_size=4).filter(lambda lengths: max(lengths) > 0)
+LONGEST = 13
+lengths_of_a_batch = st.lists(st.integers(0, LONGEST), min_size=1, max_size=4).filter(lambda lengths: max(lengths) > 0)
 
 
 def packed(lengths, dim=3, levels=1, gap=True):
@@ -30,7 +31,7 @@ def test_pool_pairs_is_the_mean_of_what_is_there(lengths):
     rows[~fine.mask[:, 0]] = torch.nan  # never looked at
     pooled = pool_pairs(rows, fine.mask, coarse.mask)
     assert (pooled[~coarse.mask[:, 0]] == 0).all()
-    for video, found in zip(videos, coarse.unpack(pooled), strict=True):
+    for video, found in zip(videos, coarse.unpack(pooled, LONGEST), strict=True):
         for j in range((len(video) + 1) // 2):
             torch.testing.assert_close(found[j], video[2 * j : 2 * j + 2].mean(0))
 
@@ -40,8 +41,8 @@ def test_pool_pairs_is_the_mean_of_what_is_there(lengths):
 def test_upsample_pairs_is_interpolation_of_each_video_alone(lengths):
     _, rows, (fine, coarse) = packed(lengths, levels=2)
     pooled = pool_pairs(rows, fine.mask, coarse.mask)
-    up = fine.unpack(upsample_pairs(pooled.masked_fill(~coarse.mask, torch.nan), coarse.mask))
-    for video, found, half in zip(lengths, up, coarse.unpack(pooled), strict=True):
+    up = fine.unpack(upsample_pairs(pooled.masked_fill(~coarse.mask, torch.nan), coarse.mask), LONGEST)
+    for video, found, half in zip(lengths, up, coarse.unpack(pooled, LONGEST), strict=True):
         if video:
             alone = half[None, : (video + 1) // 2].transpose(1, 2)
             expected = F.interpolate(alone, scale_factor=2, mode="linear")[0].T
@@ -59,13 +60,13 @@ def test_temporal_conv_is_conv1d_of_each_video_alone(kernel_size, lengths):
     assert (out[~packing.mask[:, 0]] == 0).all()
     upstream = torch.randn_like(out)
     gradients = torch.autograd.grad(out, (rows, conv.weight, conv.bias), upstream)
-    given = packing.unpack(upstream)
+    given = packing.unpack(upstream, LONGEST)
     expected, sums = [], [torch.zeros_like(conv.weight), torch.zeros_like(conv.bias)]
     for b, video in enumerate(videos):
         if len(video):
             video.requires_grad_()
             alone = F.conv1d(video.T[None], conv.weight, conv.bias, padding=kernel_size // 2)[0].T
-            torch.testing.assert_close(packing.unpack(out)[b, : len(video)], alone)
+            torch.testing.assert_close(packing.unpack(out, LONGEST)[b, : len(video)], alone)
             one, *parameters = torch.autograd.grad(alone, (video, conv.weight, conv.bias), given[b, : len(video)])
             expected.append(one)
             sums = [total + part for total, part in zip(sums, parameters, strict=True)]
@@ -95,7 +96,7 @@ def test_block_is_attention_and_mlp_with_residuals(window, gap):
     torch.manual_seed(0)
     block = TransformerBlock(8, 2, 2.0, dropout=0.5, window=window).eval()
     videos, rows, (packing,) = packed([7, 0, 3, 1], dim=8, gap=gap)
-    out = packing.unpack(block(rows, packing))
+    out = packing.unpack(block(rows, packing), 7)
     for found, video in zip(out, videos, strict=True):
         if len(video):
             torch.testing.assert_close(found[: len(video)], one_video(block, video, window), atol=1e-5, rtol=1e-5)

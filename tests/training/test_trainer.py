@@ -334,15 +334,15 @@ def test_the_table_fits_a_terminal() -> None:
     assert text.getvalue().count("100.0") == 8
 
 
-def sdpa_packed(qkv: torch.Tensor, lengths: torch.Tensor | None, window: int | None) -> torch.Tensor:
-    """wtal's attention as PyTorch's own, under a mask: [B, T, 3, H, D] -> [B, T, H, D]."""
-    q, k, v = qkv.permute(2, 0, 3, 1, 4)
-    index = torch.arange(q.shape[2])
-    inside = index < (torch.full((len(q),), q.shape[2]) if lengths is None else lengths)[:, None]
-    near = (index[:, None] - index).abs() <= (q.shape[2] if window is None else window)
-    mask = (inside[:, None] & inside[:, :, None] & near) | torch.eye(q.shape[2], dtype=torch.bool)
-    out = torch.nn.functional.scaled_dot_product_attention(q, k, v, mask[:, None])
-    return out.transpose(1, 2).masked_fill(~inside[:, :, None, None], 0)
+def sdpa_rows(qkv: torch.Tensor, starts: torch.Tensor, lengths: torch.Tensor, window: int | None) -> torch.Tensor:
+    """wtal's attention as PyTorch's own, under a mask of all rows: [R, 3, H, D] -> [R, H, D]."""
+    q, k, v = qkv.permute(1, 2, 0, 3)
+    index = torch.arange(q.shape[1])
+    inside = (index >= starts[:, None]) & (index < (starts + lengths)[:, None])  # [B, R]
+    near = (index[:, None] - index).abs() <= (q.shape[1] if window is None else window)
+    mask = ((inside[:, None] & inside[:, :, None]).any(0) & near) | torch.eye(q.shape[1], dtype=torch.bool)
+    out = torch.nn.functional.scaled_dot_product_attention(q, k, v, mask)
+    return out.transpose(0, 1).masked_fill(~inside.any(0)[:, None, None], 0)
 
 
 @pytest.mark.usefixtures("small_world")
@@ -354,7 +354,7 @@ def test_an_epoch_has_the_same_losses_with_pytorchs_attention(tmp_path, config, 
         with monkeypatch.context() as patch:
             patch.setattr(Trainer, "log_epoch", lambda _, stage, values, to=found: to.extend(values.values()))
             if name == "sdpa":
-                patch.setattr("wtal.models.blocks.temporal_attention_packed", sdpa_packed)
+                patch.setattr("wtal.models.blocks.temporal_attention_rows", sdpa_rows)
             new_trainer(tmp_path / name, config).fit()
     assert len(losses["wtal"]) >= 3  # the warm-up, B and F
     assert losses["wtal"] != losses["sdpa"]  # the other one did run

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from wtal.errors import WtalError
 from wtal.models.masks import at_least_float32
 from wtal.models.packing import Packing
-from wtal.ops.attention import temporal_attention_packed
+from wtal.ops.attention import temporal_attention_packed, temporal_attention_rows
 
 
 def pool_pairs(x: Tensor, mask: Tensor, coarse: Tensor) -> Tensor:
@@ -134,7 +134,6 @@ class TransformerBlock(nn.Module):
         if packing is None:
             attended = temporal_attention_packed(qkv, None, self.window).flatten(2)
         else:
-            padded = temporal_attention_packed(packing.unpack(qkv), packing.lengths, self.window)
-            attended = packing.pack(padded.flatten(2))
+            attended = temporal_attention_rows(qkv, packing.starts, packing.lengths, self.window).flatten(1)
         x = x + self.dropout(self.projection(attended))
         return x + self.dropout(self.mlp_out(F.gelu(self.mlp_in(self.mlp_norm(x)))))

@@ -1,7 +1,7 @@
 """A batch without its padding: the snippets of all videos one after another.
 
 THUMOS14's videos have a mean of 286 snippets and training crops them to 1000, so two thirds of a padded batch are
-padding. Every layer but attention works on rows ``[R, D]`` that leave it out.
+padding. Every layer works on rows ``[R, D]`` that leave it out.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ class Packing:
     Between two videos, and after the last, there may be rows of no video (a gap). They are zero unless said otherwise.
 
     Attributes:
+        starts: first row of each video, ``[B]`` int64, ascending.
         lengths: ``[B]`` int64.
-        size: the length of the longest video, at least 1.
         video: of each valid snippet, video by video: which it belongs to, ``[N]``.
         snippet: its number in the video.
         row: its row.
         mask: which rows are valid snippets, ``[R, 1]`` bool.
     """
 
+    starts: Tensor
     lengths: Tensor
-    size: int
     video: Tensor
     snippet: Tensor
     row: Tensor
@@ -41,9 +41,8 @@ class Packing:
         """``[B, T, ...]`` to ``[R, ...]``; what lies beyond a length is not read."""
         return _Move.apply(x.flatten(0, 1), self._cell(x.shape[1]), self._row, len(self.mask))
 
-    def unpack(self, rows: Tensor, size: int | None = None) -> Tensor:
-        """``[R, ...]`` to ``[B, size, ...]``, zeros beyond each length; the size of the longest video if not given."""
-        size = self.size if size is None else size
+    def unpack(self, rows: Tensor, size: int) -> Tensor:
+        """``[R, ...]`` to ``[B, size, ...]``, zeros beyond each length."""
         moved: Tensor = _Move.apply(rows, self._row, self._cell(size), len(self.lengths) * size)
         return moved.unflatten(0, (-1, size))
 
@@ -101,7 +100,8 @@ def packings(x: Tensor, lengths: Tensor, levels: int, gap: bool) -> list[Packing
     for level, (here, count) in enumerate(zip(each, counts, strict=True)):
         video = torch.repeat_interleave(here, output_size=count)
         snippet = torch.arange(count, device=lengths.device) - (here.cumsum(0) - here)[video]
-        row = starts[video] * (coarsest // 2**level) + snippet
+        first = starts * (coarsest // 2**level)
+        row = first[video] + snippet
         mask = torch.zeros(rows * (coarsest // 2**level), 1, dtype=torch.bool, device=lengths.device)
-        found.append(Packing(here, max(1, -(-high // 2**level)), video, snippet, row, mask.index_fill_(0, row, True)))
+        found.append(Packing(first, here, video, snippet, row, mask.index_fill_(0, row, True)))
     return found

@@ -1,8 +1,15 @@
 """The ops: one native kernel each for CPU and CUDA, and one Python face each."""
 
-from wtal.ops.attention import temporal_attention, temporal_attention_packed
+from wtal.ops.attention import temporal_attention, temporal_attention_packed, temporal_attention_rows
 from wtal.ops.matching import match_detections
 from wtal.ops.nms import soft_nms
 from wtal.ops.proposals import group_proposals
 
-__all__ = ["group_proposals", "match_detections", "soft_nms", "temporal_attention", "temporal_attention_packed"]
+__all__ = [
+    "group_proposals",
+    "match_detections",
+    "soft_nms",
+    "temporal_attention",
+    "temporal_attention_packed",
+    "temporal_attention_rows",
+]

@@ -76,10 +76,57 @@ def temporal_attention_packed(
     if qkv.dim() != 5 or qkv.shape[2] != 3 or qkv.shape[4] < 1:
         raise ValueError(f"qkv has shape {list(qkv.shape)}, expected [B, T, 3, H, D] with D >= 1")
     _check_tensor("qkv", qkv)
-    _check_options("qkv", qkv, lengths, window, scale)
+    _check_per_video("lengths", lengths, len(qkv), "qkv", qkv)
+    _check_options(window, scale)
     if scale is None:
         scale = 1.0 / math.sqrt(qkv.shape[4])
     out, _ = torch.ops.wtal.temporal_attention_packed(qkv, lengths, window, scale)
+    return out
+
+
+def temporal_attention_rows(
+    qkv: Tensor, starts: Tensor, lengths: Tensor, window: int | None = None, scale: float | None = None
+) -> Tensor:
+    """:func:`temporal_attention` on rows without padding: the snippets of all videos one after another.
+
+    Video b has the rows ``starts[b]`` .. ``starts[b] + lengths[b]``. There may be rows of no video before, between and
+    after them; they are never attended to.
+
+    Args:
+        qkv: ``[R, 3, H, D]``: queries, keys and values of each row, D contiguous, other strides free. Dtypes and D as
+            for :func:`temporal_attention`.
+        starts: first row of each video, int64 ``[B]`` on qkv's device, ascending: a video begins where the one before
+            it ends or later, also one of length 0. Anything else (overlapping videos, too) is an error on the CPU.
+            On CUDA, where looking would make the host wait, the values must be right: what they touch stays within
+            the R rows, but what comes out for wrong ones is undefined.
+        lengths: rows of each video, int64 ``[B]`` on qkv's device; a video that ends beyond R is an error on the CPU
+            and cut on CUDA.
+        window: how many rows a query sees to each side; None: all of its video, 0: itself only.
+        scale: factor of the scores; None: 1 / sqrt(D).
+
+    Returns:
+        ``[R, H, D]``, contiguous, so ``.flatten(1)`` is free; zeros (and no gradient) in rows of no video, whatever
+        they hold.
+
+    Raises:
+        ValueError: a wrong shape, dtype, device or stride of an argument, a negative window, or a scale that is
+            not finite.
+        RuntimeError: videos that overlap, are out of order or leave the R rows (CPU); differentiating twice.
+
+    ``torch.ops.wtal.temporal_attention_rows`` gives log-sum-exp ``[H, R]`` as well. For each video the result has the
+    same bits as that of :func:`temporal_attention_packed` on a padded batch.
+    """
+    if qkv.dim() != 4 or qkv.shape[1] != 3 or qkv.shape[3] < 1:
+        raise ValueError(f"qkv has shape {list(qkv.shape)}, expected [R, 3, H, D] with D >= 1")
+    _check_tensor("qkv", qkv)
+    if starts.dim() != 1:
+        raise ValueError(f"starts has shape {list(starts.shape)} and dtype {starts.dtype}, expected int64 [B]")
+    for name, tensor in (("starts", starts), ("lengths", lengths)):
+        _check_per_video(name, tensor, len(starts), "qkv", qkv)
+    _check_options(window, scale)
+    if scale is None:
+        scale = 1.0 / math.sqrt(qkv.shape[3])
+    out, _ = torch.ops.wtal.temporal_attention_rows(qkv, starts, lengths, window, scale)
     return out
 
 
@@ -96,7 +143,8 @@ def _check(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor | None, window: int 
             raise ValueError(f"{name} is on {tensor.device}, expected q's device {q.device}")
     for name, tensor in (("q", q), ("k", k), ("v", v)):
         _check_tensor(name, tensor)
-    _check_options("q", q, lengths, window, scale)
+    _check_per_video("lengths", lengths, len(q), "q", q)
+    _check_options(window, scale)
 
 
 def _check_tensor(name: str, tensor: Tensor) -> None:
@@ -111,13 +159,18 @@ def _check_tensor(name: str, tensor: Tensor) -> None:
         raise ValueError(f"{name} has strides {tensor.stride()}, expected D to be contiguous (.contiguous())")
 
 
-def _check_options(name: str, tensor: Tensor, lengths: Tensor | None, window: int | None, scale: float | None) -> None:
-    if lengths is not None:
-        if lengths.shape != tensor.shape[:1] or lengths.dtype != torch.int64:
-            found = f"shape {list(lengths.shape)} and dtype {lengths.dtype}"
-            raise ValueError(f"lengths has {found}, expected int64 [B] = [{tensor.shape[0]}]")
-        if lengths.device != tensor.device:
-            raise ValueError(f"lengths is on {lengths.device}, expected {name}'s device {tensor.device}")
+def _check_per_video(name: str, tensor: Tensor | None, videos: int, of: str, like: Tensor) -> None:
+    """An integer for each of so many videos, on the device of `like`, which the caller knows as `of`."""
+    if tensor is None:
+        return
+    if tensor.dim() != 1 or tensor.shape[0] != videos or tensor.dtype != torch.int64:
+        found = f"shape {list(tensor.shape)} and dtype {tensor.dtype}"
+        raise ValueError(f"{name} has {found}, expected int64 [B] = [{videos}]")
+    if tensor.device != like.device:
+        raise ValueError(f"{name} is on {tensor.device}, expected {of}'s device {like.device}")
+
+
+def _check_options(window: int | None, scale: float | None) -> None:
     if window is not None and window < 0:
         raise ValueError(f"window is {window}, expected a number of snippets >= 0, or None")
     if scale is not None and not -math.inf < scale < math.inf:
@@ -172,8 +225,30 @@ def _fake_packed_backward(
     return qkv.new_empty(qkv.shape)
 
 
+@torch.library.register_fake("wtal::temporal_attention_rows")
+def _fake_rows(qkv: Tensor, starts: Tensor, lengths: Tensor, window: int | None, scale: float) -> tuple[Tensor, Tensor]:
+    rows, _, heads, dim = qkv.shape
+    precise = torch.float64 if qkv.dtype == torch.float64 else torch.float32
+    return qkv.new_empty((rows, heads, dim)), qkv.new_empty((heads, rows), dtype=precise)
+
+
+@torch.library.register_fake("wtal::temporal_attention_rows_backward")
+def _fake_rows_backward(
+    grad_out: Tensor,
+    grad_lse: Tensor | None,
+    qkv: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    starts: Tensor,
+    lengths: Tensor,
+    window: int | None,
+    scale: float,
+) -> Tensor:
+    return qkv.new_empty(qkv.shape)
+
+
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    *tensors, ctx.window, ctx.scale = inputs  # q, k, v or qkv, and lengths
+    *tensors, ctx.window, ctx.scale = inputs  # q, k, v or qkv, starts of rows, and lengths
     ctx.save_for_backward(*tensors, *output)
     ctx.set_materialize_grads(False)  # lse is rarely used: no zeros for it
 
@@ -191,6 +266,18 @@ def _backward(ctx: Any, grad_out: Tensor | None, grad_lse: Tensor | None) -> tup
     return *torch.ops.wtal.temporal_attention_backward(grad_out, grad_lse, *rest), *missing
 
 
+def _rows_backward(ctx: Any, grad_out: Tensor | None, grad_lse: Tensor | None) -> tuple[Tensor | None, ...]:
+    qkv, starts, lengths, out, lse = ctx.saved_tensors
+    if grad_out is None and grad_lse is None:
+        return None, None, None, None, None
+    if grad_out is None:
+        grad_out = torch.zeros_like(out)
+    grad = torch.ops.wtal.temporal_attention_rows_backward(
+        grad_out, grad_lse, qkv, out, lse, starts, lengths, ctx.window, ctx.scale
+    )
+    return grad, None, None, None, None
+
+
 def _double_backward(ctx: Any, *grads: Tensor | None) -> None:
     raise RuntimeError(
         "temporal_attention cannot be differentiated twice: its gradients are native code without a formula "
@@ -198,6 +285,6 @@ def _double_backward(ctx: Any, *grads: Tensor | None) -> None:
     )
 
 
-for _form in ("temporal_attention", "temporal_attention_packed"):
-    torch.library.register_autograd(f"wtal::{_form}", _backward, setup_context=_setup_context)
-    torch.library.register_autograd(f"wtal::{_form}_backward", _double_backward)
+for _form, _formula in {"": _backward, "_packed": _backward, "_rows": _rows_backward}.items():
+    torch.library.register_autograd(f"wtal::temporal_attention{_form}", _formula, setup_context=_setup_context)
+    torch.library.register_autograd(f"wtal::temporal_attention{_form}_backward", _double_backward)
