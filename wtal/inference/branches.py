@@ -131,12 +131,13 @@ def restore_branches(checkpoint: Checkpoint) -> tuple[Branches, RunConfig]:
         config = from_table(facts["config"], RunConfig(), str(checkpoint.path))
         if max(config.cbp.levels, config.vlp.blocks) > len(checkpoint.tensors):
             raise WtalError("more layers than tensors")
-        text = FixedText(checkpoint.tensors["text_features"])
+        features = checkpoint.tensors["text_features"]
         with torch.device("meta"):  # takes no memory: the stored tensors are the only ones, whatever the facts say
+            text = FixedText(torch.empty_like(features, device="meta"))
             cbp = CBP(facts["i3d_dim"], len(facts["classes"]), config.cbp)
             vlp = VLP(text, facts["clip_dim"], config.vlp)
         stored = {key: tensor for key, tensor in checkpoint.part("vlp").items() if not key.startswith("text.")}
-        stored |= {f"text.{key}": tensor for key, tensor in text.state_dict().items()}
+        stored["text.features"] = features  # of unit norm already: normalised again, it would differ in its last bits
         for branch, tensors in ((cbp, checkpoint.part("cbp")), (vlp, stored)):
             if wrong := [key for key, tensor in tensors.items() if tensor.dtype != torch.float32]:
                 raise WtalError(f"{wrong[0]} is {tensors[wrong[0]].dtype}")
