@@ -161,13 +161,14 @@ def restore_branches(checkpoint: Checkpoint) -> tuple[Branches, RunConfig]:
             modules: dict[str, nn.Module] = {"cbp": CBP(facts["i3d_dim"], len(facts["classes"]), config.cbp)}
         stored = {"cbp": checkpoint.part("cbp")}
         if facts["clip_dim"] is not None:
-            text = FixedText(checkpoint.tensors["text_features"])
+            features = checkpoint.tensors["text_features"]
+            with torch.device("meta"):
+                text = FixedText(torch.empty_like(features, device="meta"))
+                modules["vlp"] = VLP(text, facts["clip_dim"], config.vlp)
             if text.num_classes != len(facts["classes"]):
                 raise WtalError(f"{text.num_classes} text features for classes {facts['classes']!r}")
-            with torch.device("meta"):
-                modules["vlp"] = VLP(text, facts["clip_dim"], config.vlp)
             stored["vlp"] = {key: value for key, value in checkpoint.part("vlp").items() if not key.startswith("text.")}
-            stored["vlp"] |= {f"text.{key}": tensor for key, tensor in text.state_dict().items()}
+            stored["vlp"]["text.features"] = features  # of unit norm already: normalised again, its last bits change
         for name, branch in modules.items():
             if wrong := [key for key, tensor in stored[name].items() if tensor.dtype != torch.float32]:
                 raise WtalError(f"{wrong[0]} is {stored[name][wrong[0]].dtype}")

@@ -18,7 +18,11 @@ _RIDGE = 1e-3
 
 
 class FixedText(nn.Module):
-    """Constant text features ``[C, D]``, scaled to unit norm: prediction without a text encoder."""
+    """Constant text features ``[C, D]``, scaled to unit norm: prediction without a text encoder.
+
+    Features that have unit norm already, as a checkpoint stores them, are put back with ``load_state_dict``: scaling
+    them once more would change their last bits.
+    """
 
     features: Tensor
 

@@ -63,7 +63,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
+            # In the file a tensor begins anywhere, and matrix products round by where their operands begin: each goes
+            # to memory of torch's own, where every tensor begins alike, so that a model loaded is the model saved.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118  (not a mapping)
     # A damaged header also surfaces as a view that torch refuses (RuntimeError) or a dtype that it does not know.
     except (safetensors.SafetensorError, OSError, RuntimeError, ValueError, TypeError, AttributeError) as error:
         raise WtalError(f"{path}: not a readable checkpoint: {reason(error)}") from error
