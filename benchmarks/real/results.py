@@ -10,9 +10,9 @@ from typing import Any
 
 from wtal.ablation.worlds import commit, machine
 from wtal.about import versions
-from wtal.data.fields import load_json, take
 from wtal.data.own import open_own
 from wtal.errors import WtalError
+from wtal.platform.fields import load_json, take
 
 from .job import Job
 
