@@ -57,6 +57,12 @@ def top_mean(logits: Tensor, lengths: Sequence[int], divisor: float) -> Tensor:
     return torch.stack([one.topk(max(1, int(len(one) / divisor)), dim=0).values.mean(0) for one in each])
 
 
+def weighted_mean(logits: Tensor, weights: Tensor, lengths: Sequence[int]) -> Tensor:
+    """The mean of each video's snippets under weights ``[R, 1]``: ``[R, C]`` to ``[B, C]``."""
+    each = zip((logits * weights).split([*lengths]), weights.split([*lengths]), strict=True)
+    return torch.stack([one.sum(0) / own.sum().clamp(min=1e-6) for one, own in each])
+
+
 def shares(labels: Tensor) -> Tensor:
     """Labels ``[B, C]`` as a distribution over the classes of each video."""
     return labels / labels.sum(1, keepdim=True)

@@ -20,7 +20,7 @@ from wtal.settings.config import LocalizeConfig
 if TYPE_CHECKING:
     from .models.base import Scored
 
-TENTHS = tuple(k / 10 for k in range(1, 10))
+TWENTIETHS = tuple(k / 20 for k in range(1, 20))
 
 
 class Rule(ABC):
@@ -33,14 +33,14 @@ class Rule(ABC):
 
 @dataclass(frozen=True)
 class Contrast(Rule):
-    """:func:`wtal.inference.localize.detect` on the unscaled logits, proposals scored by the outer-inner contrast.
+    """:func:`wtal.inference.localize.detect` on the model's scores, proposals scored by the outer-inner contrast.
 
-    Logits are interpolated linearly first, so that a proposal may end between two snippets.
+    Scores are interpolated linearly first, so that a proposal may end between two snippets.
     """
 
-    theta_cls: float = 0.2
-    theta_loc: tuple[float, ...] = TENTHS
-    sigma: float = 0.3
+    theta_cls: float = 0.05
+    theta_loc: tuple[float, ...] = TWENTIETHS
+    sigma: float = 0.2
     finer: int = 4
     """Points on the curve for each snippet."""
 

@@ -31,7 +31,8 @@ class Scored:
     """What a model says of one video.
 
     Attributes:
-        frames: ``[T, C]``, any range: what localisation thresholds and the snippet rates look at.
+        frames: ``[T, C]``, not negative: what localisation thresholds and the snippet rates look at, scaled to [0, 1]
+            per class. A logit below zero speaks against its class and counts as zero, as in BaSNet and CoLA.
         video: probabilities ``[C]``.
         actionness: ``[T]``, how much a snippet looks like any action, where the model says so.
     """

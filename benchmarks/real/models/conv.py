@@ -13,7 +13,7 @@ from .base import Baseline, Scored, Training
 class Conv(Baseline):
     """Dropout and a convolution over three snippets, softmax over the classes of the pooled video."""
 
-    training_settings = Training(epochs=20, learning_rate=1e-3)
+    training_settings = Training(epochs=10, learning_rate=1e-3)
     rule: Rule = Contrast()
     source = "a linear classifier under multiple-instance pooling"
     divisor = 8
@@ -32,4 +32,4 @@ class Conv(Baseline):
 
     def score(self, rows: Tensor) -> Scored:
         logits = self(Packed.of([rows]))
-        return Scored(logits, top_mean(logits, [len(rows)], self.divisor)[0].softmax(0))
+        return Scored(logits.clamp(min=0.0), top_mean(logits, [len(rows)], self.divisor)[0].softmax(0))
