@@ -1,0 +1,111 @@
+"""One run: a model and a seed, trained and measured on the test videos or in folds of the training videos."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from wtal.data.predictions import Detection
+from wtal.data.video import Video
+from wtal.errors import WtalError
+from wtal.evaluation.average_precision import evaluate
+from wtal.evaluation.snippet_errors import fault_rates
+from wtal.inference.frame_scores import Found
+
+from .data import Data
+from .folds import split
+from .loop import train
+from .models import MODELS, Baseline, Scored
+from .rules import unit
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to train and where to measure it.
+
+    Attributes:
+        data: path of the ``dataset.toml``.
+        segments: the training videos' temporal annotation, where it is measured in folds.
+        model: a key of :data:`benchmarks.real.models.MODELS`.
+        seed: of everything random.
+        folds: parts of the training videos; 0 for the test videos.
+    """
+
+    data: Path
+    segments: Path | None
+    model: str
+    seed: int
+    folds: int
+
+    @property
+    def part(self) -> str:
+        """Where it is measured, in words."""
+        return f"{self.folds} folds" if self.folds else "test"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Everything that the result depends on beside data and seed."""
+        kind = MODELS[self.model]
+        settings = {**kind.constants(), "training": asdict(kind.training_settings), "rule": asdict(kind.rule)}
+        return json.loads(json.dumps(settings))  # as they come back from a file
+
+    def __str__(self) -> str:
+        return f"{self.model}, seed {self.seed}, {self.part}"
+
+
+def execute(job: Job) -> dict[str, Any]:
+    """Train and measure on one thread; in folds, detections of all held-out parts are evaluated together."""
+    torch.set_num_threads(1)
+    data = _read(job.data, job.segments)
+    training = data.videos.subset("train")
+    began = time.process_time()
+    scored: dict[Video, Scored] = {}
+    if job.folds:
+        parts = split(training, job.folds)
+        for part in parts:
+            if part:
+                rest = [video for other in parts if other is not part for video in other]
+                scored |= _fit(data, MODELS[job.model], job.seed, rest, part)
+    else:
+        scored = _fit(data, MODELS[job.model], job.seed, training, data.videos.subset("test"))
+    rule = MODELS[job.model].rule
+    detections = {video: rule(found, video.timebase, data.videos.classes) for video, found in scored.items()}
+    seconds = time.process_time() - began
+    return {**measure(data, scored, detections), "cpu_seconds": round(seconds, 1)}
+
+
+def measure(data: Data, scored: dict[Video, Scored], detections: dict[Video, list[Detection]]) -> dict[str, Any]:
+    """mAP, and where the scaled frame scores fire, of the videos that were scored."""
+    if any(video.instances is None for video in scored):
+        raise WtalError(f"data set {data.videos.name}: without temporal annotation there is nothing to measure")
+    videos = replace(data.videos, videos=tuple(replace(video, subset="test") for video in scored))
+    result = evaluate({video.id: found for video, found in detections.items()}, videos)
+    frames = [Found(video, [], found.video, unit(found.frames)) for video, found in scored.items()]
+    rates = fault_rates(videos, frames)
+    return {
+        "mean": round(result.mean, 4),
+        "per_tiou": {f"{tiou:g}": round(value, 4) for tiou, value in result.per_tiou.items()},
+        "snippets": {name: None if rate is None else round(rate, 4) for name, rate in rates.items()},
+        "videos": result.videos,
+    }
+
+
+def _fit(
+    data: Data, kind: type[Baseline], seed: int, training: Sequence[Video], held_out: Sequence[Video]
+) -> dict[Video, Scored]:
+    model = train(kind, data.features_of(kind, training, training), data.labels(training), seed)
+    with torch.inference_mode():
+        rows = data.features_of(kind, training, held_out)
+        return {video: model.score(own) for video, own in zip(held_out, rows, strict=True)}
+
+
+@cache
+def _read(path: Path, segments: Path | None) -> Data:
+    return Data.read(str(path), segments)

@@ -1,0 +1,236 @@
+"""benchmarks/real: every model learns to localise, and the command behind ``python -m benchmarks.real``."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from wtal.errors import WtalError
+
+ROOT = Path(__file__).parents[2]
+
+
+def real(name: str) -> ModuleType:
+    """A module of benchmarks/real; the root is not on the path, since its wtal/ may have no kernels."""
+    package = "real_baselines"
+    if package not in sys.modules:
+        folder = ROOT / "benchmarks/real"
+        spec = importlib.util.spec_from_file_location(
+            package, folder / "__init__.py", submodule_search_locations=[str(folder)]
+        )
+        assert spec is not None
+        assert spec.loader is not None
+        module = sys.modules[package] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    return importlib.import_module(f"{package}.{name}")
+
+
+MODELS = real("models").MODELS
+CLASSES = ("jump", "throw", "swim")
+WIDTH = 12
+
+
+def write_dataset(folder: Path, seed: int = 0) -> Path:
+    """24 videos of one class each, two or three instances in each, every class a direction of the features."""
+    random = np.random.default_rng(seed)
+    (folder / "features").mkdir(parents=True)
+    labels, segments, train_segments, test = ["video,label"], ["video,start,end,label"], ["video,start,end,label"], []
+    for number in range(24):
+        name, label = f"v{number:02}", number % 3
+        features = random.normal(size=(int(random.integers(40, 70)), WIDTH))
+        start = int(random.integers(2, 6))
+        while start + 8 < len(features):
+            end = start + int(random.integers(4, 8))
+            features[start:end, label] += 4.0
+            (segments if number >= 15 else train_segments).append(f"{name},{start},{end},{CLASSES[label]}")
+            start = end + int(random.integers(12, 20))
+        np.save(folder / f"features/{name}.npy", features.astype(np.float16))
+        labels.append(f"{name},{CLASSES[label]}")
+        test += [name] if number >= 15 else []
+    for file, lines in (
+        ("labels.csv", labels),
+        ("segments.csv", segments),
+        ("train_segments.csv", train_segments),
+        ("test.txt", test),
+    ):
+        (folder / file).write_text("\n".join(lines) + "\n")
+    (folder / "dataset.toml").write_text(
+        f'name = "tiny"\nclasses = {json.dumps(CLASSES)}\ni3d = "features"\nlabels = "labels.csv"\n'
+        'segments = "segments.csv"\ntest = "test.txt"\nfps = 16\nstride = 16\nwindow = 16\n'
+    )
+    return folder / "dataset.toml"
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_dataset(tmp_path_factory.mktemp("real") / "data")
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fraction of the width and of the steps."""
+    for kind in MODELS.values():
+        settings = replace(kind.training_settings, epochs=20, learning_rate=1e-2, batch=5)
+        monkeypatch.setattr(kind, "training_settings", settings)
+        if hasattr(kind, "hidden"):
+            monkeypatch.setattr(kind, "hidden", 24)
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("model", MODELS)
+def test_learns_from_video_labels(model: str, dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = real("job").Job(dataset, None, model, 0, 0)
+    found = real("job").execute(job)
+    settings = replace(MODELS[model].training_settings, learning_rate=0.0, epochs=1)
+    monkeypatch.setattr(MODELS[model], "training_settings", settings)
+    untrained = real("job").execute(job)
+    assert found["mean"] > 50.0, found
+    assert found["mean"] > 2 * untrained["mean"]
+    assert found["videos"] == 9
+    assert found["snippets"]["false_positive"] < untrained["snippets"]["false_positive"]
+
+
+@pytest.mark.usefixtures("quick")
+def test_same_seed_same_result(dataset: Path) -> None:
+    job = real("job").Job(dataset, None, "cola", 3, 0)
+    first, second = real("job").execute(job), real("job").execute(job)
+    assert first["per_tiou"] == second["per_tiou"]
+
+
+@pytest.mark.usefixtures("quick")
+def test_folds_measure_every_training_video_once(dataset: Path) -> None:
+    segments = dataset.with_name("train_segments.csv")
+    found = real("job").execute(real("job").Job(dataset, segments, "conv", 0, 3))
+    assert found["videos"] == 15
+    assert found["mean"] > 50.0
+
+
+def test_packed_convolution_is_a_convolution_of_each_video() -> None:
+    random = np.random.default_rng()
+    for lengths in ((1,), (1, 1, 3), tuple(random.integers(1, 9, 5).tolist())):
+        width, out = int(random.integers(1, 6)), int(random.integers(1, 6))
+        layer = real("packed").PackedConv(width, out)
+        rows = torch.randn(sum(lengths), width)
+        weight = torch.stack(layer.weight.chunk(3, dim=1), dim=2).transpose(0, 1)  # [out, width, 3]
+        plain = [F.conv1d(part.T[None], weight, layer.bias, padding=1)[0].T for part in rows.split([*lengths])]
+        torch.testing.assert_close(layer(rows, lengths), torch.cat(plain), atol=1e-5, rtol=1e-4)
+
+
+def test_contrast_is_its_plain_definition() -> None:
+    random = np.random.default_rng()
+    curves = torch.rand(int(random.integers(3, 40)), 3)
+    start = torch.from_numpy(random.integers(0, len(curves) - 1, 20))
+    end = torch.minimum(start + torch.from_numpy(random.integers(1, 20, 20)), torch.tensor(len(curves)))
+    owner = torch.from_numpy(random.integers(0, 3, 20))
+    expected = []
+    for a, b, c in zip(start.tolist(), (end - 1).tolist(), owner.tolist(), strict=True):
+        reach = 0.25 * (b - a + 1)
+        low, high = max(0, int(a - reach)), min(len(curves) - 1, int(b + reach))
+        outer = [float(curves[t, c]) for t in (*range(low, a), *range(b + 1, high + 1))]
+        expected.append(float(curves[a : b + 1, c].double().mean()) - (np.mean(outer) if outer else 0.0))
+    found = real("rules").contrast(curves, torch.stack([start, end], 1), owner)
+    np.testing.assert_allclose(found.numpy(), expected, atol=1e-6)
+
+
+def test_rims_are_erosion_and_dilation() -> None:
+    random = np.random.default_rng()
+    mask = torch.from_numpy(random.random(int(random.integers(1, 60))) > 0.4)
+
+    def window(at: int, size: int) -> list[bool]:
+        around = range(at - (size - 1) // 2, at + size // 2 + 1)
+        return [bool(mask[t]) if 0 <= t < len(mask) else False for t in around]
+
+    inside, outside = real("models.cola").rims(mask, 3, 6)
+    for at in range(len(mask)):
+        assert bool(inside[at]) == (all(window(at, 3)) and not all(window(at, 6)))
+        assert bool(outside[at]) == (any(window(at, 6)) and not any(window(at, 3)))
+
+
+def test_finer_grid_keeps_seconds() -> None:
+    timebase = real("rules").Timebase(25.0, 4.0, 16.0)
+    finer = real("rules")._finer_grid(timebase, 8)
+    for snippet in range(5):
+        assert finer.edge(8 * snippet) == pytest.approx(timebase.edge(snippet))
+
+
+@pytest.mark.usefixtures("quick")
+def test_command_goes_on_where_it_stopped(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, out = real("run"), tmp_path / "out.json"
+    monkeypatch.setattr(module, "ProcessPoolExecutor", InPlace)
+    options = ["--data", str(dataset), "--models", "conv", "--out", str(out)]
+    module.command([*options, "--seeds", "0"])
+    before = json.loads(out.read_text())["runs"]
+    module.command([*options, "--seeds", "0-1"])
+    after = json.loads(out.read_text())["runs"]
+    assert after[0] == before[0]
+    assert [run["seed"] for run in after] == [0, 1]
+    assert "has 1 of the 2 runs already" in capsys.readouterr().out
+    module.command([*options, "--seeds", "0", "--folds", "2"])
+    table = out.with_suffix(".md").read_text()
+    assert "Test videos" in table
+    assert "2 folds" in table
+    assert "own code" not in table  # measured on other data
+    settings = replace(MODELS["conv"].training_settings, epochs=1)
+    monkeypatch.setattr(MODELS["conv"], "training_settings", settings)
+    module.command([*options, "--seeds", "1"])
+    renewed = json.loads(out.read_text())["runs"]
+    assert renewed[0] == before[0]
+    assert renewed[1] != after[1]
+    assert len(renewed) == 3
+
+
+class InPlace:
+    """A pool of this process, which the test's smaller models are in."""
+
+    def __init__(self, *_: object, **__: object) -> None: ...
+
+    def submit(self, function, job):
+        from concurrent.futures import Future
+
+        future = Future()
+        future.set_result(function(job))
+        return future
+
+    def shutdown(self, **_: object) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--jobs", "0"], "--jobs 0: expected at least 1"),
+        (["--folds", "1"], "--folds 1: expected at least 2"),
+        (["--seeds", "x"], "--seeds x: expected numbers"),
+        (["--out", "results.txt"], "ends in .json"),
+        (["--folds", "2", "--train-segments", "nowhere.csv"], "nowhere.csv: no such file"),
+        (["--train-segments", "nowhere.csv"], "goes with --folds"),
+        (["--models", "transformer"], "transformer"),
+        (["--data", "nowhere.toml"], "nowhere.toml"),
+    ],
+)
+def test_bad_options_are_told_in_one_line(options: list[str], message: str, dataset: Path, tmp_path: Path) -> None:
+    given = [] if "--data" in options else ["--data", str(dataset)]
+    out = [] if "--out" in options else ["--out", str(tmp_path / "out.json")]
+    with pytest.raises(WtalError, match=message) as error:
+        real("run").command([*given, *out, *options])
+    assert "\n" not in str(error.value)
+
+
+def test_results_of_other_data_are_left_alone(dataset: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    for content in ('{"format": 1, "data": "other", "runs": []}', '{"format": 9}', "[]"):
+        out.write_text(content)
+        with pytest.raises(WtalError, match=r"out\.json: "):
+            real("run").command(["--data", str(dataset), "--out", str(out)])
+        assert out.read_text() == content
