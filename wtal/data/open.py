@@ -50,6 +50,7 @@ def open_data(
     allow_missing: bool = False,
     progress: Progress | None = None,
     need_clip: bool = False,
+    ignore_clip: bool = False,
 ) -> VideoSet:
     """Open a data set by name or by the path of a ``dataset.toml``, generating first what is to be generated.
 
@@ -65,11 +66,14 @@ def open_data(
         allow_missing: leave out videos without features instead of raising.
         progress: told of long work.
         need_clip: where there is a folder of CLIP features, a video without them counts as one without features.
+        ignore_clip: leave CLIP features unread, as if there were none.
 
     Raises:
         WtalError: nothing found, something malformed, or features on another grid than they are said to be.
     """
     opened = _opened(dataset, root, features, layout, shapes, world, allow_missing, progress, need_clip)
+    if ignore_clip:
+        opened = replace(opened, videos=tuple(replace(video, clip=None, clip_fps=None) for video in opened.videos))
     known = with_lengths(opened, allow_missing, progress)
     return replace(known, notes=(*known.notes, *check_spans(known)))
 

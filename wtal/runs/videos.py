@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 from wtal.data.open import open_data
@@ -24,7 +23,7 @@ def open_videos(setup: Setup, schedule: ScheduleConfig, progress: Callable[[int,
         WtalError: as :func:`wtal.data.open.open_data`; with a folder of CLIP features, also where a video has none.
     """
     reads_clip = schedule.kind != "cbp"
-    data = open_data(
+    return open_data(
         setup.dataset,
         Path(setup.root) if setup.root else None,
         features=setup.features,
@@ -34,7 +33,5 @@ def open_videos(setup: Setup, schedule: ScheduleConfig, progress: Callable[[int,
         allow_missing=setup.allow_missing,
         progress=progress,
         need_clip=reads_clip,
+        ignore_clip=not reads_clip,
     )
-    if reads_clip:
-        return data
-    return replace(data, videos=tuple(replace(video, clip=None, clip_fps=None) for video in data.videos))
