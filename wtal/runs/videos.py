@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from wtal.data.folds import fold_of
 from wtal.data.open import open_data
 from wtal.data.video import VideoSet
 from wtal.runs.setup import Setup
@@ -35,6 +36,6 @@ def open_videos(setup: Setup, schedule: ScheduleConfig, progress: Callable[[int,
         progress=progress,
         need_clip=reads_clip,
     )
-    if reads_clip:
-        return data
-    return replace(data, videos=tuple(replace(video, clip=None, clip_fps=None) for video in data.videos))
+    if not reads_clip:
+        data = replace(data, videos=tuple(replace(video, clip=None, clip_fps=None) for video in data.videos))
+    return data if setup.fold is None else fold_of(data, setup.fold)
