@@ -14,10 +14,10 @@ from wtal.ablation.job import check_report, write_files
 from wtal.ablation.pool import finished, pool
 from wtal.ablation.trial import Trial, recorded, run_trial
 from wtal.ablation.worlds import AND
-from wtal.data.fields import load_json
 from wtal.data.video import VideoSet
 from wtal.errors import WtalError
 from wtal.evaluation.table import has_ground_truth
+from wtal.platform.fields import load_json
 from wtal.runs.videos import open_videos
 from wtal.settings.config import RunConfig
 from wtal.settings.recipe import load_recipe

@@ -20,12 +20,12 @@ from torch import Tensor
 
 from wtal.ablation.results import brief
 from wtal.ablation.worlds import also_made_on, made_on
-from wtal.data.fields import load_json
 from wtal.data.predictions import read_predictions
 from wtal.data.video import VideoSet
 from wtal.errors import WtalError
 from wtal.evaluation.table import Row
 from wtal.platform.device import choose_device
+from wtal.platform.fields import load_json
 from wtal.platform.files import write_atomically
 from wtal.platform.progress import Reporter
 from wtal.report.analysis import analyse
