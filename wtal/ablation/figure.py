@@ -1,36 +1,61 @@
-"""The result of an ablation as one figure; needs matplotlib."""
+"""The result of an ablation or a comparison as one figure; needs matplotlib."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from wtal.ablation.results import Results, row_spread, titles, values
 
 COLOURS = {"ensemble": "tab:green", "VLP after": "tab:orange", "CBP": "tab:blue", "VLP": "tab:orange"}
 """Of rows by what is in their title, the first that fits; their names say which branch it is."""
 
+FAULTS = {
+    "false_negative": ("false negatives", "o", "tab:purple"),
+    "false_positive": ("false positives", "s", "tab:red"),
+}
+"""Rate -> its label, mark and colour."""
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One line of the figure: ``dots`` are mAP, ``rates`` shares of snippets, None where there is none."""
+
+    title: str
+    dots: list[float]
+    colour: str
+    rates: dict[str, float | None]
+
 
 def figure(results: Results, benchmark: str) -> bytes:
     """A PNG: on the left mAP of each row, a dot a world and a bar for the mean; on the right FN and FP rates."""
+    bars = []
+    for title in titles(results):
+        if dots := [*values(results, benchmark, title).values()]:
+            colour = next((shade for part, shade in COLOURS.items() if part in title), "tab:gray")
+            found = {of: row_spread(results, benchmark, title, of) for of in FAULTS}
+            bars.append(Bar(title, dots, colour, {of: rate.mean if rate else None for of, rate in found.items()}))
+    return draw(bars, "mAP (%), mean over tIoU .1 to .7; a dot a world", "share of snippets, mean over worlds")
+
+
+def draw(shown: Sequence[Bar], below: str, below_rates: str) -> bytes:
+    """The figure as a PNG, the first bar on top; ``below`` the axes stands what they show."""
     from matplotlib.figure import Figure
 
-    shown = [title for title in titles(results) if row_spread(results, benchmark, title) is not None]
     drawn = Figure(figsize=(11, 0.32 * len(shown) + 1.2), layout="constrained")
     left, right = drawn.subplots(1, 2, sharey=True, width_ratios=(3, 2))
-    for place, title in enumerate(shown):
-        dots = [*values(results, benchmark, title).values()]
-        colour = next((shade for part, shade in COLOURS.items() if part in title), "tab:gray")
-        left.barh(place, sum(dots) / len(dots), color=colour, alpha=0.35)
-        left.plot(dots, [place] * len(dots), ".", color=colour)
-        for of, mark, shade in (("false_negative", "o", "tab:purple"), ("false_positive", "s", "tab:red")):
-            rate = row_spread(results, benchmark, title, of)
+    for place, bar in enumerate(shown):
+        left.barh(place, sum(bar.dots) / len(bar.dots), color=bar.colour, alpha=0.35)
+        left.plot(bar.dots, [place] * len(bar.dots), ".", color=bar.colour)
+        for of, (label, mark, shade) in FAULTS.items():
+            rate = bar.rates.get(of)
             if rate is not None:
-                label = {"false_negative": "false negatives", "false_positive": "false positives"}[of]
-                right.plot(rate.mean, place, mark, color=shade, label=label if place == 0 else None)
-    left.set_yticks(range(len(shown)), shown)
+                right.plot(rate, place, mark, color=shade, label=label if place == 0 else None)
+    left.set_yticks(range(len(shown)), [bar.title for bar in shown])
     left.set_ylim(len(shown) - 0.4, -0.6)  # the first row on top
-    left.set_xlabel("mAP (%), mean over tIoU .1 to .7; a dot a world")
-    right.set_xlabel("share of snippets, mean over worlds")
+    left.set_xlabel(below)
+    right.set_xlabel(below_rates)
     right.set_xlim(0, None)
     right.legend(loc="lower right")
     for axes in (left, right):

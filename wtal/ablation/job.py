@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 from wtal.ablation.figure import figure
 from wtal.ablation.markdown import page
+from wtal.ablation.pool import finished, pool
 from wtal.ablation.results import Results, benchmarks, collect
 from wtal.ablation.variants import GROUPS
 from wtal.ablation.worlds import World, run_group
@@ -63,24 +62,25 @@ def check_report(out: Path) -> None:
 
 def write_report(results: Results, out: Path) -> None:
     """Write JSON, page and figure; ``out`` is their name without its ending."""
-    image = out.with_name(out.name + ".png")
-    write_atomically(image, figure(results, benchmarks(results)[0]))
-    write_atomically(out.with_name(out.name + ".json"), (json.dumps(results, indent=1) + "\n").encode())
-    write_atomically(out.with_name(out.name + ".md"), page(results, image.name).encode())
+    image = f"{out.name}.png"
+    write_files(out, results, page(results, image), figure(results, benchmarks(results)[0]))
     print(f"{out}.json, .md, .png: {len(results['runs'])} worlds")
+
+
+def write_files(out: Path, results: Results, text: str, image: bytes) -> None:
+    """Write ``out``.png, .json and .md."""
+    write_atomically(out.with_name(out.name + ".png"), image)
+    write_atomically(out.with_name(out.name + ".json"), (json.dumps(results, indent=1) + "\n").encode())
+    write_atomically(out.with_name(out.name + ".md"), text.encode())
 
 
 def _train(worlds: Sequence[World], groups: Sequence[str], runs: Path, processes: int) -> None:
     """One process a world and group: all worlds' ``core``, then the next group."""
     began, done, total = time.monotonic(), 0, len(worlds) * len(groups)
-    # spawn: a process that torch has run in does not fork well
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(processes, mp_context=context, max_tasks_per_child=1)
-    try:
+    with pool(processes) as made:
         for group in groups:
-            waiting = {pool.submit(run_group, runs, world, group): world for world in worlds}
-            for future in as_completed(waiting):
-                world, rows = waiting[future], future.result()
+            for place, future in finished(made, run_group, [(runs, world, group) for world in worlds]):
+                world, rows = worlds[place], future.result()
                 done += 1
                 told = ", ".join(f"{row['name']} {row['mean']:.1f}" for row in rows)
                 print(
@@ -88,5 +88,3 @@ def _train(worlds: Sequence[World], groups: Sequence[str], runs: Path, processes
                     f"{group}: {told}",
                     flush=True,
                 )
-    finally:
-        pool.shutdown(cancel_futures=True)  # after an error or Ctrl-C no further world begins

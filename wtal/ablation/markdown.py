@@ -118,7 +118,7 @@ def _comparisons(results: Results, benchmark: str, comparisons: Sequence[Compari
         difference, positive = found
         digits = 1 if comparison.of == "mAP" else 3
         lines.append(
-            f"| {comparison.row} minus {comparison.to} | {TOLD[comparison.of]} | {_interval(difference, digits)} "
+            f"| {comparison.row} minus {comparison.to} | {TOLD[comparison.of]} | {interval(difference, digits)} "
             f"| {positive} of {difference.count} | {comparison.expect or ''} | {verdict(comparison, difference)} |"
         )
     if not lines:
@@ -176,7 +176,7 @@ def _rows(results: Results, benchmark: str) -> str:
         rows = [run["rows"][title] for run in results["runs"] if run["benchmark"] == benchmark and title in run["rows"]]
         at = " | ".join(f"{sum(row['per_tiou'][tiou] for row in rows) / len(rows):.1f}" for tiou in shown)
         lines.append(
-            f"| {title} | {found.count} | {_plus_minus(found)} | {at} | {told['false_negative']} / "
+            f"| {title} | {found.count} | {plus_minus(found)} | {at} | {told['false_negative']} / "
             f"{told['false_positive']} | {told['core']} / {told['non_core']} / {told['context']} |"
         )
     return "\n".join(lines)
@@ -202,15 +202,17 @@ def _matrix(results: Results, told: Sequence[str]) -> str:
     for title in titles(results):
         cells = [row_spread(results, benchmark, title) for benchmark in told]
         if sum(cell is not None for cell in cells[1:]):
-            lines.append(f"| {title} | " + " | ".join("-" if c is None else _plus_minus(c) for c in cells) + " |")
+            lines.append(f"| {title} | " + " | ".join("-" if c is None else plus_minus(c) for c in cells) + " |")
     return "\n".join(lines)
 
 
-def _plus_minus(found: Spread) -> str:
-    return f"{found.mean:.1f}" + ("" if found.deviation is None else f" ± {found.deviation:.1f}")
+def plus_minus(found: Spread, digits: int = 1) -> str:
+    """Mean and standard deviation, where there is one."""
+    return f"{found.mean:.{digits}f}" + ("" if found.deviation is None else f" ± {found.deviation:.{digits}f}")
 
 
-def _interval(found: Spread, digits: int) -> str:
+def interval(found: Spread, digits: int) -> str:
+    """A difference and its 95 % interval, where there is one."""
     told = f"{found.mean:+.{digits}f}"
     if found.half_width is None:
         return told

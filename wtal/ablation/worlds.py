@@ -123,7 +123,7 @@ def run_group(root: Path, world: World, group: str, only: tuple[str, ...] | None
         trainer = prepare(run, choose_device("cpu", "float32"), Reporter(Console(), True, run.log), (*before, *own))
         trainer.branches[RANDOM] = RandomScores(len(trainer.data.classes), world.seed)
         if trainer.stage < len(trainer.stages):
-            _also_made_on(folder / "versions.json", made_on())
+            also_made_on(folder / "versions.json", made_on())
         return trainer.fit()[len(before) :]
     finally:
         run.release()
@@ -161,7 +161,7 @@ def machine() -> str:
     return f"{names[0] if names else platform.machine()}, {os.cpu_count()} CPUs, {platform.system()}"
 
 
-def _also_made_on(path: Path, now: Mapping[str, str | None]) -> None:
+def also_made_on(path: Path, now: Mapping[str, str | None]) -> None:
     """Add what differs to a run's record, when another commit, machine or version goes on with it."""
     made = json.loads(path.read_text())
     both = {name: AND.join(dict.fromkeys((*str(made.get(name)).split(AND), str(value)))) for name, value in now.items()}

@@ -1,4 +1,4 @@
-"""``wtal-ablate``: what each step of the method buys, over many generated worlds."""
+"""``wtal-ablate``: what each step of the method buys, over generated worlds; or recipes compared on a data set."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+import tyro
 
 from wtal.cli.parsing import parse, run
 from wtal.errors import WtalError
+from wtal.settings.recipe import default_recipe
 
 PROGRAM = "wtal-ablate"
 
@@ -24,7 +27,23 @@ class Options:
     Trains every variant in every world, one process and one thread a world, and writes OUT.json, OUT.md and OUT.png:
     mAP as mean and standard deviation, snippet-level faults, and paired differences with 95 % t-intervals. A run that
     was cut off goes on where it stopped when called again. With --check it runs one recorded world again.
+
+    With --dataset it compares recipes on a data set instead: each recipe and seed is trained and measured on the test
+    videos, or with --folds K on each of K parts of the training videos while the others are trained on.
     """
+
+    dataset: str | None = None
+    """Compare --recipes on this data set, as wtal-train has it: a name, or the path of a dataset.toml."""
+    seeds: tuple[str, ...] = ("0-2",)
+    """With --dataset: seeds of weights, order, crops and dropout, 7 or 0-2."""
+    recipes: tuple[str, ...] = ()
+    """With --dataset: recipes by name, or paths of .toml; else the data set's own."""
+    folds: int = 0
+    """With --dataset: cross-validation inside the training videos, in so many parts; test videos are not used."""
+    root: Path | None = None
+    """With --dataset: folder of the data set, as wtal-train has it."""
+    allow_missing: bool = False
+    """With --dataset: do without the videos whose features are missing."""
 
     worlds: tuple[str, ...] = ("0-4",)
     """Seeds of the data: 7, or 100-109."""
@@ -37,12 +56,14 @@ class Options:
     """Seed of weights, order, crops and dropout."""
     recipe: str = "synthetic"
     """Recipe by name, or path of a .toml."""
-    runs: Path = Path("runs/ablation")
-    """Folder of the runs behind the results, from which an interrupted ablation goes on."""
-    out: Path = Path("runs/ablation/results")
-    """Results are written to this name with .json, .md and .png behind it."""
-    processes: int = 2
-    """Worlds at a time."""
+    runs: Path | None = None
+    """Folder of the runs behind the results, from which an interrupted ablation goes on; else runs/ablation, or
+    runs/comparison-<dataset> with --dataset."""
+    out: Path | None = None
+    """Results are written to this name with .json, .md and .png behind it; else results in the folder of the runs, or
+    results-<K>-folds with --folds K."""
+    processes: Annotated[int, tyro.conf.arg(aliases=["--jobs"])] = 2
+    """Worlds, or trainings on the data set, at a time; one thread each."""
     report_only: bool = False
     """Train nothing: write the results of what is finished."""
     join: tuple[Path, ...] = ()
@@ -64,6 +85,9 @@ def command(arguments: Sequence[str]) -> int:
     """Run the ablation, or check one."""
     options = parse(Options, PROGRAM, arguments)
     _check(options)
+    if options.dataset is not None:
+        return _compare(options, options.dataset)
+    out = options.out or Path("runs/ablation/results")
     if options.check is not None:
         from wtal.ablation.check import check
         from wtal.ablation.results import read_results
@@ -76,13 +100,10 @@ def command(arguments: Sequence[str]) -> int:
         from wtal.ablation.job import check_report, write_report
         from wtal.ablation.join import join
 
-        check_report(options.out)
-        write_report(join(options.join), options.out)
+        check_report(out)
+        write_report(join(options.join), out)
         return 0
-    try:
-        numbers = list(dict.fromkeys(number for text in options.worlds for number in _numbers(text)))
-    except ValueError:
-        raise WtalError(f"--worlds {' '.join(options.worlds)}: expected numbers such as 7 or 100-109") from None
+    numbers = _all_numbers(options.worlds, "--worlds", "7 or 100-109")
 
     from wtal.ablation.job import ablate
 
@@ -92,23 +113,67 @@ def command(arguments: Sequence[str]) -> int:
         options.groups,
         options.seed,
         options.recipe,
-        runs=options.runs,
-        out=options.out,
+        runs=options.runs or Path("runs/ablation"),
+        out=out,
         processes=0 if options.report_only else options.processes,
     )
+
+
+def _compare(options: Options, dataset: str) -> int:
+    """Compare recipes on a data set."""
+    seeds = _all_numbers(options.seeds, "--seeds", "7 or 0-2")
+    path = Path(dataset)
+    recipes = options.recipes or (default_recipe(dataset),)
+    name = path.stem
+    if dataset.endswith(".toml"):
+        path = path.resolve()
+        dataset = str(path)
+        name = path.parent.name if path.stem == "dataset" else path.stem
+    runs = options.runs or Path("runs") / f"comparison-{name}"
+    root = str(options.root.resolve()) if options.root else None
+
+    from wtal.ablation.comparison import compare, trials_of
+
+    return compare(
+        trials_of(dataset, root, options.allow_missing, recipes, seeds, options.folds),
+        runs=runs,
+        out=options.out or runs / (f"results-{options.folds}-folds" if options.folds else "results"),
+        processes=0 if options.report_only else options.processes,
+    )
+
+
+OF_WORLDS = ("worlds", "benchmarks", "groups", "seed", "recipe", "join", "check", "quick")
+OF_DATA = ("seeds", "recipes", "folds", "root", "allow_missing")
 
 
 def _check(options: Options) -> None:
     """Raise WtalError for what cannot be, or would not be heeded."""
     if options.processes < 1:
         raise WtalError(f"--processes {options.processes}: expected at least 1")
+    default = Options()
+    here, there = (OF_WORLDS, "without") if options.dataset is not None else (OF_DATA, "with")
+    for name in here:
+        if getattr(options, name) != getattr(default, name):
+            raise WtalError(f"--{name.replace('_', '-')} goes {there} --dataset")
+    if options.folds == 1 or options.folds < 0:
+        raise WtalError(f"--folds {options.folds}: expected at least 2, or 0 for the data set's own test videos")
     if options.quick and options.check is None:
         raise WtalError("--quick goes with --check")
     modes = {"--check": options.check is not None, "--join": bool(options.join), "--report-only": options.report_only}
     if len(given := [name for name, used in modes.items() if used]) > 1:
         raise WtalError(f"{given[0]} and {given[1]}: expected one of them")
-    if options.out.is_dir():
+    if options.out is not None and options.out.is_dir():
         raise WtalError(f"--out {options.out}: is a folder, expected the name of files without .json, .md, .png")
+
+
+def _all_numbers(texts: Sequence[str], option: str, such_as: str) -> list[int]:
+    try:
+        found = list(dict.fromkeys(number for text in texts for number in _numbers(text)))
+    except ValueError:
+        found = []
+    if not found:
+        raise WtalError(f"{option} {' '.join(texts)}: expected numbers such as {such_as}")
+    return found
 
 
 def _numbers(text: str) -> range:

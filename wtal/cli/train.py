@@ -13,7 +13,7 @@ from wtal.cli.parsing import once_a_machine, parse, run
 from wtal.errors import WtalError
 from wtal.runs.setup import Precision, Setup
 from wtal.settings.config import RunConfig
-from wtal.settings.recipe import Recipe, load_recipe, shipped, with_overrides
+from wtal.settings.recipe import Recipe, default_recipe, load_recipe, with_overrides
 
 PROGRAM = "wtal-train"
 
@@ -66,6 +66,8 @@ class Options(RunConfig):
     """How many checkpoints to keep; a damaged newest one is passed over for the one before."""
     skip_bad_batches: int = 0
     """Leave out up to this many batches whose loss or gradient is not finite, instead of stopping at the first."""
+    fold: str | None = None
+    """2/5: train without the second of five parts of the training videos, and measure on it, not on the test videos."""
     threads: int | None = None
     """CPU threads; else torch's choice."""
     quiet: bool = False
@@ -111,16 +113,6 @@ def _parsed(arguments: Sequence[str]) -> tuple[Options, Recipe]:
     if options.resume is not None and options.out is not None and options.out.resolve() != options.resume.resolve():
         raise WtalError(f"--out does not go with --resume: the run stays in {options.resume}")
     return options, recipe
-
-
-def default_recipe(dataset: str) -> str:
-    """The recipe that belongs to a data set."""
-    if dataset.endswith(".toml"):
-        return "own"
-    known = [name for name in shipped() if name not in ("own", "paper")]
-    if dataset not in known:
-        raise WtalError(f"--dataset {dataset}: expected one of {', '.join(known)}, or the path of a dataset.toml")
-    return dataset
 
 
 def _settings(options: Options) -> RunConfig:

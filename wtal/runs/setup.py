@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from wtal.data.folds import parse_fold
 from wtal.data.synthetic.layouts import Layout
 from wtal.errors import WtalError
 
@@ -35,6 +36,8 @@ class Setup:
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; a run folder has what ``auto`` came to.
         precision: ``auto``, ``float32`` or ``bf16``; likewise.
         threads: CPU threads, None for torch's choice; likewise.
+        fold: ``"2/5"`` trains without the second of five parts of the training videos and measures on it; None is the
+            data set's own split.
         processes: how many train the run together, each with a share of every batch; torchrun says.
 
     Raises:
@@ -57,9 +60,12 @@ class Setup:
     device: str = "auto"
     precision: Precision = "auto"
     threads: int | None = None
+    fold: str | None = None
     processes: int = 1
 
     def __post_init__(self) -> None:
+        if self.fold is not None:
+            parse_fold(self.fold)
         for name, least in (
             ("world", 0),
             ("seed", 0),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from wtal.data.folds import fold_of
 from wtal.data.open import open_data
 from wtal.data.video import VideoSet
 from wtal.runs.setup import Setup
@@ -23,7 +24,7 @@ def open_videos(setup: Setup, schedule: ScheduleConfig, progress: Callable[[int,
         WtalError: as :func:`wtal.data.open.open_data`; with a folder of CLIP features, also where a video has none.
     """
     reads_clip = schedule.kind != "cbp"
-    return open_data(
+    data = open_data(
         setup.dataset,
         Path(setup.root) if setup.root else None,
         features=setup.features,
@@ -35,3 +36,4 @@ def open_videos(setup: Setup, schedule: ScheduleConfig, progress: Callable[[int,
         need_clip=reads_clip,
         ignore_clip=not reads_clip,
     )
+    return data if setup.fold is None else fold_of(data, setup.fold)

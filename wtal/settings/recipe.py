@@ -36,6 +36,16 @@ def shipped() -> tuple[str, ...]:
     return tuple(sorted(file.name.removesuffix(".toml") for file in files if file.name.endswith(".toml")))
 
 
+def default_recipe(dataset: str) -> str:
+    """The recipe that belongs to a data set."""
+    if dataset.endswith(".toml"):
+        return "own"
+    known = [name for name in shipped() if name not in ("own", "paper")]
+    if dataset not in known:
+        raise WtalError(f"--dataset {dataset}: expected one of {', '.join(known)}, or the path of a dataset.toml")
+    return dataset
+
+
 def load_recipe(name_or_path: str | Path, _children: tuple[str, ...] = ()) -> Recipe:
     """Read a shipped recipe by name, or a user's own by path.
 

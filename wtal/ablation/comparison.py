@@ -1,0 +1,179 @@
+"""Recipes compared on one data set: from the options of ``wtal-ablate --dataset`` to finished results."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from wtal.ablation.comparison_page import comparison_figure, comparison_page
+from wtal.ablation.job import check_report, write_files
+from wtal.ablation.pool import finished, pool
+from wtal.ablation.trial import Trial, recorded, run_trial
+from wtal.ablation.worlds import AND
+from wtal.data.video import VideoSet
+from wtal.errors import WtalError
+from wtal.evaluation.table import has_ground_truth
+from wtal.platform.fields import load_json
+from wtal.runs.videos import open_videos
+from wtal.settings.config import RunConfig
+from wtal.settings.recipe import load_recipe
+from wtal.training.needs import check_clip
+
+FORMAT = "comparison 1"
+
+
+def trials_of(
+    dataset: str, root: str | None, allow_missing: bool, recipes: Sequence[str], seeds: Sequence[int], folds: int
+) -> list[Trial]:
+    """All trials, those of a seed and part together, so that a comparison that is cut off has whole pairs.
+
+    Raises:
+        WtalError: two recipes of one name.
+    """
+    parts = [f"{number}/{folds}" for number in range(1, folds + 1)] if folds else [None]
+    found = [
+        Trial(recipe, seed, dataset, root, allow_missing, part)
+        for seed, part, recipe in itertools.product(seeds, parts, recipes)
+    ]
+    names = [trial.name for trial in found[: len(recipes)]]
+    if again := next((name for place, name in enumerate(names) if name in names[:place]), None):
+        raise WtalError(f"--recipes: two are called {again}, expected different file names")
+    return found
+
+
+def compare(trials: Sequence[Trial], *, runs: Path, out: Path, processes: int) -> int:
+    """Train what is missing, then write the results; returns the exit code.
+
+    A trial that fails does not stop the others; what is finished is written all the same.
+
+    Args:
+        trials: what :func:`trials_of` made.
+        runs: folder of the runs.
+        out: name of the results without its ending.
+        processes: trials at a time; 0 trains nothing.
+
+    Raises:
+        WtalError: something is wrong before training, or a trial failed.
+    """
+    check_report(out)
+    data = _checked(trials)
+    failed: list[str] = []
+    if processes:
+        try:
+            failed = _train(trials, runs, processes)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt("interrupted; call again with the same options to go on") from None
+    results = collect(runs, trials, data)
+    if results["runs"]:
+        image = f"{out.name}.png"
+        write_files(out, results, comparison_page(results, image), comparison_figure(results))
+        print(f"{out}.json, .md, .png: {len(results['runs'])} of {len(trials)} runs")
+    elif not failed:
+        raise WtalError(f"{runs}: no run is finished yet")
+    if failed:
+        more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
+        raise WtalError(f"{len(failed)} of {len(trials)} runs failed: {failed[0]}{more}")
+    return 0
+
+
+def _checked(trials: Sequence[Trial]) -> VideoSet:
+    """The data set, opened once before hours of training, with everything that would stop a trial.
+
+    Returns:
+        the data set whole, whatever its parts.
+    """
+    first: RunConfig | None = None
+    whole: VideoSet | None = None
+    for trial in {trial.name: trial for trial in trials}.values():
+        config = load_recipe(trial.recipe).config
+        first = first or config
+        if config.evaluate != first.evaluate:
+            raise WtalError(f"--recipes: {trial.name} measures otherwise than {trials[0].name} ([evaluate] differs)")
+        data = open_videos(replace(trial.setup, fold=None), config.schedule)
+        check_clip(data, trial.setup, config)
+        whole = whole or data
+    assert whole is not None
+    for trial in {trial.fold: trial for trial in trials}.values():
+        part = open_videos(trial.setup, config.schedule) if trial.fold else whole
+        if not has_ground_truth(part):
+            raise WtalError(f"{whole.name}: test videos without temporal annotation, expected some to compare by")
+        if not part.subset("train"):
+            raise WtalError(f"{part.name}: no training videos")
+    return whole
+
+
+def _train(trials: Sequence[Trial], runs: Path, processes: int) -> list[str]:
+    """Train what is not finished; returns what failed, a line each."""
+    waiting = [trial for trial in trials if recorded(runs, trial) is None]
+    if there := len(trials) - len(waiting):
+        print(f"{there} of {len(trials)} runs are finished already", flush=True)
+    began, failed = time.monotonic(), list[str]()
+    with pool(processes) as made:
+        jobs = finished(made, run_trial, [(runs, trial) for trial in waiting])
+        for done, (place, future) in enumerate(jobs, 1):
+            trial = waiting[place]
+            try:
+                record = future.result()
+            except WtalError as error:
+                failed.append(f"{trial.told}: {error}")
+                print(f"failed: {failed[-1]}", flush=True)
+                continue
+            passed = time.monotonic() - began
+            left = passed / done * (len(waiting) - done)
+            row = record["rows"][record["result"]]
+            print(
+                f"[{there + done}/{len(trials)}, {passed:.0f} s, about {left:.0f} s left] {trial.told}: "
+                f"{record['result']} {row['mAP']:.1f} mAP, {record['cpu_seconds']:.0f} CPU s",
+                flush=True,
+            )
+    return failed
+
+
+def collect(root: Path, trials: Sequence[Trial], data: VideoSet) -> dict[str, Any]:
+    """What the finished trials found, and what they were made by.
+
+    Args:
+        root: folder of the runs.
+        trials: what was asked for.
+        data: the data set whole.
+
+    Returns:
+        ``format``; ``about``: data set, parts, seeds, recipes with all settings, versions, machines; ``runs``: a list
+        of what :func:`wtal.ablation.trial.run_trial` returns.
+    """
+    found, made = [], []
+    for trial in trials:
+        if (record := recorded(root, trial)) is not None:
+            found.append(record)
+            made.append(load_json(trial.folder(root) / "versions.json", "what a run was made by"))
+    every = {
+        name: sorted({one for versions in made for one in str(versions.get(name)).split(AND)})
+        for name in (made[0] if made else ())
+        if name != "generator" or trials[0].dataset == "synthetic"
+    }
+    configs = {trial.name: load_recipe(trial.recipe).config for trial in trials}
+    evaluate = next(iter(configs.values())).evaluate
+    folds = trials[0].fold
+    return {
+        "format": FORMAT,
+        "about": {
+            "data": data.name,
+            "classes": len(data.classes),
+            "videos": [len(data.subset("train")), len(data.subset("test"))],
+            "folds": int(folds.partition("/")[2]) if folds else None,
+            "seeds": sorted({trial.seed for trial in trials}),
+            "recipes": {name: asdict(config) for name, config in configs.items()},
+            "asked": len(trials),
+            "threads": 1,
+            "protocol": evaluate.protocol,
+            "tiou": list(evaluate.tiou),
+            "commits": every.pop("commit", []),
+            "machines": every.pop("machine", []),
+            "versions": every,
+        },
+        "runs": found,
+    }

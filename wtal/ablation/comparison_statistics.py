@@ -1,0 +1,62 @@
+"""Numbers of a comparison on a data set: over seeds, and paired by seed and part."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from wtal.ablation.statistics import Spread, spread
+
+Comparison = Mapping[str, Any]
+"""What :func:`wtal.ablation.comparison.collect` returns."""
+
+Key = tuple[int, str | None]
+"""Seed and part."""
+
+
+def of_row(title: str | None, of: str = "mAP") -> Callable[[Mapping[str, Any]], float | None]:
+    """Reads mAP, or a rate of snippets, of one row of a run; None is the row that counts."""
+
+    def read(run: Mapping[str, Any]) -> float | None:
+        row = run["rows"].get(title or run["result"])
+        if row is None:
+            return None
+        value: float | None = row["mAP"] if of == "mAP" else row["snippets"].get(of)
+        return value
+
+    return read
+
+
+def values(results: Comparison, recipe: str, read: Callable[[Mapping[str, Any]], float | None]) -> dict[Key, float]:
+    """What ``read`` finds in each run of a recipe that has it."""
+    found = {(run["seed"], run["fold"]): read(run) for run in results["runs"] if run["recipe"] == recipe}
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def over_seeds(found: Mapping[Key, float]) -> Spread | None:
+    """Mean and deviation over seeds, of each seed the mean over its parts; None of nothing."""
+    return _over(found, 0)
+
+
+def differences(left: Mapping[Key, float], right: Mapping[Key, float]) -> dict[Key, float]:
+    """Left minus right, of each seed and part that both have."""
+    return {key: left[key] - right[key] for key in left if key in right}
+
+
+def over_pairs(found: Mapping[Key, float]) -> Spread | None:
+    """Over all seeds and parts alike."""
+    return spread([*found.values()]) if found else None
+
+
+def over_parts(found: Mapping[Key, float]) -> Spread | None:
+    """Over parts, of each part the mean over its seeds: seeds of one part share its videos and are no parts more."""
+    return _over(found, 1)
+
+
+def _over(found: Mapping[Key, float], place: int) -> Spread | None:
+    if not found:
+        return None
+    order = sorted(found, key=lambda key: str(key[place]))
+    groups = (list(keys) for _, keys in itertools.groupby(order, key=lambda key: key[place]))
+    return spread([sum(found[key] for key in keys) / len(keys) for keys in groups])

@@ -1,0 +1,64 @@
+"""Cross-validation inside the training videos: parts by a hash of the id, one of them held out."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable
+from dataclasses import replace
+
+from wtal.data.video import VideoSet
+from wtal.errors import WtalError
+
+
+def parse_fold(text: str) -> tuple[int, int]:
+    """``"2/5"`` as (2, 5): the second of five parts.
+
+    Raises:
+        WtalError: another form, fewer than two parts, or no such part.
+    """
+    found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
+    number, folds = (int(found[1]), int(found[2])) if found else (0, 0)
+    if not 1 <= number <= folds or folds < 2:
+        raise WtalError(f"--fold {text}: expected a part and how many there are, such as 2/5")
+    return number, folds
+
+
+def parts(ids: Iterable[str], folds: int) -> dict[str, int]:
+    """Which of the parts 1 to ``folds`` each video is in: dealt out in the order of the SHA-256 of their ids.
+
+    Parts differ by one video at most. What is in which depends on the ids alone, not on their order.
+    """
+    order = sorted(ids, key=lambda video: (hashlib.sha256(video.encode()).digest(), video))
+    return {video: 1 + place % folds for place, video in enumerate(order)}
+
+
+def fold_of(data: VideoSet, text: str) -> VideoSet:
+    """The training videos alone: one part as the test videos, the others to train on.
+
+    The data set's own test videos are not in it. A held-out video without temporal annotation is left out, since
+    nothing can be measured there.
+
+    Args:
+        data: with training videos.
+        text: which part, as :func:`parse_fold` reads it.
+
+    Raises:
+        WtalError: more parts than videos, or none of the held-out videos is temporally annotated.
+    """
+    number, folds = parse_fold(text)
+    train = data.subset("train")
+    if folds > len(train):
+        raise WtalError(f"{data.name}: {folds} parts of {len(train)} training videos, expected at least one video each")
+    part = parts((video.id for video in train), folds)
+    videos = tuple(
+        replace(video, subset="test") if part[video.id] == number else video
+        for video in train
+        if part[video.id] != number or video.instances is not None
+    )
+    if not any(video.subset == "test" for video in videos):
+        raise WtalError(
+            f"{data.name}: no training video in part {text} has temporal annotation, expected some to measure on; "
+            "'train_segments' in a dataset.toml names it"
+        )
+    return replace(data, name=f"{data.name}, part {text} of its training videos", videos=videos)
