@@ -48,9 +48,9 @@ def print_version() -> int:
     import torch
 
     for name, version in versions().items():
-        print(f"{name:<20} {version}")
+        print(f"{name:<24} {version}")
     if devices() == ["cpu"]:
-        print(f"{'GPU':<20} none found by torch")
+        print(f"{'GPU':<24} none found by torch")
     failed = False
     for device in devices():
         where = torch.cuda.get_device_name(device) if device != "cpu" else platform.machine()
@@ -60,7 +60,7 @@ def print_version() -> int:
                 outcome = "ok"
             except Exception as error:
                 failed, outcome = True, f"FAILED: {error}"
-            print(f"{op:<20} {outcome} on {device} ({where})")
+            print(f"{op:<24} {outcome} on {device} ({where})")
     return int(failed)
 
 
@@ -69,17 +69,24 @@ def _calls(device: str) -> Mapping[str, Callable[[], object]]:
     import numpy as np
     import torch
 
-    from wtal.ops import group_proposals, match_detections, soft_nms, temporal_attention
+    from wtal.ops import group_proposals, match_detections, soft_nms, temporal_attention, temporal_attention_rows
 
     q = torch.linspace(-1, 1, 2 * 5 * 8, device=device).reshape(1, 2, 5, 8).requires_grad_()
     scores = torch.tensor([0.1, 0.9, 0.8, 0.2, 0.7], device=device).reshape(1, 5, 1)
     segments = torch.tensor([[0.0, 4.0], [1.0, 5.0]], device=device)
 
+    qkv = torch.linspace(-1, 1, 9 * 3 * 2 * 8, device=device).reshape(9, 3, 2, 8).requires_grad_()
+    starts, lengths = torch.tensor([0, 6], device=device), torch.tensor([5, 3], device=device)
+
     def attend() -> None:
         temporal_attention(q, q, q).sum().backward()
 
+    def attend_rows() -> None:
+        temporal_attention_rows(qkv, starts, lengths, 2).sum().backward()
+
     calls: dict[str, Callable[[], object]] = {
         "temporal_attention": attend,
+        "temporal_attention_rows": attend_rows,
         "group_proposals": lambda: group_proposals(scores, torch.tensor([0.5], device=device)),
         "soft_nms": lambda: soft_nms(
             segments, torch.tensor([0.9, 0.8], device=device), torch.tensor([0, 2], device=device)

@@ -57,6 +57,9 @@ struct Problem {
   }
 };
 
+// Tells the compiler that a number is the same in all lanes of the warp.
+__device__ inline int64_t same_in_warp(int64_t value) { return __shfl_sync(kWholeWarp, value, 0); }
+
 // The last video for which begins(video) holds, -1 where there is none; it must hold up to some video and for
 // none after. A whole warp looks, at 32 places at a time: 64 videos are two loads one after the other.
 template <class F>

@@ -64,8 +64,8 @@ def test_help_needs_no_torch(command: str) -> None:
 def test_version_runs_every_op(command: str) -> None:
     done = wtal(command, "--version")
     assert done.returncode == 0, done.stderr
-    for op in ("temporal_attention", "group_proposals", "soft_nms", "match_detections"):
-        assert f"{op:<20} ok on cpu" in done.stdout
+    for op in ("temporal_attention", "temporal_attention_rows", "group_proposals", "soft_nms", "match_detections"):
+        assert f"{op:<24} ok on cpu" in done.stdout
 
 
 @pytest.mark.parametrize("command", COMMANDS)

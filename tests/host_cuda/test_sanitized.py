@@ -12,7 +12,9 @@ import pytest
 from host_cuda import extension
 
 # What tests values. What tests torch.compile, opcheck and error messages has nothing to add.
-TESTS = "cuda-on-host and (equals or example or strides or many or no_proposal or nothing or padding)"
+TESTS = (
+    "cuda-on-host and (equals or example or strides or many or no_proposal or nothing or padding or no_video or within)"
+)
 
 
 def runtime(name: str) -> str:

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 import torch
-from host_cuda.backends import CPU, CUDA_DEVICES, CUDA_ON_HOST, DEVICES, at_most
+from host_cuda.backends import CUDA_DEVICES, DEVICES, at_most
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
@@ -151,10 +151,9 @@ def test_equals_the_definition_in_float64(case: Case) -> None:
     assert_close(case.outputs(), case.outputs(definition), 1e-12)
 
 
-@pytest.mark.parametrize("device", [CPU, CUDA_ON_HOST])
 @at_most(40)
 @given(case=cases())
-def test_equals_the_definition_in_float32(device: str, case: Case) -> None:
+def test_equals_the_definition_in_float32(case: Case) -> None:
     assert_close(case.outputs(), case.to(torch.float64).outputs(definition), 3e-5)
 
 
@@ -165,7 +164,8 @@ def test_equals_the_definition_in_float32(device: str, case: Case) -> None:
 def test_cuda_is_as_exact_as_plain_pytorch_in_the_same_precision(
     dtype: torch.dtype, device: str, data: st.DataObject
 ) -> None:
-    case = data.draw(cases(max_dim=128, device=device)).to(dtype)
+    longest = 70 if dtype == torch.float32 else 150  # a warp a row is slow on the host
+    case = data.draw(cases(longest, max_dim=128, device=device)).to(dtype)
     doubled = case.to(torch.float64)
     exact, plain = doubled.outputs(definition), case.outputs(definition)
     # What float32 sums may lose where terms cancel, as in test_temporal_attention.py: a score's gradient is a
@@ -187,10 +187,10 @@ def test_cuda_is_as_exact_as_plain_pytorch_in_the_same_precision(
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@at_most(15)
+@at_most(10)
 @given(data=st.data())
 def test_gives_the_bits_of_the_padded_op(device: str, data: st.DataObject) -> None:
-    case = data.draw(cases(device=device))
+    case = data.draw(cases(70, max_dim=40, device=device))
     pairs = list(zip(case.starts.tolist(), case.lengths.tolist(), strict=True))
     size = max([length for _, length in pairs], default=0)
     padded = torch.full((len(pairs), size, *case.qkv.shape[1:]), NAN, device=device)
@@ -229,10 +229,10 @@ def test_default_scale_is_one_over_root_d(device: str) -> None:
 
 # ---- rows of no video ----------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("device", DEVICES)
-@at_most(20)
+@at_most(15)
 @given(data=st.data())
 def test_rows_of_no_video_are_zero_and_change_no_bit(device: str, data: st.DataObject) -> None:
-    assert_rows_of_no_video_are_zero(data.draw(cases(device=device)))
+    assert_rows_of_no_video_are_zero(data.draw(cases(70, max_dim=40, device=device)))
 
 
 @pytest.mark.parametrize("device", CUDA_DEVICES)
@@ -256,11 +256,11 @@ def assert_rows_of_no_video_are_zero(case: Case) -> None:
 @pytest.mark.parametrize("device", CUDA_DEVICES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_cuda_gives_the_same_bits_again_and_cuts_lengths(dtype: torch.dtype, device: str) -> None:
-    case = make_case([3, 7, 0, 0], [80, 53, 64], 2, 40, 36, device=device).to(dtype)
+    case = make_case([3, 7, 0, 0], [80, 53, 64], 1, 24, 12, device=device).to(dtype)
     first = case.outputs()
     assert_same_bits(case.outputs(), first)
     # A length reaches to the next video, or to the end, at most; a negative one is 0.
-    whole = make_case([3, 0, 0, 0], [87, 53, 64], 2, 40, 36, device=device).to(dtype)
+    whole = make_case([3, 0, 0, 0], [87, 53, 64], 1, 24, 12, device=device).to(dtype)
     wild = dataclasses.replace(whole, lengths=torch.tensor([10**12, 53, 65], device=device))
     assert_same_bits(wild.outputs(), whole.outputs())
     none = dataclasses.replace(whole, lengths=torch.tensor([87, 0, 64], device=device))
