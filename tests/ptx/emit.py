@@ -75,7 +75,7 @@ def cpp_of(entry: Entry) -> str:
     return "\n".join(
         [
             '#include "ptx/runtime.h"\n',
-            f"namespace {{\nnamespace {entry.name} {{\nusing namespace ptx;\n",
+            f"namespace {{\nnamespace entry_{entry.name} {{\nusing namespace ptx;\n",
             "void entry([[maybe_unused]] const char* const* parameters) {",
             "  [[maybe_unused]] const Special here = special();",
             *(f"  {kind} {', '.join(names)};" for kind, names in registers.items()),
