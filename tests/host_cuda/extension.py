@@ -84,7 +84,9 @@ def made_by(command: list[str], target: Path, version: str) -> Path:
     record, dependencies = target.with_suffix(".json"), target.with_suffix(".d")
     with contextlib.suppress(OSError, ValueError):
         known = json.loads((ROOT / record).read_text())
-        if known["command"] == [*command, version] and all(digest(path) == seen for path, seen in known["files"].items()):
+        if known["command"] == [*command, version] and all(
+            digest(path) == seen for path, seen in known["files"].items()
+        ):
             return target
     (ROOT / record).unlink(missing_ok=True)
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

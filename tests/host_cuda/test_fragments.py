@@ -1,7 +1,8 @@
 """The shim's fragment maps against another's table, since shim and PTX witness share them.
 
 CUTLASS describes mma.m16n8k16 of 16-bit numbers (include/cute/atom/mma_traits_sm80.hpp) by layouts: shape and stride
-of thread and value, which give an element's place in the matrix, column by column. ldmatrix: tests/ptx/test_statements.py.
+of thread and value, which give an element's place in the matrix, column by column. ldmatrix has its
+test in tests/ptx/test_statements.py.
 """
 
 from __future__ import annotations
@@ -28,9 +29,7 @@ def planted() -> ctypes.CDLL:
 
 def element(matrix: str, lane: int, value: int) -> tuple[int, int]:
     row, column = ctypes.c_int(), ctypes.c_int()
-    planted().fragment_element(
-        ctypes.c_char(matrix.encode()), lane, value, ctypes.byref(row), ctypes.byref(column)
-    )
+    planted().fragment_element(ctypes.c_char(matrix.encode()), lane, value, ctypes.byref(row), ctypes.byref(column))
     return row.value, column.value
 
 

@@ -20,7 +20,6 @@ from pathlib import Path
 
 import torch
 from host_cuda import extension as host
-
 from ptx.emit import cpp_of
 from ptx.parse import Entry, parse_file
 
@@ -53,9 +52,20 @@ def ptx_of(source: Path) -> Path:
     """What nvcc makes of one .cu, with the flags of its own that its build gives it."""
     target = FOLDER.relative_to(host.ROOT) / f"{source.stem}.ptx"
     fmad = ["-fmad=false"] if "-ffp-contract=off" in host.contraction(source) else []
-    command = [*nvcc(), "-std=c++20", "-O3", f"-arch={ARCHITECTURE}", *fmad, "-Icsrc", "-isystem", f"{host.TORCH / 'include'}"]
+    command = [
+        *nvcc(),
+        "-std=c++20",
+        "-O3",
+        f"-arch={ARCHITECTURE}",
+        *fmad,
+        "-Icsrc",
+        "-isystem",
+        f"{host.TORCH / 'include'}",
+    ]
     command += ["-DTORCH_TARGET_VERSION=0x020b000000000000", "-MMD", "-MF", str(target.with_suffix(".d"))]
-    return host.ROOT / host.made_by([*command, "-ptx", str(source.relative_to(host.ROOT)), "-o", str(target)], target, nvcc_version())
+    return host.ROOT / host.made_by(
+        [*command, "-ptx", str(source.relative_to(host.ROOT)), "-o", str(target)], target, nvcc_version()
+    )
 
 
 def write_translated(entries: list[Entry], folder: Path) -> list[Path]:
@@ -90,7 +100,16 @@ def runtime_jobs(folder: Path, *, with_torch: bool) -> list[tuple[Path, Path, li
     """runtime.cpp and memory.cpp."""
     shim = ["-include", "host_cuda.h", "-Itests/host_cuda/include", "-Icsrc", STACK]
     torch_flags = ["-DPTX_WITH_TORCH", "-isystem", f"{host.TORCH / 'include'}"] if with_torch else []
-    flags = [*RUNTIME_FLAGS, "-O2", "-Wall", "-Wextra", "-Werror", "-fvisibility=hidden", "-ffp-contract=off", *host.fma_flag()]
+    flags = [
+        *RUNTIME_FLAGS,
+        "-O2",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-fvisibility=hidden",
+        "-ffp-contract=off",
+        *host.fma_flag(),
+    ]
     return [
         (HERE / "runtime.cpp", folder, [*flags, "-frounding-math", "-fno-gnu-unique", *shim]),
         (HERE / "memory.cpp", folder, [*flags, *torch_flags]),
@@ -108,15 +127,17 @@ def build() -> Path:
     jobs += runtime_jobs(FOLDER, with_torch=True)
     jobs += [(source, FOLDER, [*HOST_FLAGS, "-O0"]) for source in [*kernels, host.HERE / "schemas.cpp"]]
     objects = compile_all(jobs)
-    # The runtime first: of functions that several objects have, the linker takes the first, and the others are not optimised.
+    # The runtime first: the linker takes the first of what several objects have, and only these are optimised.
     runtime = [path for path in objects if path.stem in ("runtime", "memory")]
     objects = [*runtime, *(path for path in objects if path not in runtime)]
-    return host.link(FOLDER, NAMESPACE, objects, ["-shared", f"-L{host.TORCH / 'lib'}", "-ltorch", "-ltorch_cpu", "-lc10"])
+    return host.link(
+        FOLDER, NAMESPACE, objects, ["-shared", f"-L{host.TORCH / 'lib'}", "-ltorch", "-ltorch_cpu", "-lc10"]
+    )
 
 
 @functools.cache
 def load(seed: int = 1) -> ctypes.CDLL:
-    """The library, its ops registered as torch.ops.wtal_on_ptx; seed: order of threads, and of what ex2.approx gives."""
+    """The library, its ops registered as torch.ops.wtal_on_ptx; seed: the order of threads, what ex2.approx gives."""
     library = ctypes.CDLL(str(build()))
     library.ptx_seed(ctypes.c_uint64(seed))
     return library

@@ -14,7 +14,9 @@ import itertools
 import re
 
 CPP = {"pred": "bool", "b8": "uint8_t", "u8": "uint8_t", "s8": "int8_t", "f32": "float", "f64": "double"}
-CPP |= {f"{kind}{bits}": f"{sign}int{bits}_t" for bits in (16, 32, 64) for kind, sign in (("b", "u"), ("u", "u"), ("s", ""))}
+CPP |= {
+    f"{kind}{bits}": f"{sign}int{bits}_t" for bits in (16, 32, 64) for kind, sign in (("b", "u"), ("u", "u"), ("s", ""))
+}
 
 # What a comparison of floating-point numbers gives where one of them is not a number: false, or with a u true.
 COMPARISONS = {
@@ -102,7 +104,9 @@ class Meaning:
 
 def alternatives(pattern: str) -> list[str]:
     """Each form that a pattern with ``{x,y}`` stands for."""
-    parts = [part[1:-1].split(",") if part.startswith("{") else [part] for part in re.findall(r"\{[^}]*\}|[^{]+", pattern)]
+    parts = [
+        part[1:-1].split(",") if part.startswith("{") else [part] for part in re.findall(r"\{[^}]*\}|[^{]+", pattern)
+    ]
     return ["".join(choice) for choice in itertools.product(*parts)]
 
 

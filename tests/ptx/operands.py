@@ -8,7 +8,11 @@ import struct
 from ptx.meanings import CPP, wide
 from ptx.parse import BYTES, Entry, PtxError
 
-SPECIAL = {f"%{name}.{axis}": f"here.{name}[{n}]" for name in ("tid", "ntid", "ctaid", "nctaid") for n, axis in enumerate("xyz")}
+SPECIAL = {
+    f"%{name}.{axis}": f"here.{name}[{n}]"
+    for name in ("tid", "ntid", "ctaid", "nctaid")
+    for n, axis in enumerate("xyz")
+}
 REGISTER = re.compile(r"%([a-z]+)(\d+)")
 ADDRESS = re.compile(r"\[\s*([%\w$]+)\s*(?:\+\s*(-?\d+))?\s*\]")
 

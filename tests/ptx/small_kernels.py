@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from host_cuda import extension as host
-
 from ptx.emit import cpp_of
 from ptx.extension import FOLDER, TRANSLATED_FLAGS, compile_all, runtime_jobs
 from ptx.parse import parse
 
 HEAD = ".version 8.0\n.target sm_86\n.address_size 64\n.extern .shared .align 16 .b8 dynamic[];\n"
-REGISTERS = ".reg .pred %p<20>; .reg .b16 %rs<20>; .reg .b32 %r<60>; .reg .b64 %rd<20>; .reg .f32 %f<40>; .reg .f64 %fd<20>;\n"
+REGISTERS = (
+    ".reg .pred %p<20>; .reg .b16 %rs<20>; .reg .b32 %r<60>; .reg .b64 %rd<20>; .reg .f32 %f<40>; .reg .f64 %fd<20>;\n"
+)
 
 
 def entry(name: str, body: str, parameters: int = 2) -> str:
@@ -42,7 +43,9 @@ class Kernels:
     def seed(self, seed: int) -> None:
         self.library.ptx_seed(ctypes.c_uint64(seed))
 
-    def fault_of(self, name: str, *arguments: np.ndarray | int, threads: int = 1, blocks: int = 1, dynamic: int = 0) -> str:
+    def fault_of(
+        self, name: str, *arguments: np.ndarray | int, threads: int = 1, blocks: int = 1, dynamic: int = 0
+    ) -> str:
         """Launch; what went wrong, empty if nothing did. Arrays are passed by address, and no other memory is known."""
         self.library.ptx_forget_all()
         values = (ctypes.c_uint64 * len(arguments))()

@@ -83,7 +83,7 @@ def vote(i: Instruction, scope: Scope) -> str:
 
 def ldmatrix(i: Instruction, scope: Scope) -> str:
     registers = vector(i.operands[0])
-    if not f".x{len(registers)}." in i.opcode:
+    if f".x{len(registers)}." not in i.opcode:
         raise PtxError(f"{i.operands[0]} for {i.opcode}")
     transposed = "true" if ".trans" in i.opcode else "false"
     address = scope.address(i.operands[1], "u32")

@@ -8,7 +8,6 @@ import struct
 
 import numpy as np
 import pytest
-
 from ptx.emit import cpp_of
 from ptx.meanings import MEANINGS, Meaning
 from ptx.parse import BYTES, PtxError, parse
@@ -156,8 +155,7 @@ UNKNOWN = {
 @pytest.mark.parametrize("statement", UNKNOWN)
 def test_what_is_unknown_is_an_error_that_names_it(statement: str) -> None:
     with pytest.raises(PtxError, match=re.escape(UNKNOWN[statement])) as raised:
-        for parsed in parse(HEAD + entry("unknown", statement), "file.ptx"):
-            cpp_of(parsed)
+        "".join(map(cpp_of, parse(HEAD + entry("unknown", statement), "file.ptx")))
     assert "file.ptx" in str(raised.value)
 
 

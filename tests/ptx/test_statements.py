@@ -3,117 +3,31 @@
 from __future__ import annotations
 
 import functools
+import re
 
 import numpy as np
 import pytest
-
 from ptx.parse import Instruction, parse
-from ptx.small_kernels import HEAD, Kernels, aligned, entry
+from ptx.small_kernels import HEAD, Kernels, aligned, entry, path_of
 from ptx.statements import STATEMENTS
 
-POINTERS = "ld.param.u64 %rd1, [p0];\nld.param.u64 %rd2, [p1];\nmov.u32 %r1, %tid.x;\n"
-# %rd3 = p0 + 16 tid, %rd4 = p1 + 16 tid, %r2 = dynamic + 16 tid
+POINTERS = "ld.param.u64 %rd1, [p0]; ld.param.u64 %rd2, [p1]; mov.u32 %r1, %tid.x;"
 ROWS = POINTERS + (
-    "mul.wide.u32 %rd5, %r1, 16;\nadd.s64 %rd3, %rd1, %rd5;\nadd.s64 %rd4, %rd2, %rd5;\n"
-    "mov.u32 %r2, dynamic;\nshl.b32 %r3, %r1, 4;\nadd.s32 %r2, %r2, %r3;\n"
+    "mul.wide.u32 %rd5, %r1, 16; add.s64 %rd3, %rd1, %rd5; add.s64 %rd4, %rd2, %rd5; mov.u32 %r2, dynamic; "
+    "shl.b32 %r3, %r1, 4; add.s32 %r2, %r2, %r3;"
 )
-COPY_IN = "cp.async.cg.shared.global [%r2], [%rd3], 16, 16;\ncp.async.commit_group;\ncp.async.wait_group 0;\n"
 
 
-def registers(count: int, first: int = 20, kind: str = "r") -> str:
-    return "{" + ", ".join(f"%{kind}{first + n}" for n in range(count)) + "}"
-
-
-def ldmatrix(count: int, transposed: bool) -> str:
-    """Rows of eight numbers from p0, of each lane; what the lane gets to p1."""
-    form = f"ldmatrix.sync.aligned.m8n8.x{count}{'.trans' if transposed else ''}.shared.b16"
-    stores = "".join(f"st.global.u32 [%rd4+{4 * n}], %r{20 + n};\n" for n in range(count))
-    return f"{ROWS}{COPY_IN}bar.sync 0;\n{form} {registers(count)}, [%r2];\n{stores}"
-
-
-def mma(kind: str) -> str:
-    """p0: of each lane 4 + 2 registers of a and b and 4 of c, 64 bytes; d to p1."""
-    loads = "".join(f"ld.global.u32 %r{20 + n}, [%rd3+{4 * n}];\n" for n in range(6))
-    loads += "".join(f"ld.global.f32 %f{20 + n}, [%rd3+{24 + 4 * n}];\n" for n in range(4))
-    form = f"mma.sync.aligned.m16n8k16.row.col.f32.{kind}.{kind}.f32"
-    stores = "".join(f"st.global.f32 [%rd4+{4 * n}], %f{30 + n};\n" for n in range(4))
-    operands = ", ".join([registers(4, 30, "f"), registers(4, 20), registers(2, 24), registers(4, 20, "f")])
-    return f"{ROWS}mul.wide.u32 %rd5, %r1, 64;\nadd.s64 %rd3, %rd1, %rd5;\n{loads}{form} {operands};\n{stores}"
-
-
-def shuffle(mode: str) -> str:
-    """p0: b and c of each lane; p1: what the lane got, and whether its source was in its segment."""
-    return (
-        f"{ROWS}ld.global.u32 %r10, [%rd3];\nld.global.u32 %r11, [%rd3+4];\nadd.s32 %r12, %r1, 100;\n"
-        f"shfl.sync.{mode}.b32 %r13|%p1, %r12, %r10, %r11, -1;\nselp.u32 %r14, 1, 0, %p1;\n"
-        "st.global.u32 [%rd4], %r13;\nst.global.u32 [%rd4+4], %r14;\n"
+def read_kernels() -> str:
+    """statements.txt as PTX."""
+    text = re.sub("//.*", "", path_of("statements.txt").read_text()).replace("ROWS", ROWS).replace("POINTERS", POINTERS)
+    _, *pieces = re.split(r"^kernel (\w+) (\d)$", text, flags=re.MULTILINE)
+    return "".join(
+        entry(name, body, int(count)) for name, count, body in zip(pieces[::3], pieces[1::3], pieces[2::3], strict=True)
     )
 
 
-KERNELS = {
-    **{f"ldmatrix_{n}_{int(t)}": ldmatrix(n, t) for n in (1, 2, 4) for t in (False, True)},
-    **{f"mma_{kind}": mma(kind) for kind in ("f16", "bf16")},
-    **{f"shfl_{mode}": shuffle(mode) for mode in ("up", "bfly", "idx")},
-    "ballot": f"{ROWS}ld.global.u8 %rs1, [%rd3];\nsetp.ne.s16 %p1, %rs1, 0;\nvote.sync.ballot.b32 %r10, %p1, -1;\n"
-    "st.global.u32 [%rd4], %r10;\n",
-    # Every kind of load from global memory, and every kind of store: 48 bytes from p0 to p1.
-    "global": POINTERS
-    + "ld.global.u8 %rs1, [%rd1];\nld.global.nc.u8 %rs2, [%rd1+1];\nst.global.v2.u16 [%rd2], {%rs1, %rs2};\n"
-    + "ld.global.u16 %rs3, [%rd1+4];\nst.global.u16 [%rd2+4], %rs3;\n"
-    + "ld.global.u64 %rd6, [%rd1+8];\nst.global.u64 [%rd2+8], %rd6;\n"
-    + "ld.global.nc.u64 %rd7, [%rd1+16];\nst.global.u64 [%rd2+16], %rd7;\n"
-    + "ld.global.f32 %f1, [%rd1+24];\nst.global.f32 [%rd2+24], %f1;\n"
-    + "ld.global.nc.f32 %f2, [%rd1+28];\nst.global.f32 [%rd2+28], %f2;\n"
-    + "ld.global.f64 %fd1, [%rd1+32];\nst.global.f64 [%rd2+32], %fd1;\n"
-    + "ld.global.nc.f64 %fd2, [%rd1+40];\nst.global.f64 [%rd2+40], %fd2;\n",
-    # Through shared memory: written by one thread, read by its neighbour after a barrier.
-    "shared": POINTERS
-    + ".shared .align 8 .b8 numbers[512];\n.shared .align 8 .u64 one;\nmov.u32 %r4, numbers;\nshl.b32 %r5, %r1, 4;\n"
-    + "add.s32 %r6, %r4, %r5;\nxor.b32 %r7, %r5, 16;\nadd.s32 %r8, %r4, %r7;\ncvt.u64.u32 %rd6, %r1;\n"
-    + "cvt.rn.f32.s32 %f1, %r1;\ncvt.rn.f64.s32 %fd1, %r1;\nst.shared.u64 [%r6], %rd6;\nst.shared.f32 [%r6+8], %f1;\n"
-    + "st.shared.f32 [%r6+12], %f1;\nbar.sync 0;\nld.shared.u64 %rd7, [%r8];\nld.shared.v2.f32 {%f2, %f3}, [%r8+8];\n"
-    + "bar.sync 0;\nst.shared.f64 [%r6], %fd1;\nmov.b32 {%rs1, %rs2}, %r1;\nst.shared.u16 [%r6+8], %rs1;\n"
-    + "bar.sync 0;\nld.shared.f64 %fd2, [%r8];\nld.shared.f32 %f4, [%r8+8];\nmul.wide.u32 %rd5, %r1, 32;\n"
-    + "add.s64 %rd4, %rd2, %rd5;\nst.global.u64 [%rd4], %rd7;\nst.global.f32 [%rd4+8], %f2;\nst.global.f32 [%rd4+12], %f3;\n"
-    + "st.global.f64 [%rd4+16], %fd2;\nsetp.eq.s32 %p1, %r1, 0;\n@%p1 st.shared.u64 [one], 77;\nbar.sync 0;\n"
-    + "ld.shared.u64 %rd8, [one];\nst.global.u64 [%rd4+24], %rd8;\n",
-    # 10 + 9 + ... + p1, by a loop that jumps out.
-    "branches": "ld.param.u64 %rd1, [p0];\nld.param.u64 %rd2, [p1];\nmov.u64 %rd3, 0;\nmov.u64 %rd4, 10;\n$loop:\n"
-    "setp.lt.s64 %p1, %rd4, %rd2;\n@%p1 bra $out;\nadd.s64 %rd3, %rd3, %rd4;\nadd.s64 %rd4, %rd4, -1;\nbra.uni $loop;\n"
-    "$out:\nst.global.u64 [%rd1], %rd3;\nsetp.ne.s64 %p2, %rd2, 3;\n@!%p2 ret;\nst.global.u64 [%rd1+8], 5;\n",
-    "atomic_min": POINTERS + "cvt.u64.u32 %rd6, %r1;\nsub.s64 %rd6, 20, %rd6;\natom.global.min.s64 %rd7, [%rd1], %rd6;\n",
-    # Two groups under way, of which the first is waited for: p1 gets the first, and of the second what has not arrived.
-    "pending": ROWS + "cp.async.cg.shared.global [%r2], [%rd3], 16;\ncp.async.commit_group;\n"
-    "cp.async.cg.shared.global [%r2+16], [%rd3+16], 16, 8;\ncp.async.commit_group;\ncp.async.wait_group 1;\n"
-    "ld.shared.u64 %rd6, [%r2];\nst.global.u64 [%rd4], %rd6;\nld.shared.u64 %rd6, [%r2+16];\nst.global.u64 [%rd4+8], %rd6;\n"
-    "cp.async.wait_group 0;\nld.shared.u64 %rd6, [%r2+16];\nst.global.u64 [%rd4+16], %rd6;\nld.shared.u64 %rd6, [%r2+24];\n"
-    "st.global.u64 [%rd4+24], %rd6;\n",
-    # A structure by value: its bytes, floats and doubles.
-    "structure": "ld.param.u64 %rd1, [p0];\nld.param.v2.u8 {%rs1, %rs2}, [p1];\nld.param.v4.u8 {%rs3, %rs4, %rs5, %rs6}, [p1+4];\n"
-    "st.global.v2.u16 [%rd1], {%rs1, %rs2};\nst.global.v2.u16 [%rd1+4], {%rs3, %rs6};\nld.param.f32 %f1, [p2+4];\n"
-    "st.global.f32 [%rd1+8], %f1;\nld.param.u32 %r1, [p2];\nst.global.u32 [%rd1+12], %r1;\nld.param.f64 %fd1, [p3];\n"
-    "st.global.f64 [%rd1+16], %fd1;\nmov.b64 %rd5, p1;\nld.param.u8 %rs7, [%rd5+7];\nst.global.u16 [%rd1+24], %rs7;\n",
-    "halves": POINTERS + "ld.global.u64 %rd6, [%rd1];\nmov.b64 {%r10, %r11}, %rd6;\nst.global.u32 [%rd2], %r11;\n"
-    "st.global.u32 [%rd2+4], %r10;\nmov.b32 {%rs1, %rs2}, %r10;\nmov.b32 %r12, {%rs2, %rs1};\nst.global.u32 [%rd2+8], %r12;\n"
-    "mov.b64 %rd7, {%r11, %r10};\nst.global.u64 [%rd2+16], %rd7;\n",
-    "special": POINTERS + "mov.u32 %r10, %ctaid.x;\nmov.u32 %r11, %ntid.x;\nmov.u32 %r12, %nctaid.x;\nmad.lo.s32 %r13, %r10, %r11, %r1;\n"
-    "mul.wide.u32 %rd5, %r13, 4;\nadd.s64 %rd4, %rd2, %rd5;\nst.global.u32 [%rd4], %r12;\n",
-    # ---- what must be reported
-    "read_at": "ld.param.u64 %rd1, [p0];\nld.param.u64 %rd2, [p1];\nadd.s64 %rd1, %rd1, %rd2;\nld.global.f32 %f1, [%rd1];\n",
-    "write_at": "ld.param.u64 %rd1, [p0];\nld.param.u64 %rd2, [p1];\nadd.s64 %rd1, %rd1, %rd2;\nst.global.f64 [%rd1], 0d0000000000000000;\n",
-    "shared_at": ".shared .align 4 .b8 small[8];\nld.param.u64 %rd2, [p1];\ncvt.u32.u64 %r2, %rd2;\nmov.u32 %r1, small;\n"
-    "add.s32 %r1, %r1, %r2;\nst.shared.f32 [%r1], 0f00000000;\n",
-    "dynamic_at": "ld.param.u64 %rd2, [p1];\ncvt.u32.u64 %r2, %rd2;\nmov.u32 %r1, dynamic;\nadd.s32 %r1, %r1, %r2;\n"
-    "ld.shared.f32 %f1, [%r1];\n",
-    "copy_at": "ld.param.u64 %rd1, [p0];\nld.param.u64 %rd2, [p1];\nadd.s64 %rd1, %rd1, %rd2;\nmov.u32 %r1, dynamic;\n"
-    "cp.async.cg.shared.global [%r1], [%rd1], 16, 16;\n",
-    "parameter_at": "ld.param.u64 %rd2, [p1];\nmov.b64 %rd3, p1;\nadd.s64 %rd3, %rd3, %rd2;\nld.param.u8 %rs1, [%rd3+0];\n",
-    "rows_at": "ld.param.u64 %rd2, [p1];\ncvt.u32.u64 %r2, %rd2;\nmov.u32 %r1, dynamic;\nadd.s32 %r1, %r1, %r2;\n"
-    "ldmatrix.sync.aligned.m8n8.x1.shared.b16 {%r3}, [%r1];\n",
-    "some_wait": "mov.u32 %r1, %tid.x;\nsetp.lt.u32 %p1, %r1, 40;\n@%p1 bar.sync 0;\n",
-}
-PARAMETERS = {"structure": 4}
-TEXT = "".join(entry(name, body, PARAMETERS.get(name, 2)) for name, body in KERNELS.items())
+TEXT = read_kernels()
 
 
 @functools.cache
@@ -122,7 +36,9 @@ def kernels() -> Kernels:
 
 
 def test_every_statement_form_is_run_here() -> None:
-    run = {piece.opcode for parsed in parse(HEAD + TEXT, "x") for piece in parsed.body if isinstance(piece, Instruction)}
+    run = {
+        piece.opcode for parsed in parse(HEAD + TEXT, "x") for piece in parsed.body if isinstance(piece, Instruction)
+    }
     assert set(STATEMENTS) <= run
 
 
@@ -169,7 +85,10 @@ def test_mma_is_the_product_of_the_matrices_that_the_lanes_hold(kind: str) -> No
     expected = a @ b + c
     for lane in range(32):
         row, pair = lane // 4, lane % 4 * 2
-        assert found[4 * lane : 4 * lane + 4].tolist() == [*expected[row, pair : pair + 2], *expected[row + 8, pair : pair + 2]]
+        assert found[4 * lane : 4 * lane + 4].tolist() == [
+            *expected[row, pair : pair + 2],
+            *expected[row + 8, pair : pair + 2],
+        ]
 
 
 # (mode, c, segment size): c as nvcc writes it for __shfl_*_sync of the width.
@@ -257,7 +176,13 @@ def test_parameters_are_read_in_every_width() -> None:
 def test_halves_of_registers() -> None:
     given, found = np.array([0x1122334455667788], np.uint64), aligned(6, np.uint32)
     kernels().run("halves", given, found)
-    assert [hex(x) for x in found[[0, 1, 2, 4, 5]]] == ["0x11223344", "0x55667788", "0x77885566", "0x11223344", "0x55667788"]
+    assert [hex(x) for x in found[[0, 1, 2, 4, 5]]] == [
+        "0x11223344",
+        "0x55667788",
+        "0x77885566",
+        "0x11223344",
+        "0x55667788",
+    ]
 
 
 def test_special_registers() -> None:
