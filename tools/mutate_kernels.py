@@ -1,11 +1,14 @@
-"""Plant faults in a copy of the CUDA sources, one at a time, and see that the tests on cuda-on-host catch each.
+"""Plant faults in a copy of the CUDA sources, one at a time, and see that the tests catch each.
 
 The faults are those of tests/host_cuda/mutations.toml, and for every .cuh the removal of each barrier and wait, and
-each wait_group made weaker by one. The sources themselves are never touched: every worker has a copy, into which a
+each wait_group made weaker by one: tests on cuda-on-host must catch them. Where there is nvcc, those of
+tests/ptx/mutations.toml as well, in the inline asm: ptxas must accept each, the host's program must stay the same, and
+tests on cuda-on-ptx must catch it. The sources themselves are never touched: every worker has a copy, into which a
 fault is written and taken out again. Exits with 1 if a fault goes unnoticed, no longer matches, or does not compile.
 
     python tools/mutate_kernels.py                 # all of them; minutes
     python tools/mutate_kernels.py soft_nms        # those whose description contains the word
+    python tools/mutate_kernels.py asm             # those of the inline asm
 """
 
 from __future__ import annotations
@@ -26,8 +29,18 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 LIST = ROOT / "tests" / "host_cuda" / "mutations.toml"
+PTX_LIST = ROOT / "tests" / "ptx" / "mutations.toml"
 STATEMENTS = r"__syncthreads\(\);|__syncwarp\([^;]*\);|(?:\w+::)*cp_async_wait_group<\d+>\(\);"
-BUILD = "import sys; sys.path.insert(0, 'tests'); from host_cuda import extension; extension.build()"
+BUILD = "import sys; sys.path.insert(0, 'tests'); from {package} import extension; extension.build()"
+PREPROCESS = """
+import hashlib, subprocess, sys
+sys.path.insert(0, 'tests')
+from host_cuda import extension
+for source in sorted((extension.ROOT / 'csrc' / 'cuda').glob('*.cu')):
+    command = [*extension.compiler(), *extension.FLAGS, '-E', '-P', '-x', 'c++', str(source)]
+    program = subprocess.run(command, cwd=extension.ROOT, capture_output=True, check=True).stdout
+    print(hashlib.sha256(program).hexdigest())
+"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +53,7 @@ class Fault:
     end: int
     text: str
     tests: tuple[tuple[str, str], ...]
+    entries: str = ""  # of the PTX, a regular expression; empty: the fault is one for cuda-on-host
 
 
 def ops_that_include(file: str) -> list[str]:
@@ -63,10 +77,14 @@ def tests_for(file: str, listed: dict[str, list[str]]) -> tuple[tuple[str, str],
 
 
 def listed_faults() -> list[Fault]:
-    """Those of the list; ends the program where one no longer matches."""
-    data = tomllib.loads(LIST.read_text())
+    """Those of the lists; ends the program where one no longer matches."""
+    data, on_ptx = tomllib.loads(LIST.read_text()), tomllib.loads(PTX_LIST.read_text())
+    asm = [
+        entry | {"kind": f"asm: {entry['kind']}", "tests": on_ptx["tests"], "entries": on_ptx["entries"]}
+        for entry in on_ptx["fault"]
+    ]
     faults, wrong = [], []
-    for entry in data["fault"]:
+    for entry in data["fault"] + asm:
         text = (ROOT / entry["file"]).read_text()
         count = text.count(entry["find"])
         if count != 1:
@@ -76,7 +94,8 @@ def listed_faults() -> list[Fault]:
         tests = (tuple(entry["tests"]),) if "tests" in entry else tests_for(entry["file"], data["tests"])
         line = text.count("\n", 0, begin) + 1
         what = f"{entry['file']}:{line}: {entry['kind']}"
-        faults.append(Fault(what, entry["file"], begin, begin + len(entry["find"]), entry["replace"], tests))
+        span = (entry["file"], begin, begin + len(entry["find"]))
+        faults.append(Fault(what, *span, entry["replace"], tests, entry.get("entries", "")))
     if wrong:
         sys.exit("\n".join(["these faults no longer match:", *wrong]))
     return faults
@@ -113,26 +132,26 @@ class Copy:
         for name in files.stdout.splitlines():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
-        objects = Path("build", "host_cuda", "plain")
-        if (ROOT / objects).is_dir():
-            shutil.copytree(ROOT / objects, folder / objects)
+        for objects in (Path("build", "host_cuda", kind) for kind in ("plain", "ptx")):
+            if (ROOT / objects).is_dir():
+                shutil.copytree(ROOT / objects, folder / objects)
 
-    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
+    def run(self, *command: str, entries: str = "") -> subprocess.CompletedProcess[str]:
         """Python with these arguments, in the copy."""
-        environment = os.environ | {"HYPOTHESIS_PROFILE": "quick"}
+        environment = os.environ | {"HYPOTHESIS_PROFILE": "quick", "WTAL_PTX_ENTRIES": entries}
         return subprocess.run(
             [sys.executable, "-P", *command], cwd=self.folder, env=environment, capture_output=True, text=True
         )
 
-    def build(self) -> subprocess.CompletedProcess[str]:
+    def build(self, entries: str = "") -> subprocess.CompletedProcess[str]:
         """Compile what has changed."""
-        return self.run("-c", BUILD)
+        return self.run("-c", BUILD.format(package="ptx" if entries else "host_cuda"), entries=entries)
 
-    def failing(self, tests: tuple[tuple[str, str], ...]) -> str:
+    def failing(self, tests: tuple[tuple[str, str], ...], entries: str = "") -> str:
         """The first failing test, or how the run ended; empty if all passed."""
         for path, selection in tests:
-            marker = ("-m", "cuda_on_host and not gpu", "-k", selection)
-            done = self.run("-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *marker, path)
+            marker = ("-m", "cuda_on_ptx" if entries else "cuda_on_host and not gpu", "-k", selection)
+            done = self.run("-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *marker, path, entries=entries)
             if done.returncode in (4, 5):
                 sys.exit(f"no test is selected by {path} -k '{selection}':\n{done.stdout}{done.stderr}")
             if done.returncode != 0:
@@ -140,16 +159,39 @@ class Copy:
                 return found[1] if found else f"the run ended with {done.returncode}"
         return ""
 
+    def host_program(self) -> str:
+        """What the host compiler makes of the kernels, as digests of the preprocessed sources."""
+        done = self.run("-c", PREPROCESS)
+        if done.returncode != 0:
+            sys.exit(done.stderr)
+        return done.stdout
+
+    def refused_by_ptxas(self, entries: str) -> str:
+        """What ptxas says against the entries of any source; empty if nothing."""
+        for path in sorted((self.folder / "build" / "host_cuda" / "ptx").glob("*.ptx")):
+            names = [name for name in re.findall(r"\.entry (\w+)", path.read_text()) if re.search(entries, name)]
+            if names:
+                command = ["ptxas", "-arch=sm_86", "--entry", ",".join(names), str(path), "-o", os.devnull]
+                done = subprocess.run(command, capture_output=True, text=True)
+                if done.returncode != 0:
+                    return done.stderr[-1500:]
+        return ""
+
     def plant(self, fault: Fault) -> tuple[bool, str]:
         """Whether the fault is caught, and by what."""
         path = self.folder / fault.file
         original = path.read_text()
+        host_program = self.host_program() if fault.entries else ""
         path.write_text(original[: fault.begin] + fault.text + original[fault.end :])
         try:
-            built = self.build()
+            built = self.build(fault.entries)
             if built.returncode != 0:
                 return False, "does not compile:\n" + built.stderr[-1500:]
-            caught = self.failing(fault.tests)
+            if fault.entries and self.host_program() != host_program:
+                return False, f"the host compiler sees it too: it belongs into {LIST.name} of host_cuda"
+            if fault.entries and (refused := self.refused_by_ptxas(fault.entries)):
+                return False, "ptxas refuses it:\n" + refused
+            caught = self.failing(fault.tests, fault.entries)
             return bool(caught), caught or "NOT CAUGHT"
         finally:
             path.write_text(original)
@@ -167,6 +209,9 @@ def main() -> int:
         for fault in listed_faults() + automatic_faults()
         if not options.words or any(word in fault.what for word in options.words)
     ]
+    if shutil.which("nvcc") is None and not options.list:
+        print(f"without nvcc the {sum(bool(fault.entries) for fault in faults)} faults in asm are left out")
+        faults = [fault for fault in faults if not fault.entries]
     if options.list:
         print("\n".join(fault.what for fault in faults))
         return 0
@@ -174,10 +219,11 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         copies: queue.Queue[Copy] = queue.Queue()
         first = Copy(Path(folder) / "0")
-        built = first.build()
-        sound = built.stderr if built.returncode else first.failing(tuple(sorted({t for f in faults for t in f.tests})))
-        if sound:
-            sys.exit(f"without any fault planted: {sound}")
+        for entries in sorted({fault.entries for fault in faults}):
+            tests = tuple(sorted({test for fault in faults if fault.entries == entries for test in fault.tests}))
+            built = first.build(entries)
+            if sound := built.stderr if built.returncode else first.failing(tests, entries):
+                sys.exit(f"without any fault planted: {sound}")
         copies.put(first)
         for i in range(1, options.workers):
             copies.put(Copy(Path(folder) / str(i)))

@@ -10,7 +10,8 @@ constexpr int kGroupingWarps = kGroupingThreads / kWarpSize;
 
 // low, spread [B, C]: what rescaling takes of each column.
 template <class T>
-__global__ void column_ranges_kernel(Grouping<T> grouping, T* __restrict__ low, T* __restrict__ spread) {
+__global__ void __launch_bounds__(kGroupingThreads)
+    column_ranges_kernel(Grouping<T> grouping, T* __restrict__ low, T* __restrict__ spread) {
   const int lane = threadIdx.x % kWarpSize;
   const int64_t columns = grouping.batch * grouping.classes;
   const int64_t step = static_cast<int64_t>(gridDim.x) * kGroupingWarps;
@@ -60,7 +61,8 @@ __device__ inline int64_t walk_cell(const Grouping<T>& grouping, const Column<T>
 }
 
 template <class T>
-__global__ void count_proposals_kernel(Grouping<T> grouping, int64_t* __restrict__ counts) {
+__global__ void __launch_bounds__(kGroupingThreads)
+    count_proposals_kernel(Grouping<T> grouping, int64_t* __restrict__ counts) {
   const int64_t step = static_cast<int64_t>(gridDim.x) * kGroupingWarps;
   for (int64_t cell = static_cast<int64_t>(blockIdx.x) * kGroupingWarps + threadIdx.x / kWarpSize;
        cell < grouping.cells(); cell += step) {
@@ -89,9 +91,10 @@ __device__ inline T warp_maximum(const Column<T>& column, Run run) {
 
 // rows [cells + 1]: where each cell's proposals begin, as counted.
 template <class T>
-__global__ void fill_proposals_kernel(Grouping<T> grouping, const int64_t* __restrict__ rows,
-                                      int64_t* __restrict__ segments, int64_t* __restrict__ owner,
-                                      T* __restrict__ score) {
+__global__ void __launch_bounds__(kGroupingThreads)
+    fill_proposals_kernel(Grouping<T> grouping, const int64_t* __restrict__ rows,
+                          int64_t* __restrict__ segments, int64_t* __restrict__ owner,
+                          T* __restrict__ score) {
   const int lane = threadIdx.x % kWarpSize;
   const int64_t step = static_cast<int64_t>(gridDim.x) * kGroupingWarps;
   for (int64_t cell = static_cast<int64_t>(blockIdx.x) * kGroupingWarps + threadIdx.x / kWarpSize;

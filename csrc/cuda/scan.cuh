@@ -11,8 +11,8 @@ constexpr int kScanThreads = 1024;
 // offsets[i] = counts[0] + ... + counts[i - 1], offsets[n] the total. One block of kScanThreads threads,
 // which walks over the counts: there are at most a few hundred thousand.
 template <class Count>
-__global__ void exclusive_scan_kernel(const Count* __restrict__ counts, int64_t n,
-                                      Count* __restrict__ offsets) {
+__global__ void __launch_bounds__(kScanThreads)
+    exclusive_scan_kernel(const Count* __restrict__ counts, int64_t n, Count* __restrict__ offsets) {
   __shared__ Count warp_totals[kScanThreads / kWarpSize];
   __shared__ Count chunk_total;
   const int lane = threadIdx.x % kWarpSize, warp = threadIdx.x / kWarpSize;

@@ -16,9 +16,10 @@ WTAL_HOST_DEVICE inline int64_t nms_work_items(int64_t groups) {
 
 // faults: the first position each in offsets, segments and scores that breaks a rule; kNoFault before.
 template <class T>
-__global__ void check_values_kernel(const T* __restrict__ segments, const T* __restrict__ scores,
-                                    const int64_t* __restrict__ offsets, int64_t count, int64_t groups,
-                                    long long* __restrict__ faults) {
+__global__ void __launch_bounds__(kNmsThreads)
+    check_values_kernel(const T* __restrict__ segments, const T* __restrict__ scores,
+                        const int64_t* __restrict__ offsets, int64_t count, int64_t groups,
+                        long long* __restrict__ faults) {
   const int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.x;
   const int64_t first = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   for (int64_t g = first; g <= groups; g += step) {
@@ -197,10 +198,10 @@ __global__ void __launch_bounds__(kNmsThreads)
 
 // Moves what suppress_kernel kept to rows[g] on.
 template <class T>
-__global__ void compact_kernel(const int64_t* __restrict__ offsets, const int64_t* __restrict__ rows,
-                               int64_t groups, const int64_t* __restrict__ keep,
-                               const T* __restrict__ kept_scores, int64_t* __restrict__ keep_out,
-                               T* __restrict__ scores_out) {
+__global__ void __launch_bounds__(kNmsThreads)
+    compact_kernel(const int64_t* __restrict__ offsets, const int64_t* __restrict__ rows, int64_t groups,
+                   const int64_t* __restrict__ keep, const T* __restrict__ kept_scores,
+                   int64_t* __restrict__ keep_out, T* __restrict__ scores_out) {
   for (int64_t g = blockIdx.x; g < groups; g += gridDim.x) {
     for (int64_t i = threadIdx.x; i < rows[g + 1] - rows[g]; i += blockDim.x) {
       keep_out[rows[g] + i] = keep[offsets[g] + i];

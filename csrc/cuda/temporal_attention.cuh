@@ -14,6 +14,7 @@
 namespace wtal::attention {
 
 constexpr int kWarps = 4;  // warps, so rows, a block
+constexpr int kRowThreads = 32 * kWarps;
 
 // One row of the grid of B * H * T rows (H * R), and the range of rows that it sees or that see it.
 struct RowPosition {
@@ -90,7 +91,8 @@ __device__ inline int64_t next_row(int64_t row) { return row + static_cast<int64
 __device__ inline int64_t rows_of(const Problem& p) { return p.elements() * p.heads * p.total; }
 
 template <class T, int D>
-__global__ void forward_kernel(Problem p, View<T> q, View<T> k, View<T> v, Output<T> out, float* lse) {
+__global__ void __launch_bounds__(kRowThreads)
+    forward_kernel(Problem p, View<T> q, View<T> k, View<T> v, Output<T> out, float* lse) {
   for (int64_t index = first_row(); index < rows_of(p); index = next_row(index)) {
     const RowPosition row = row_position(p, index);
     Lanes<D> query, key, value, sum;
@@ -124,7 +126,8 @@ __global__ void forward_kernel(Problem p, View<T> q, View<T> k, View<T> v, Outpu
 
 // delta[B, H, T] = rowsum(grad_out * out) - grad_lse; only that of rows inside a video is later used.
 template <class T>
-__global__ void delta_kernel(Problem p, View<T> grad_out, View<T> out, View<float> grad_lse, float* delta) {
+__global__ void __launch_bounds__(kRowThreads)
+    delta_kernel(Problem p, View<T> grad_out, View<T> out, View<float> grad_lse, float* delta) {
   for (int64_t index = first_row(); index < rows_of(p); index = next_row(index)) {
     const RowPosition row = row_position(p, index);
     if (!row.live) continue;
@@ -141,8 +144,9 @@ __global__ void delta_kernel(Problem p, View<T> grad_out, View<T> out, View<floa
 }
 
 template <class T, int D>
-__global__ void grad_q_kernel(Problem p, View<T> grad_out, View<T> q, View<T> k, View<T> v, View<float> lse,
-                              const float* delta, Output<T> grad_q) {
+__global__ void __launch_bounds__(kRowThreads)
+    grad_q_kernel(Problem p, View<T> grad_out, View<T> q, View<T> k, View<T> v, View<float> lse,
+                  const float* delta, Output<T> grad_q) {
   for (int64_t index = first_row(); index < rows_of(p); index = next_row(index)) {
     const RowPosition row = row_position(p, index);
     Lanes<D> query, grad, key, value, sum;
@@ -164,8 +168,9 @@ __global__ void grad_q_kernel(Problem p, View<T> grad_out, View<T> q, View<T> k,
 }
 
 template <class T, int D>
-__global__ void grad_kv_kernel(Problem p, View<T> grad_out, View<T> q, View<T> k, View<T> v, View<float> lse,
-                               const float* delta, Output<T> grad_k, Output<T> grad_v) {
+__global__ void __launch_bounds__(kRowThreads)
+    grad_kv_kernel(Problem p, View<T> grad_out, View<T> q, View<T> k, View<T> v, View<float> lse,
+                   const float* delta, Output<T> grad_k, Output<T> grad_v) {
   for (int64_t index = first_row(); index < rows_of(p); index = next_row(index)) {
     const RowPosition row = row_position(p, index);
     Lanes<D> key, value, query, grad, key_sum, value_sum;

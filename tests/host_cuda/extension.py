@@ -16,7 +16,7 @@ import os
 import re
 import shlex
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -26,6 +26,7 @@ ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
 TORCH = Path(torch.__file__).parent
 NAMESPACE = "wtal_on_host"
+Around = Callable[[tuple], contextlib.AbstractContextManager]
 
 FLAGS = [
     *("-std=c++20", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"),
@@ -51,11 +52,12 @@ def contraction(source: Path) -> list[str]:
     build = (ROOT / "csrc" / "CMakeLists.txt").read_text()
     if re.search(rf"set_property\(SOURCE {name} [^)]*-fmad=false", build):
         return ["-ffp-contract=off"]
-    return ["-ffp-contract=fast", *_fma_flag()]
+    return ["-ffp-contract=fast", *fma_flag()]
 
 
 @functools.cache
-def _fma_flag() -> list[str]:
+def fma_flag() -> list[str]:
+    """What lets the compiler use the fused multiply-add of this machine, if it has one."""
     with contextlib.suppress(OSError):
         if re.search(r"^flags.* fma ", Path("/proc/cpuinfo").read_text(), re.MULTILINE):
             return ["-mfma"]
@@ -67,16 +69,22 @@ def digest(path: str | Path) -> str:
 
 
 def compile_source(source: Path, folder: Path, flags: list[str]) -> Path:
-    """Object file of one source; kept while the command and every file of this tree it read are the same.
-
-    All paths are relative to the tree, so a copy of it can begin with a copy of its objects.
-    """
+    """Object file of one source; see made_by."""
     source, target = source.relative_to(ROOT), folder.relative_to(ROOT) / f"{source.stem}.o"
+    command = [*compiler(), *flags, "-MMD", "-MF", str(target.with_suffix(".d"))]
+    return made_by([*command, "-x", "c++", "-c", str(source), "-o", str(target)], target, torch.__version__)
+
+
+def made_by(command: list[str], target: Path, version: str) -> Path:
+    """The target of a compiler's command, which writes its dependencies beside it as ``.d``.
+
+    Kept while the command, the version and every file of this tree it read are the same. All paths are relative to the
+    tree, so a copy of it can begin with a copy of its objects.
+    """
     record, dependencies = target.with_suffix(".json"), target.with_suffix(".d")
-    command = [*compiler(), *flags, "-MMD", "-MF", str(dependencies), "-x", "c++", "-c", str(source), "-o", str(target)]
     with contextlib.suppress(OSError, ValueError):
         known = json.loads((ROOT / record).read_text())
-        if known["command"] == [*command, torch.__version__] and all(
+        if known["command"] == [*command, version] and all(
             digest(path) == seen for path, seen in known["files"].items()
         ):
             return target
@@ -86,7 +94,7 @@ def compile_source(source: Path, folder: Path, flags: list[str]) -> Path:
         raise RuntimeError(f"{shlex.join(command)}\n{done.stderr}")
     files = (ROOT / dependencies).read_text().replace("\\\n", " ").split(":", 1)[1].split()
     (ROOT / record).write_text(
-        json.dumps({"command": [*command, torch.__version__], "files": {path: digest(path) for path in files}})
+        json.dumps({"command": [*command, version], "files": {path: digest(path) for path in files}})
     )
     return target
 
@@ -109,14 +117,18 @@ def _link(name: str, variant: str, sources: list[Path], options: list[str]) -> P
         objects = list(
             pool.map(lambda s: compile_source(s, folder, [*FLAGS, *VARIANTS[variant], *contraction(s)]), sources)
         )
+    return link(folder, name, objects, [*VARIANTS[variant], *options])
+
+
+def link(folder: Path, name: str, objects: list[Path], options: list[str]) -> Path:
+    """A shared library or a program of the objects; kept while they are the same."""
     stamp = hashlib.sha256("".join(digest(path) for path in objects).encode()).hexdigest()[:16]
     target = folder / f"{name}-{stamp}.so"
     if not target.exists():
         for old in folder.glob(f"{name}-*.so"):
             old.unlink()
         partial = target.with_suffix(f".{os.getpid()}")
-        command = [*compiler(), *VARIANTS[variant], *map(str, objects), *options, "-o", str(partial)]
-        subprocess.run(command, cwd=ROOT, check=True)
+        subprocess.run([*compiler(), *map(str, objects), *options, "-o", str(partial)], cwd=ROOT, check=True)
         partial.rename(target)
     return target
 
@@ -130,30 +142,29 @@ def load(variant: str = "plain", seed: int = 1) -> ctypes.CDLL:
 
 
 @contextlib.contextmanager
-def in_place_of_the_cpu() -> Iterator[None]:
+def in_place_of_the_cpu(namespace: str = NAMESPACE, around: Around = contextlib.nullcontext) -> Iterator[None]:
     """Within it, torch.ops.wtal.* on CPU tensors run the CUDA kernels on the host; load() first.
 
-    What the ops allocate and do not write holds NaN.
+    What the ops allocate and do not write holds NaN. Each call happens within around(its arguments).
     """
     library = torch.library.Library("wtal", "IMPL")
     try:
         for name in torch._C._dispatch_get_all_op_names():
-            if name.startswith(f"{NAMESPACE}::"):
-                op = name.removeprefix(f"{NAMESPACE}::")
-                library.impl(op, _on_host(op), "CPU", allow_override=True)
+            if name.startswith(f"{namespace}::"):
+                op = name.removeprefix(f"{namespace}::")
+                function = getattr(getattr(torch.ops, namespace), op).default
+                library.impl(op, _on_host(function, around), "CPU", allow_override=True)
         yield
     finally:
         library._destroy()
 
 
-def _on_host(op: str):
-    function = getattr(getattr(torch.ops, NAMESPACE), op).default
-
+def _on_host(function: Callable, around: Around) -> Callable:
     def call(*arguments):
         before = torch.are_deterministic_algorithms_enabled()
         torch._C._set_deterministic_algorithms(True)  # fills new memory
         try:
-            with torch._C._AutoDispatchBelowAutograd():
+            with torch._C._AutoDispatchBelowAutograd(), around(arguments):
                 return function(*arguments)
         finally:
             torch._C._set_deterministic_algorithms(before)

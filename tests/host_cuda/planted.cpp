@@ -439,6 +439,14 @@ __attribute__((visibility("default"))) const char* run_case(const char* name, ui
   }
   return message.c_str();
 }
+// Where element `i` of a lane's fragment of a, b or c lies.
+__attribute__((visibility("default"))) void fragment_element(char matrix, int lane, int i, int* row,
+                                                             int* column) {
+  const auto at = matrix == 'a'   ? host_cuda::element_of_a(lane, i)
+                  : matrix == 'b' ? host_cuda::element_of_b(lane, i)
+                                  : host_cuda::element_of_c(lane, i);
+  *row = at.row, *column = at.column;
+}
 __attribute__((visibility("default"))) void to_half(const double* in, uint16_t* out, long count) {
   for (long i = 0; i < count; ++i) out[i] = __half(in[i]).bits;
 }

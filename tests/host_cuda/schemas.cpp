@@ -1,8 +1,9 @@
-// The ops' schemas once more, under torch.ops.wtal_on_host, and the shim's settings.
-#include <torch/csrc/stable/library.h>
+// The ops' schemas once more, under torch.ops.wtal_on_host (or what HOST_CUDA_OPS says), and the shim's
+// settings.
+#include "cuda/stream.h"
 
 #undef STABLE_TORCH_LIBRARY
-#define STABLE_TORCH_LIBRARY(name, m) STABLE_TORCH_LIBRARY_FRAGMENT(wtal_on_host, m)
+#define STABLE_TORCH_LIBRARY(name, m) STABLE_TORCH_LIBRARY_FRAGMENT(HOST_CUDA_OPS, m)
 #include "library.cpp"
 
 extern "C" __attribute__((visibility("default"))) void host_cuda_shuffle(uint64_t seed) {

@@ -22,6 +22,7 @@ def test_every_listed_fault_still_has_its_place() -> None:
     for kind in ("shuffle mask", "tile edge", "stride", "length check", "atomic", "uninitialised", "fragment index"):
         assert any(kind in fault for fault in faults), kind
     assert sum("removed" in fault for fault in faults) == statements()
+    assert sum(": asm: " in fault for fault in faults) >= 10
 
 
 def statements() -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from host_cuda.backends import CPU, CUDA_DEVICES, CUDA_ON_HOST, DEVICES, at_most
+from host_cuda.backends import CPU, CUDA_DEVICES, CUDA_ON_HOST, CUDA_ON_PTX, DEVICES, at_most
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
@@ -144,7 +144,7 @@ def test_equals_the_definition_in_float64(case: Case) -> None:
     assert_close(case.outputs(), case.outputs(definition), 1e-12)
 
 
-@pytest.mark.parametrize("device", [CPU, CUDA_ON_HOST])
+@pytest.mark.parametrize("device", [CPU, CUDA_ON_HOST, CUDA_ON_PTX])
 @at_most(40)
 @given(case=cases())
 def test_equals_the_definition_in_float32(device: str, case: Case) -> None:

@@ -1,5 +1,5 @@
 // Stands in for csrc/cuda/stream.h: CPU tensors play the CUDA tensors, and the ops register themselves as
-// torch.ops.wtal_on_host.*, with CPU kernels.
+// torch.ops.wtal_on_host.*, with CPU kernels. tests/ptx gives them another name, and another launch.
 #pragma once
 #include <cuda_runtime.h>
 #include <torch/csrc/stable/library.h>
@@ -7,7 +7,12 @@
 #include <torch/headeronly/util/Exception.h>
 
 #undef STABLE_TORCH_LIBRARY_IMPL
-#define STABLE_TORCH_LIBRARY_IMPL(name, key, m) _STABLE_TORCH_LIBRARY_IMPL(wtal_on_host, CPU, m, C10_UID)
+#define STABLE_TORCH_LIBRARY_IMPL(name, key, m) HOST_CUDA_LIBRARY_IMPL(HOST_CUDA_OPS, m)
+#define HOST_CUDA_LIBRARY_IMPL(name, m) _STABLE_TORCH_LIBRARY_IMPL(name, CPU, m, C10_UID)
+#ifndef HOST_CUDA_OPS
+#define HOST_CUDA_OPS wtal_on_host
+#define HOST_CUDA_LAUNCH ::host_cuda::launch
+#endif
 
 namespace wtal {
 
@@ -31,7 +36,7 @@ template <class... Parameters, class... Arguments>
 void launch(const char* what, void (*kernel)(Parameters...), dim3 grid, dim3 threads, size_t dynamic_shared,
             cudaStream_t, Arguments&&... arguments) {
   try {
-    ::host_cuda::launch(kernel, grid, threads, dynamic_shared, static_cast<Parameters>(arguments)...);
+    HOST_CUDA_LAUNCH(kernel, grid, threads, dynamic_shared, static_cast<Parameters>(arguments)...);
   } catch (const std::exception& error) {
     STD_TORCH_CHECK(false, what, ": ", error.what());
   }

@@ -20,6 +20,8 @@ namespace host_cuda {
 
 #ifdef __SANITIZE_ADDRESS__
 constexpr size_t kStackBytes = 256 << 10;  // its frames are padded
+#elif defined(HOST_CUDA_STACK_BYTES)
+constexpr size_t kStackBytes = HOST_CUDA_STACK_BYTES;
 #else
 constexpr size_t kStackBytes = 64 << 10;
 #endif

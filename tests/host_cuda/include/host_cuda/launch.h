@@ -25,21 +25,12 @@ inline void check_launch(dim3 grid, dim3 threads, size_t dynamic_bytes) {
   if (!wrong.empty()) throw std::runtime_error("host_cuda: invalid launch: " + wrong);
 }
 
-template <class... Parameters>
-void launch(void (*kernel)(Parameters...), dim3 grid, dim3 threads, size_t dynamic_bytes,
-            std::type_identity_t<Parameters>... arguments) {
+// After check_launch. body(arguments) is what each thread does; shared_bytes are poisoned before each block.
+inline void run_grid(dim3 grid, dim3 threads, size_t shared_bytes, Block::Body body, const void* arguments) {
   static std::mutex one_at_a_time;
   const std::lock_guard lock(one_at_a_time);
-  check_launch(grid, threads, dynamic_bytes);
 
-  using Arguments = std::pair<void (*)(Parameters...), std::tuple<Parameters...>>;
-  const Arguments call{kernel, {arguments...}};
-  const auto body = [](const void* data) {
-    const auto& [function, values] = *static_cast<const Arguments*>(data);
-    std::apply(function, values);
-  };
-
-  DynamicShared dynamic(dynamic_bytes);
+  DynamicShared dynamic(shared_bytes);
   dynamic_range = dynamic.range();
   static_range = static_shared();
   here.grid_dim = grid;
@@ -56,13 +47,26 @@ void launch(void (*kernel)(Parameters...), dim3 grid, dim3 threads, size_t dynam
     if (static_range.first) std::memset(static_range.first, kPoison, static_range.bytes);
     const uint3 index{static_cast<unsigned>(next % grid.x), static_cast<unsigned>(next / grid.x % grid.y),
                       static_cast<unsigned>(next / grid.x / grid.y)};
-    block.run(index, threads, body, &call, shuffle_seed + kGoldenRatio * (next + 1));
+    block.run(index, threads, body, arguments, shuffle_seed + kGoldenRatio * (next + 1));
     if (dynamic.overrun()) {
       throw std::runtime_error("host_cuda: a write beyond the dynamic shared memory of block (" +
                                std::to_string(index.x) + ", " + std::to_string(index.y) + ", " +
                                std::to_string(index.z) + ")");
     }
   }
+}
+
+template <class... Parameters>
+void launch(void (*kernel)(Parameters...), dim3 grid, dim3 threads, size_t dynamic_bytes,
+            std::type_identity_t<Parameters>... arguments) {
+  check_launch(grid, threads, dynamic_bytes);
+  using Arguments = std::pair<void (*)(Parameters...), std::tuple<Parameters...>>;
+  const Arguments call{kernel, {arguments...}};
+  const auto body = [](const void* data) {
+    const auto& [function, values] = *static_cast<const Arguments*>(data);
+    std::apply(function, values);
+  };
+  run_grid(grid, threads, dynamic_bytes, body, &call);
 }
 
 }  // namespace host_cuda
