@@ -14,11 +14,12 @@ from typing import Any, NoReturn
 
 from wtal.data.annotations import AnnotatedVideo, Annotations
 from wtal.data.layout import Candidate, assemble, read_text_features
-from wtal.data.own_files import read_labels, read_segments, read_text
+from wtal.data.own_files import read_labels, read_segments
 from wtal.data.timebase import Timebase
 from wtal.data.video import Instance, VideoSet
 from wtal.errors import WtalError
 from wtal.platform import fields
+from wtal.platform.text import read_lines, read_text
 
 _KEYS = {
     "name": "text",
@@ -185,7 +186,7 @@ class _Description:
             source, ids = self.path, list(self._names("test"))
         else:
             source = self._path("test")
-            ids = [line.strip() for line in read_text(source).split("\n") if line.strip()]
+            ids = read_lines(source)
             if not ids:
                 raise WtalError(f"{source}: no video id; for training on every video say test = [] in {self.path.name}")
         for video_id in ids:

@@ -53,7 +53,7 @@ def shown(value: object) -> str:
 def load_json(path: str | os.PathLike[str], expected: str) -> Any:
     """The content of a JSON file; ``expected`` says in the error what the file should have been."""
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8-sig") as file:  # some editors put a byte-order mark first
             return json.load(file)
     except FileNotFoundError:
         raise WtalError(f"{path}: no such file, expected {expected}") from None
