@@ -83,6 +83,7 @@ class Model:
         clip_fps: float | None = None,
         branch: Branch | None = None,
         localize: LocalizeConfig | None = None,
+        duration: float | None = None,
     ) -> list[Detection]:
         """Find the actions in one video.
 
@@ -95,6 +96,7 @@ class Model:
             clip_fps: rows of ``clip`` a second; where training had no such rate they evenly cover the video.
             branch: whose scores, None for what the run was configured with.
             localize: thresholds and suppression, None for the run's.
+            duration: seconds that the video lasts, where known: no detection ends later.
 
         Returns:
             detections in seconds, by falling score.
@@ -107,7 +109,7 @@ class Model:
         frames, video = self._scores(features, clip, clip_fps, timebase, branch)
         settings = localize or self.config.localize
         found = detect(frames[None], video[None], torch.tensor([len(frames)], device=frames.device), settings)
-        return to_seconds(found, [timebase], self.classes)[0]
+        return to_seconds(found, [timebase], self.classes, [duration])[0]
 
     def scores(
         self,
