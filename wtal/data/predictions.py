@@ -105,8 +105,13 @@ def check_predictions(predictions: Mapping[str, Iterable[Detection]], source: st
             fields.name(video, "video")
         except ValueError as error:
             raise WtalError(f"{source}: {error}") from None
+        if not isinstance(detections, Iterable) or isinstance(detections, str | bytes | Mapping):
+            raise WtalError(f"{source}: video {video!r}: {fields.shown(detections)}, expected a list of detections")
         found = checked[video] = []
         for index, detection in enumerate(detections):
+            if not all(hasattr(detection, key) for key in ("start", "end", "label", "score")):
+                told = f"{fields.shown(detection)}, expected a wtal.Detection(start, end, label, score)"
+                raise WtalError(f"{source}: video {video!r}: detection {index}: {told}")
             try:
                 start, end = fields.segment((detection.start, detection.end))
                 label, score = fields.name(detection.label, "label"), fields.number(detection.score, "score")

@@ -23,7 +23,7 @@ from wtal.platform.folders import visible
 from wtal.platform.text import csv_rows
 from wtal.runs.checkpoint import Checkpoint, load_checkpoint
 from wtal.runs.run import CONFIG, Run
-from wtal.runs.videos import open_videos
+from wtal.runs.videos import open_again
 from wtal.settings.config import RunConfig
 
 
@@ -44,12 +44,13 @@ class RunModel:
     data: VideoSet
 
 
-def open_run(model: Path, device: str) -> RunModel:
+def open_run(model: Path, device: str, root: Path | None = None) -> RunModel:
     """The model in a run folder, or that of a checkpoint inside one, and the run's data set.
 
     Args:
         model: run folder or checkpoint.
         device: as ``--device``.
+        root: where its data are now; None where they were in training.
     """
     branches, config, where, checkpoint = load(model, device)
     folder = checkpoint.path.resolve().parent.parent
@@ -59,7 +60,7 @@ def open_run(model: Path, device: str) -> RunModel:
             "predictions that wtal-predict makes with it"
         )
     run = Run.open(folder)
-    return RunModel(branches, config, where, open_videos(run.setup, run.config.schedule))
+    return RunModel(branches, config, where, open_again(run.setup, run.config.schedule, root))
 
 
 def detect_test_videos(run: RunModel, branch: str | None) -> dict[str, list[Detection]]:
