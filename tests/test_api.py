@@ -176,3 +176,70 @@ def test_rates_are_those_of_training_unless_given(model: wtal.Model, features: n
     with pytest.raises(wtal.WtalError, match="differ in fps"):
         model.detect(features)
     assert model.detect(features, fps=25)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.bool, torch.complex64])
+@pytest.mark.parametrize("argument", ["features", "clip"])
+def test_tensors_are_refused_as_arrays_of_their_kind_are(model, features, clip, dtype, argument: str) -> None:
+    given = {"features": torch.from_numpy(features), "clip": torch.from_numpy(clip)}
+    given[argument] = given[argument].to(dtype)
+    told = []
+    for value in (given[argument], given[argument].numpy()):
+        with pytest.raises(wtal.WtalError) as caught:
+            model.detect(**{**given, argument: value}, branch="ensemble")
+        told.append(str(caught.value))
+    assert told[0] == told[1]
+    kind = str(dtype).removeprefix("torch.")
+    assert told[0].startswith(f"{argument}: {kind} of shape {list(given[argument].shape)}, expected floating point")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_tensors_of_every_floating_point_are_taken(model, features, dtype) -> None:
+    assert model.detect(torch.from_numpy(features).to(dtype))
+
+
+def test_a_read_only_array_brings_no_warning(model, features, recwarn) -> None:
+    expected = model.detect(features)
+    features.flags.writeable = False
+    assert model.detect(features) == expected
+    assert model.detect(np.frombuffer(features.tobytes(), np.float32).reshape(features.shape)) == expected
+    assert not [str(one.message) for one in recwarn]
+
+
+@pytest.mark.parametrize(
+    ("found", "told"),
+    [
+        ({"a": None}, "predictions: video 'a': None, expected a list of detections"),
+        ({"a": 3}, "predictions: video 'a': 3, expected a list of detections"),
+        ({"a": "xyz"}, "predictions: video 'a': 'xyz', expected a list of detections"),
+        ({"a": [{"start": 0, "end": 1, "label": "x", "score": 1}]}, "video 'a': detection 0: {'end': 1, "),
+        ({"a": [None]}, "video 'a': detection 0: None, expected a wtal.Detection(start, end, label, score)"),
+        ({"a": [(0, 1, "x", 1)]}, "detection 0: (0, 1, 'x', 1), expected a wtal.Detection"),
+        ({"a": {"start": 0}}, "video 'a': {'start': 0}, expected a list of detections"),
+        ({3: []}, "predictions: video is 3, expected a name"),
+        (None, "predictions are None"),
+    ],
+)
+def test_what_is_no_detections_is_told(found, told: str) -> None:
+    truth = {"a": [wtal.Detection(0, 1, "x", 1.0)]}
+    with pytest.raises(wtal.WtalError) as caught:
+        wtal.evaluate(found, truth)
+    assert told in str(caught.value)
+
+
+@pytest.mark.parametrize("truth", [{"a": None}, {"a": [{"start": 0, "end": 1}]}, {"a": [None]}, None, 3])
+def test_what_is_no_ground_truth_is_told(truth) -> None:
+    with pytest.raises(wtal.WtalError, match="ground truth"):
+        wtal.evaluate({"a": [wtal.Detection(0, 1, "x", 1.0)]}, truth)
+
+
+def test_settings_that_are_given_are_checked(model, features) -> None:
+    with pytest.raises(wtal.WtalError, match=r"localize\.theta_loc is 50"):
+        model.detect(features, localize=dataclasses.replace(model.config.localize, theta_loc=(50,)))
+
+
+def test_a_duration_bounds_every_detection(model, features) -> None:
+    found = model.detect(features, fps=25, stride=16, window=1, duration=20.0)
+    assert found
+    assert min(one.start for one in found) == 0.0
+    assert max(one.end for one in found) == 20.0

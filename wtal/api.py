@@ -83,6 +83,7 @@ class Model:
         clip_fps: float | None = None,
         branch: Branch | None = None,
         localize: LocalizeConfig | None = None,
+        duration: float | None = None,
     ) -> list[Detection]:
         """Find the actions in one video.
 
@@ -95,6 +96,7 @@ class Model:
             clip_fps: rows of ``clip`` a second; where training had no such rate they evenly cover the video.
             branch: whose scores, None for what the run was configured with.
             localize: thresholds and suppression, None for the run's.
+            duration: seconds that the video lasts, where known: no detection ends later.
 
         Returns:
             detections in seconds, by falling score.
@@ -105,9 +107,11 @@ class Model:
         """
         timebase, clip_fps = self._grid(fps, stride, window, clip_fps)
         frames, video = self._scores(features, clip, clip_fps, timebase, branch)
-        settings = localize or self.config.localize
+        settings = self.config.localize
+        if localize is not None:
+            settings = dataclasses.replace(self.config, localize=localize).localize  # checked on the way
         found = detect(frames[None], video[None], torch.tensor([len(frames)], device=frames.device), settings)
-        return to_seconds(found, [timebase], self.classes)[0]
+        return to_seconds(found, [timebase], self.classes, [duration])[0]
 
     def scores(
         self,
@@ -190,12 +194,17 @@ def _array(name: str, value: Features, width: int) -> npt.NDArray[np.float32]:
     """Features as a finite float32 array ``[T, width]``."""
     if isinstance(value, str | os.PathLike):
         name, value = str(value), load_npy(value)
-    rows = value.detach().cpu().float().numpy() if isinstance(value, Tensor) else np.asarray(value)
+    if isinstance(value, Tensor):
+        if not value.is_floating_point():
+            found = f"{str(value.dtype).removeprefix('torch.')} of shape {list(value.shape)}"
+            raise WtalError(f"{name}: {found}, expected floating point [T, {width}]")
+        value = value.detach().cpu().float().numpy()
+    rows = np.asarray(value)
     if rows.ndim != 2 or rows.dtype.kind != "f" or 0 in rows.shape:
         raise WtalError(f"{name}: {rows.dtype} of shape {list(rows.shape)}, expected floating point [T, {width}]")
     if rows.shape[1] != width:
         raise WtalError(f"{name}: {rows.shape[1]} wide, the model was trained on {width}")
-    single = np.ascontiguousarray(rows, dtype=np.float32)
+    single = np.require(rows, np.float32, ["C", "W"])  # torch warns of an array that is read-only
     if not np.isfinite(single).all():
         row, column = np.argwhere(~np.isfinite(single))[0]
         raise WtalError(f"{name}: {single[row, column]} in row {row}, column {column}, expected finite features")

@@ -191,7 +191,7 @@ def test_bsn_with_and_without_its_video_list(tmp_path):
     assert listed.videos["v_b"].subset == ""
     assert parse_annotations(BSN, path, {"v_b": "training"}).videos["v_b"].instances == ()
     (tmp_path / "video_info_new.csv").write_text("video,frames\nv_a,3\n")
-    with pytest.raises(WtalError, match=r"video_info_new.csv: columns \['video', 'frames'\], expected"):
+    with pytest.raises(WtalError, match=r"video_info_new.csv: no column subset, expected BSN's video list"):
         read_annotations(path)
 
 

@@ -39,7 +39,9 @@ def test_reads_back_the_same_in_the_same_order(tmp_path, name):
 
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
-names = st.text(st.characters(exclude_categories=["Cs"], min_codepoint=32), min_size=1)
+names = st.text(st.characters(exclude_categories=["Cs"], min_codepoint=32), min_size=1).filter(
+    lambda name: name == name.strip()  # CSV loses the spaces around a value
+)
 detections = st.builds(
     lambda times, label, score: Detection(*sorted(times), label, score), st.tuples(finite, finite), names, finite
 )
@@ -152,7 +154,7 @@ def test_malformed_json(tmp_path, content, message):
         ("p.csv", b"", "no column video, start, end, label, score, expected"),
         ("p.csv", b"video,start,end,label\nv,0,1,a\n", "no column score, expected predictions as CSV"),
         ("p.csv", b"video,start,end,label,score\nv,0,1,a,1\nw,0,x,a,1\n", "line 3, video 'w': segment end is 'x'"),
-        ("p.csv", b"video,start,end,label,score\nv,0,1\n", "line 2, video 'v': label is None"),
+        ("p.csv", b"video,start,end,label,score\nv,0,1\n", "line 2, video 'v': label is ''"),
         ("p.csv", b"video,start,end,label,score\nv,3,1,a,1\n", r"line 2, video 'v': segment \[3, 1\] ends before"),
         ("p.csv", b'video,start,end,label,score\n"v,0,1,a,1\n', "cannot be read"),
         ("p.csv", b"video,start,end,label,score\n\xff,0,1,a,1\n", "cannot be read"),

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import dataclasses
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from wtal.data.span import known_end
 from wtal.data.timebase import Timebase
+from wtal.data.video import Video
 from wtal.inference.localize import Detections, detect, scale_scores, to_seconds
 from wtal.settings.config import LocalizeConfig
 
@@ -75,7 +79,7 @@ def test_detect_is_the_definition(seed: int, batch: int, size: int, classes: int
             inside = scores[b, : lengths[b], c]
             spread = inside.max() - inside.min()
             scaled = ((inside - inside.min()) / spread if spread > 0 else inside * 0).tolist()
-            found = proposals(scaled, config.theta_loc, kind)
+            found = proposals(scaled, config.theta_loc, kind) if lengths[b] > 1 else {(0, 1): 1.0}
             found = {segment: max(score, 0.0) * video_scores[b, c] for segment, score in found.items()}
             expected += [(b, c, *kept) for kept in gaussian_nms(found, 0.4, config.min_score, 5)]
     got = detect(torch.from_numpy(scores), torch.from_numpy(video_scores), torch.from_numpy(lengths), config)
@@ -124,6 +128,46 @@ def test_scaled_scores_span_zero_to_one(seed: int) -> None:
     assert torch.equal(scaled[0].amin(0), torch.zeros(3))
     assert torch.equal(scaled[1, 4:], torch.zeros(5, 3))
     assert torch.equal(scaled[0].argsort(0), scores[0].argsort(0))
+
+
+@pytest.mark.parametrize("score", ["max", "mean", "oic"])
+def test_a_video_of_one_snippet_is_found_in_its_likely_classes(score: str) -> None:
+    scores = torch.rand(3, 5, 3, generator=torch.Generator().manual_seed(0))
+    video = torch.tensor([[0.9, 0.1, 0.4], [0.1, 0.15, 0.05], [0.7, 0.6, 0.3]])
+    config = LocalizeConfig(score=score)
+    found = detect(scores, video, torch.tensor([1, 1, 5]), config)
+    alone = [
+        (label, segment, pytest.approx(value))
+        for at, label, segment, value in zip(
+            found.video.tolist(), found.label.tolist(), found.segment.tolist(), found.score.tolist(), strict=True
+        )
+        if at < 2
+    ]
+    assert alone == [(0, [0, 1], 0.9), (2, [0, 1], 0.4), (1, [0, 1], 0.15)]
+    assert found.video.tolist() == sorted(found.video.tolist())
+    plain = detect(scores[2:], video[2:], torch.tensor([5]), config)
+    assert torch.equal(found.score[found.video == 2], plain.score)
+
+
+def test_no_detection_leaves_its_video() -> None:
+    found = Detections(
+        torch.tensor([0, 0, 0, 1]),
+        torch.zeros(4, dtype=torch.int64),
+        torch.tensor([[0, 2], [1, 9], [8, 10], [0, 10]]),
+        torch.tensor([0.5, 0.25, 0.125, 0.75]),
+    )
+    early = Timebase(25, 16, 1)  # edges lie 7.5 frames early: the first at -0.3 s
+    assert early.edge(0) == pytest.approx(-0.3)
+    listed = to_seconds(found, [early, early], ["a"], [4.8, None])
+    assert [(d.start, d.end) for d in listed[0]] == [(0.0, early.edge(2)), (early.edge(1), 4.8)]
+    assert [(d.start, d.end) for d in listed[1]] == [(0.0, early.edge(10))]
+
+
+def test_an_end_is_known_where_features_and_annotations_agree() -> None:
+    video = Video("a", "test", (), Timebase(25), (Path("a.npy"),), duration=60.0)
+    assert known_end(video, 94) == 60.0  # features of 60.16 s
+    assert known_end(video, 900) is None  # of 576 s: the annotation is wrong
+    assert known_end(dataclasses.replace(video, duration=None), 94) is None
 
 
 def test_seconds_follow_each_videos_own_timebase() -> None:

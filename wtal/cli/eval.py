@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from wtal.cli.parsing import parse, run
+from wtal.cli.parsing import parse, run, with_ranges
 from wtal.errors import WtalError
+from wtal.platform.files import is_safetensors
 from wtal.settings.config import EvaluateConfig
 
 if TYPE_CHECKING:
@@ -39,11 +40,13 @@ class Options:
     """seconds is the official rule; snippets rounds to the 25 fps, 16-frame grid first, as many peers do. Else as the
     run was configured, and seconds for files."""
     tiou: tuple[float, ...] | None = None
-    """tIoU thresholds; else as the run was configured, and .1 to .7 for files."""
+    """tIoU thresholds, or FIRST:STEP:LAST; else as the run was configured, and .1 to .7 for files."""
     subset: str | None = None
     """Subset of the ground truth, as its file names it; else its test part."""
     branch: Literal["cbp", "vlp", "ensemble"] | None = None
     """With a run or checkpoint: whose scores; else as the run was configured."""
+    root: Path | None = None
+    """With a run or checkpoint: where its data are now, if they have moved."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     per_class: bool = False
@@ -61,19 +64,22 @@ def main() -> int:
 
 def command(arguments: Sequence[str]) -> int:
     """Evaluate and print."""
-    options = parse(Options, PROGRAM, arguments)
+    options = parse(Options, PROGRAM, with_ranges(arguments, "--tiou"))
     if options.what is None:
         raise WtalError(f"expected a run folder, a checkpoint or a predictions file (all options: {PROGRAM} --help)")
     if options.tiou is not None and (not options.tiou or any(not 0 < tiou <= 1 for tiou in options.tiou)):
         raise WtalError(f"--tiou {' '.join(map(str, options.tiou))}: expected thresholds above 0 and up to 1")
 
-    trained = options.what.is_dir() or options.what.suffix == ".safetensors"
+    trained = options.what.is_dir() or options.what.suffix == ".safetensors" or is_safetensors(options.what)
     if trained and options.ground_truth is not None:
         raise WtalError(
             f"{options.what} is a trained model: it is evaluated on its own data set, without a second file"
         )
     if not trained and options.ground_truth is None:
         raise WtalError(f"{options.what}: predictions need ground truth: wtal-eval PREDICTIONS GROUND_TRUTH")
+
+    if options.root is not None and not trained:
+        raise WtalError("--root goes with a run or a checkpoint")
 
     from wtal.evaluation.average_precision import evaluate
 
@@ -85,7 +91,7 @@ def command(arguments: Sequence[str]) -> int:
         from wtal.evaluation.table import has_ground_truth
         from wtal.inference.saved_model import detect_test_videos, open_run
 
-        found = open_run(options.what, options.device)
+        found = open_run(options.what, options.device, options.root)
         if fault := nothing_to_measure(found.data.subset("test")):
             raise WtalError(f"{options.what}: {fault} in {found.data.name}, there is nothing to measure")
         if not has_ground_truth(found.data):

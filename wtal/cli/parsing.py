@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import sys
@@ -14,6 +15,8 @@ import tyro
 from wtal.errors import WtalError
 
 Options = TypeVar("Options")
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 def parse(options: type[Options], program: str, arguments: Sequence[str], default: Options | None = None) -> Options:
@@ -42,9 +45,25 @@ def run(command: Callable[[Sequence[str]], int | None], program: str, alone: boo
     """Run a command with the process's arguments, or do what ``--version`` asks for; returns the exit code.
 
     A :class:`WtalError` goes to stderr as it is written, nearly always one line; Ctrl-C exits with 130, a closed pipe
-    quietly. What the terminal's encoding lacks is shown as an escape. A command that works ``alone`` refuses torchrun,
-    under which every process would do all of it.
+    quietly, a full disk behind stdout with one line. What the terminal's encoding lacks is shown as an escape. A
+    command that works ``alone`` refuses torchrun, under which every process would do all of it.
     """
+    try:
+        try:
+            return _run(command, program, alone)
+        finally:
+            sys.stdout.flush()
+    except OSError as error:
+        closed = isinstance(error, BrokenPipeError)
+        if not closed and (error.filename is not None or error.errno not in _FULL):
+            raise  # of a file it would have the name, or be a WriteError
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more to flush at exit
+        if not closed:
+            print(f"{program}: error: standard output cannot be written ({error.strerror or error})", file=sys.stderr)
+        return 1 if closed else 2
+
+
+def _run(command: Callable[[Sequence[str]], int | None], program: str, alone: bool) -> int:
     arguments = sys.argv[1:]
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError):  # no text stream of Python's own
@@ -64,9 +83,6 @@ def run(command: Callable[[Sequence[str]], int | None], program: str, alone: boo
     except KeyboardInterrupt as interrupt:
         print(f"{program}: {str(interrupt) or 'interrupted'}", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more to flush at exit
-        return 1
 
 
 @contextlib.contextmanager
@@ -78,6 +94,48 @@ def once_a_machine() -> Iterator[None]:
         if int(os.environ.get("LOCAL_RANK", 0)):
             raise SystemExit(error.exit_code) from None
         raise
+
+
+def with_ranges(arguments: Sequence[str], *options: str) -> list[str]:
+    """Arguments in which options that take several numbers come last, so that no file after them is taken for one.
+
+    ``0.5:0.05:0.95`` becomes the numbers from 0.5 by 0.05 to 0.95, and ``0.5,0.75`` two.
+
+    Raises:
+        WtalError: a range that is none.
+    """
+    rest: list[str] = []
+    found: dict[str, list[str]] = {}
+    open_option = ""
+    for word in arguments:
+        option, equals, value = word.partition("=")
+        if option in options:
+            found.setdefault(option, []).extend(_numbers(option, value) or [value] if equals else [])
+            open_option = "" if equals else option
+        elif open_option and (numbers := _numbers(open_option, word)) is not None:
+            found[open_option] += numbers
+        else:
+            open_option = ""
+            rest.append(word)
+    return [*rest, *(word for option, values in found.items() for word in (option, *values))]
+
+
+def _numbers(option: str, word: str) -> list[str] | None:
+    """The numbers that a word stands for, None where it is something else."""
+    try:
+        if ":" not in word:
+            return [repr(float(part)) for part in word.split(",") if part] or None
+        parts = [float(part) for part in word.split(":")]
+    except ValueError:
+        return None
+    if len(parts) == 3:
+        first, step, last = parts
+        if first + step > last:  # as Python has it, the step last
+            step, last = last, step
+        if step > 0 and 0 <= (last - first) / step < 1000:
+            count = int((last - first) / step + 1e-6) + 1
+            return [repr(round(first + step * index, 12)) for index in range(count)]
+    raise WtalError(f"{option} {word}: expected numbers, or FIRST:STEP:LAST such as 0.5:0.05:0.95")
 
 
 def _one_line(box: str, program: str) -> str:

@@ -21,7 +21,8 @@ class Options:
     """Find the actions in videos whose features lie in a folder, with a trained model.
 
     Each FEATURES/<video>.npy holds I3D features [T, D], one row a snippet, in video order. Where snippets lie in time
-    follows from --fps, --stride and --window, which are those of the training videos unless given.
+    follows from --fps, --stride and --window, which are those of the training videos unless given. Files that cannot be
+    used are listed at the end, and the exit code is 1 then.
     """
 
     model: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|CHECKPOINT")] = None
@@ -32,8 +33,9 @@ class Options:
     """File to write: .json (official ActivityNet format) or .csv (video,start,end,label,score); seconds."""
     clip: Path | None = None
     """Folder of CLIP features <video>.npy, needed by --branch vlp and ensemble."""
-    fps: float | None = None
-    """Frames a second of the frames that the features were made from; else as in training."""
+    fps: str | None = None
+    """Frames a second of the frames that the features were made from: a number, or the path of a CSV video,fps with
+    that of each video; else as in training."""
     stride: float | None = None
     """Frames from one snippet to the next; else as in training."""
     window: float | None = None
@@ -70,22 +72,44 @@ def command(arguments: Sequence[str]) -> int:
     from rich.console import Console
 
     from wtal.data.predictions import write_predictions
-    from wtal.inference.saved_model import detect_in_folder
+    from wtal.inference.saved_model import detect_in_folder, read_rates
     from wtal.platform.files import check_writable
 
-    grid = {name: getattr(options, name) for name in ("fps", "stride", "window", "clip_fps")}
+    fps, rates = _number(options.fps), None
+    if options.fps is not None and fps is None:
+        rates = read_rates(Path(options.fps))
+    grid = {"fps": fps, **{name: getattr(options, name) for name in ("stride", "window", "clip_fps")}}
     if options.out.suffix not in (".json", ".csv"):
         raise WtalError(f"--out {options.out}: expected a file called .json or .csv")
     check_writable(options.out)
-    found = detect_in_folder(options.model, options.features, options.clip, grid, options.branch, options.device)
+    result = detect_in_folder(
+        options.model, options.features, options.clip, grid, options.branch, options.device, rates
+    )
+    found, failed = result.found, result.failed
+    for note in result.notes:
+        print(f"{PROGRAM}: note: {note}", file=sys.stderr)
+    for path, reason in failed.items():
+        print(f"{PROGRAM}: failed: {reason if str(path) in reason else f'{path}: {reason}'}", file=sys.stderr)
+    if not found:
+        raise WtalError(f"{options.features}: none of its {len(failed)} feature files can be used")
     write_predictions(options.out, found)
     count = sum(map(len, found.values()))
     if options.json:
-        print(json.dumps({"out": str(options.out), "videos": len(found), "detections": count}))
+        told = {"out": str(options.out), "videos": len(found), "detections": count, "failed": len(failed)}
+        print(json.dumps(told))
     elif not options.quiet:
-        told = f"{options.out}: {count} detections in {len(found)} videos"
-        Console().print(told, markup=False, highlight=False, soft_wrap=True)
-    return 0
+        line = f"{options.out}: {count} detections in {len(found)} videos" + (
+            f", {len(failed)} failed" if failed else ""
+        )
+        Console().print(line, markup=False, highlight=False, soft_wrap=True)
+    return int(bool(failed))
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return None
 
 
 if __name__ == "__main__":

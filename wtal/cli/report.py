@@ -45,6 +45,8 @@ class Options:
     """With --figure timeline: seconds from, to; else the whole video."""
     tiou: float | None = None
     """With --figure precision: the threshold; else 0.5."""
+    root: Path | None = None
+    """Where the data of the runs are now, if they have moved."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     quiet: bool = False
@@ -86,7 +88,7 @@ def command(arguments: Sequence[str]) -> int:
 
     check_writable(out)
     reporter = Reporter(Console(), options.quiet or options.json)
-    opened = studies(options.runs, options.device, reporter)
+    opened = studies(options.runs, options.device, reporter, options.root)
     if options.figure is not None:
         choice = Choice(options.branch, options.video, options.label, options.span, options.tiou)
         draw(options.figure, opened, out, choice)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from wtal.cli.parsing import once_a_machine, parse, run
+from wtal.cli.parsing import once_a_machine, parse, run, with_ranges
 from wtal.errors import WtalError
 from wtal.runs.setup import Precision, Setup
 from wtal.settings.config import RunConfig
@@ -106,6 +106,7 @@ def command(arguments: Sequence[str]) -> int:
 
 def _parsed(arguments: Sequence[str]) -> tuple[Options, Recipe]:
     """The options, and the recipe that those come from which are not given."""
+    arguments = with_ranges(arguments, "--evaluate.tiou", "--localize.theta-loc")
     # Twice: the first pass finds the recipe, the second has its values for defaults, also in what --help shows.
     first = parse(Options, PROGRAM, [word for word in arguments if word not in ("-h", "--help")])
     recipe = load_recipe(first.recipe or default_recipe(first.dataset))

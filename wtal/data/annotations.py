@@ -18,7 +18,6 @@ are among the video's labels for training, and mAP asks for both.
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -29,6 +28,8 @@ from wtal.data.npy import load_npy
 from wtal.data.video import Instance
 from wtal.errors import WtalError
 from wtal.platform import fields
+from wtal.platform.folders import visible
+from wtal.platform.text import csv_rows
 
 _JSON = "ground truth as JSON ({'database': ...}, or BSN's {video: {'duration_second', 'annotations'}})"
 
@@ -210,14 +211,8 @@ def _bsn_subsets(path: Path) -> dict[str, str]:
     """The subset of each video from ``video_info_new.csv``; empty where that file is not there."""
     if not path.exists():
         return {}
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = csv.DictReader(file)
-            if not {"video", "subset"} <= set(rows.fieldnames or ()):
-                raise WtalError(f"{path}: columns {rows.fieldnames}, expected 'video' and 'subset' among them")
-            return {row["video"]: row["subset"] or "" for row in rows}
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise WtalError(f"{path}: cannot be read ({error}), expected BSN's video list as CSV") from None
+    rows = csv_rows(path, ("video", "subset"), "BSN's video list as CSV (video, subset, ...)")
+    return {video: subset for _, (video, subset) in rows}
 
 
 # ---- W-TALC --------------------------------------------------------------------------------------
@@ -226,7 +221,8 @@ def _bsn_subsets(path: Path) -> dict[str, str]:
 def _wtalc_folder(root: Path) -> Path:
     if (root / "videoname.npy").exists():
         return root
-    found = sorted(path.parent for path in root.glob("*-Annotations/videoname.npy"))
+    folders = (path for path in visible(root) if path.name.endswith("-Annotations"))
+    found = [folder for folder in folders if (folder / "videoname.npy").exists()]
     if len(found) != 1:
         has = f"{len(found)} of them" if found else "none"
         raise WtalError(

@@ -13,6 +13,8 @@ from pathlib import Path
 from wtal.data.annotations import Annotations
 from wtal.data.layout import GRID, Candidate, Dataset, Files, Progress, file_names, in_splits
 from wtal.errors import WtalError
+from wtal.platform.folders import visible
+from wtal.platform.text import read_lines
 
 NAME = "basnet"
 
@@ -57,7 +59,8 @@ def candidates(
 def _place(folder: Path, dataset: Dataset) -> Callable[[str], tuple[Path, ...]]:
     """Where the features of one subset are, as a function of the id."""
     files = Files()
-    joint = not (folder / "rgb").is_dir() and not (folder / "flow").is_dir() and any(folder.glob("*.npy"))
+    apart = (folder / "rgb").is_dir() or (folder / "flow").is_dir()
+    joint = not apart and folder.is_dir() and any(path.suffix == ".npy" for path in visible(folder))
     folders = (folder,) if joint else (folder / "rgb", folder / "flow")
     return lambda video_id: tuple(files.pick(where, file_names(video_id, dataset)) for where in folders)
 
@@ -65,11 +68,7 @@ def _place(folder: Path, dataset: Dataset) -> Callable[[str], tuple[Path, ...]]:
 def _split_file(path: Path) -> frozenset[str] | None:
     if not path.exists():
         return None
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise WtalError(f"{path}: cannot be read ({error}), expected one video id a line") from None
-    ids = frozenset(line.strip() for line in lines if line.strip())
+    ids = frozenset(read_lines(path, "one video id a line"))
     if not ids:
         raise WtalError(f"{path}: no video id; without this file the annotations choose the videos")
     return ids

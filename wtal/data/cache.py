@@ -16,6 +16,7 @@ import numpy as np
 from wtal.data.npy import stream_npy
 from wtal.errors import WtalError
 from wtal.platform.files import write_atomically
+from wtal.platform.folders import visible
 
 Progress = Callable[[int, int], None]
 """Called with (videos done, videos in all)."""
@@ -57,7 +58,7 @@ def per_video_files(source: Path, count: int, progress: Progress | None = None) 
                 _convert(source, folder, count, progress)
             write_atomically(stamp, json.dumps({**facts, "sha256": digest}).encode())
         # Numbered, not named after videos: the names are the annotations' business, and may change beside it.
-        files = sorted(folder.glob("*.npy"))
+        files = [path for path in visible(folder) if path.suffix == ".npy"]
     except OSError as error:
         raise WtalError(
             f"{source}: cannot be converted into {cache_root()} ({error.strerror or error}); "

@@ -9,7 +9,7 @@ from pathlib import Path
 from wtal.data.cache import cache_root
 from wtal.data.catalog import find_annotations, open_dataset
 from wtal.data.index import with_lengths
-from wtal.data.span import check_spans
+from wtal.data.span import check_clip_rows, check_spans
 from wtal.data.synthetic import (
     DEFAULT,
     GENERATOR_VERSION,
@@ -75,7 +75,7 @@ def open_data(
     if ignore_clip:
         opened = replace(opened, videos=tuple(replace(video, clip=None, clip_fps=None) for video in opened.videos))
     known = with_lengths(opened, allow_missing, progress)
-    return replace(known, notes=(*known.notes, *check_spans(known)))
+    return replace(known, notes=(*known.notes, *check_spans(known), *check_clip_rows(known)))
 
 
 def _opened(

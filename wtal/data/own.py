@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import math
 import os
@@ -14,11 +13,12 @@ from typing import Any, NoReturn
 
 from wtal.data.annotations import AnnotatedVideo, Annotations
 from wtal.data.layout import Candidate, assemble, read_text_features
-from wtal.data.own_files import read_labels, read_segments, read_text
+from wtal.data.own_files import read_labels, read_segments
 from wtal.data.timebase import Timebase
 from wtal.data.video import Instance, VideoSet
 from wtal.errors import WtalError
 from wtal.platform import fields
+from wtal.platform.text import read_lines, read_text
 
 _KEYS = {
     "name": "text",
@@ -72,7 +72,7 @@ class _Description:
         self.table = _load(path)
         for key in self.table:
             if key not in _KEYS:
-                raise WtalError(f"{path}: unknown key {_meant(key, _KEYS)}")
+                raise WtalError(f"{path}: unknown key {fields.meant(key, _KEYS)}")
         for key in _NEEDED:
             if key not in self.table:
                 raise WtalError(f"{path}: no {key!r}, expected {_KEYS[key]}")
@@ -153,7 +153,7 @@ class _Description:
         found = read_segments(path)
         for video_id, rows in found.items():
             if video_id not in labels:
-                raise WtalError(f"{path}: video {_meant(video_id, labels)} is not in {self.table['labels']}")
+                raise WtalError(f"{path}: video {fields.meant(video_id, labels)} is not in {self.table['labels']}")
             for where, instance in rows:
                 if self._class(instance.label, path, where) not in labels[video_id]:
                     raise WtalError(
@@ -185,18 +185,20 @@ class _Description:
             source, ids = self.path, list(self._names("test"))
         else:
             source = self._path("test")
-            ids = [line.strip() for line in read_text(source).split("\n") if line.strip()]
+            ids = read_lines(source)
             if not ids:
                 raise WtalError(f"{source}: no video id; for training on every video say test = [] in {self.path.name}")
         for video_id in ids:
             if video_id not in labels:
-                raise WtalError(f"{source}: test video {_meant(video_id, labels)} is not in {self.table['labels']}")
+                raise WtalError(
+                    f"{source}: test video {fields.meant(video_id, labels)} is not in {self.table['labels']}"
+                )
         return frozenset(ids)
 
     def _class(self, name: object, path: Path, where: str) -> str:
         if not isinstance(name, str) or name not in self.classes:
             known = f"expected one of the {len(self.classes)} classes in {self.path.name}"
-            raise WtalError(f"{path}: {where}: unknown class {_meant(name, self.classes)}, {known}")
+            raise WtalError(f"{path}: {where}: unknown class {fields.meant(name, self.classes)}, {known}")
         return name
 
     def _names(self, key: str) -> tuple[str, ...]:
@@ -257,9 +259,3 @@ def held_out_fifth(labels: Mapping[str, Collection[str]]) -> frozenset[str]:
 
 def _load(path: Path) -> dict[str, Any]:
     return fields.parse_toml(read_text(path), path)
-
-
-def _meant(name: object, known: Collection[str]) -> str:
-    """A name that is not known, with the known one that is most like it."""
-    close = difflib.get_close_matches(str(name), known, 1, 0.6)
-    return f"{fields.shown(name)} (did you mean {close[0]!r}?)" if close else fields.shown(name)

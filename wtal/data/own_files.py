@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +9,7 @@ from wtal.data.layout import check_id
 from wtal.data.video import Instance
 from wtal.errors import WtalError
 from wtal.platform import fields
+from wtal.platform.text import csv_rows
 
 _SEGMENTS = '{"video": [{"segment": [start, end], "label": "..."}, ...]}'
 
@@ -32,7 +30,7 @@ def read_labels(path: Path) -> list[tuple[str, str, list[Any]]]:
                 raise WtalError(f"{path}: video {video_id!r}: {fields.shown(names)}, expected a list of labels")
             found.append((f"video {video_id!r}", video_id, names))
     else:
-        for line, (video_id, text) in _csv_rows(path, ("video", "label")):
+        for line, (video_id, text) in csv_rows(path, ("video", "label"), "video,label", only=True):
             labels = [label.strip() for label in text.split(";") if label.strip()]
             found.append((f"line {line}", video_id, labels))
     if not found:
@@ -64,7 +62,8 @@ def read_segments(path: Path) -> dict[str, list[tuple[str, Instance]]]:
                     raise WtalError(f"{path}: {where}: {error}") from None
                 found[video_id].append((where, _instance(segment, label, path, where)))
     else:
-        for line, (video_id, *segment, label) in _csv_rows(path, ("video", "start", "end", "label")):
+        columns = ("video", "start", "end", "label")
+        for line, (video_id, *segment, label) in csv_rows(path, columns, ",".join(columns), only=True):
             where = f"line {line}"
             found.setdefault(video_id, []).append((where, _instance(segment, label, path, where)))
     for video_id in found:
@@ -86,36 +85,3 @@ def _instance(segment: object, label: object, path: Path, where: str) -> Instanc
     if start < 0:
         raise WtalError(f"{path}: {where}: segment starts at {start:g}, expected seconds from 0")
     return Instance(start, end, name)
-
-
-def read_text(path: Path) -> str:
-    """The content of a UTF-8 text file, with or without a byte-order mark.
-
-    Raises:
-        WtalError: there is none, it cannot be read, or it is not UTF-8.
-    """
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise WtalError(f"{path}: no such file, expected a text file") from None
-    except OSError as error:
-        raise WtalError(f"{path}: cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError:
-        raise WtalError(f"{path}: not UTF-8 text") from None
-
-
-def _csv_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, list[str]]]:
-    """Line number and values, stripped; the first line names the columns."""
-    rows = csv.reader(io.StringIO(read_text(path), newline=""))  # str.splitlines would also cut at U+2028 and its like
-    try:
-        header = [name.strip() for name in next(rows, [])]
-        if header != list(columns):
-            raise WtalError(f"{path}: first line {','.join(header)!r}, expected {','.join(columns)!r}")
-        for row in rows:
-            if not any(value.strip() for value in row):
-                continue
-            if len(row) != len(columns) or not row[0].strip():
-                raise WtalError(f"{path}: line {rows.line_num}: {fields.shown(row)}, expected {','.join(columns)}")
-            yield rows.line_num, [value.strip() for value in row]
-    except csv.Error as error:
-        raise WtalError(f"{path}: line {rows.line_num}: {error}, expected {','.join(columns)}") from None

@@ -13,6 +13,7 @@ from pathlib import Path
 from wtal.errors import WtalError
 from wtal.platform import fields
 from wtal.platform.files import check_writable, write_atomically
+from wtal.platform.text import csv_rows
 
 __all__ = [
     "Detection",
@@ -81,23 +82,14 @@ def parse_predictions(content: object, path: str | os.PathLike[str]) -> Predicti
 def _read_csv(path: Path) -> Predictions:
     expected = f"predictions as CSV ({','.join(_COLUMNS)})"
     predictions: Predictions = {}
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = csv.DictReader(file, strict=True)
-            if missing := [column for column in _COLUMNS if column not in (rows.fieldnames or ())]:
-                raise WtalError(f"{path}: no column {', '.join(missing)}, expected {expected}")
-            for row in rows:
-                try:
-                    video = fields.name(row["video"], "video")
-                    start, end = fields.segment((row["start"], row["end"]))
-                    label, score = fields.name(row["label"], "label"), fields.number(row["score"], "score")
-                except ValueError as error:
-                    raise WtalError(f"{path}: line {rows.line_num}, video {row['video']!r}: {error}") from None
-                predictions.setdefault(video, []).append(Detection(start, end, label, score))
-    except FileNotFoundError:
-        raise WtalError(f"{path}: no such file, expected {expected}") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise WtalError(f"{path}: cannot be read ({error}), expected {expected}") from None
+    for line, (video, first, last, name, said) in csv_rows(path, _COLUMNS, expected):
+        try:
+            fields.name(video, "video")
+            start, end = fields.segment((first, last))
+            label, score = fields.name(name, "label"), fields.number(said, "score")
+        except ValueError as error:
+            raise WtalError(f"{path}: line {line}, video {video!r}: {error}") from None
+        predictions.setdefault(video, []).append(Detection(start, end, label, score))
     return predictions
 
 
@@ -113,8 +105,13 @@ def check_predictions(predictions: Mapping[str, Iterable[Detection]], source: st
             fields.name(video, "video")
         except ValueError as error:
             raise WtalError(f"{source}: {error}") from None
+        if not isinstance(detections, Iterable) or isinstance(detections, str | bytes | Mapping):
+            raise WtalError(f"{source}: video {video!r}: {fields.shown(detections)}, expected a list of detections")
         found = checked[video] = []
         for index, detection in enumerate(detections):
+            if not all(hasattr(detection, key) for key in ("start", "end", "label", "score")):
+                told = f"{fields.shown(detection)}, expected a wtal.Detection(start, end, label, score)"
+                raise WtalError(f"{source}: video {video!r}: detection {index}: {told}")
             try:
                 start, end = fields.segment((detection.start, detection.end))
                 label, score = fields.name(detection.label, "label"), fields.number(detection.score, "score")

@@ -12,6 +12,8 @@ _SLACK_SECONDS = 2.0
 """Annotations are rounded, and extraction drops a last incomplete snippet."""
 _RATIO = 1.25
 """Half the videos off by more than this factor is no rounding; W-TALC's 25 fps grid read at 30 fps is off by 1.2."""
+_SNIPPETS_A_CLIP_ROW = 20
+"""CLIP rows that more snippets share tell them apart no longer; a row a second has 2 to 8 of them."""
 _EARLY = 0.3
 """Where actions typically end within this share of the features, the grid is more likely wrong than the videos odd."""
 
@@ -57,6 +59,41 @@ def check_spans(data: VideoSet) -> tuple[str, ...]:
     if ends and not timed and statistics.median(end / spans[video.id] for video, end in ends) < _EARLY:
         video, end = ends[0]
         notes.append(f"half the videos last far longer than their actions: {_told(video, spans)}, those {end:.1f} s")
+    return tuple(notes)
+
+
+def known_end(video: Video, snippets: int) -> float | None:
+    """The second at which a video ends, None where nobody knows.
+
+    That is the annotations' duration, where the features do not say another length: of five videos of THUMOS14 it is
+    wrong by minutes.
+    """
+    if not video.duration or _differ(video.timebase.edge(snippets), video.duration):
+        return None
+    return video.duration
+
+
+def check_clip_rows(data: VideoSet) -> tuple[str, ...]:
+    """Compare how much CLIP features there are with the I3D features beside them, from lengths that videos know.
+
+    Returns:
+        Notes, a sentence each.
+    """
+    known = [(video, video.snippets, video.clip_rows) for video in data if video.snippets and video.clip_rows]
+    few, short = [], []
+    for video, snippets, rows in known:
+        span = video.timebase.edge(snippets)
+        if rows * (_SNIPPETS_A_CLIP_ROW if rows > 1 else 8) < snippets:
+            few.append(f"{video.id} has {rows} for {snippets} snippets")
+        elif video.clip_fps is not None and _differ(rows / video.clip_fps, span):
+            lasts = f"{rows / video.clip_fps:.1f} s at {video.clip_fps:g} rows a second"
+            short.append(f"those of {video.id} last {lasts}, its I3D features {span:.1f} s")
+    notes = []
+    if few:
+        told = f"hardly a CLIP row to tell snippets apart in {len(few)} of {len(known)} videos: {few[0]}"
+        notes.append(f"{told}; expected one every few snippets, not one a video")
+    if short:
+        notes.append(f"CLIP and I3D features differ in length in {len(short)} of {len(known)} videos: {short[0]}")
     return tuple(notes)
 
 

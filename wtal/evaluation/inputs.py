@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -209,7 +209,7 @@ class _Notes:
         if unknown:
             notes.append(
                 f"{sum(unknown.values())} detections of {len(unknown)} classes without ground truth in the subset "
-                f"change nothing: {_some(unknown)}"
+                f"change nothing: {_some(unknown, self._classes)}"
             )
         if silent := len(self._annotated) - len(self._seen):
             notes.append(f"{silent} of {len(self._annotated)} videos are not among the predictions")
@@ -233,12 +233,14 @@ class _Notes:
             )
         if set(self._labels).isdisjoint(self._truth.classes):
             raise WtalError(
-                f"none of the predicted classes ({_some(unknown)}) is a class of {self._truth.path} "
-                f"({_some(self._truth.classes)})"
+                f"none of the predicted classes ({_some(unknown, self._truth.classes)}) is a class of "
+                f"{self._truth.path} ({_some(self._truth.classes)})"
             )
 
 
-def _some(names: Iterable[str]) -> str:
-    """The first few names."""
+def _some(names: Iterable[str], known: Collection[str] = ()) -> str:
+    """The first few names, each with the known one that was perhaps meant."""
     listed = [*names]
-    return ", ".join(map(repr, listed[:3])) + (f" and {len(listed) - 3} more" if len(listed) > 3 else "")
+    return ", ".join(fields.meant(name, known) for name in listed[:3]) + (
+        f" and {len(listed) - 3} more" if len(listed) > 3 else ""
+    )

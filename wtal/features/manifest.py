@@ -16,6 +16,7 @@ from typing import Any
 from wtal.errors import WtalError
 from wtal.features.video_list import Target
 from wtal.platform.files import WriteError, write_atomically
+from wtal.platform.folders import visible
 
 SETTINGS = "manifest.json"
 ENTRIES = "manifest"
@@ -34,7 +35,8 @@ def check_settings(root: Path, settings: Mapping[str, Any]) -> None:
         WtalError: ``root`` has features with other settings, or with settings that nobody knows any more.
     """
     path = root / SETTINGS
-    if not any((root / ENTRIES).glob("*.json")):
+    entries = root / ENTRIES
+    if not (entries.is_dir() and any(path.suffix == ".json" for path in visible(entries))):
         return
     found = _read(path)
     if found is None:

@@ -11,10 +11,11 @@ from wtal.data import actionformer, basnet
 from wtal.data.annotations import Annotations, read_annotations
 from wtal.data.catalog import LAYOUTS, named
 from wtal.data.layout import GRID, Candidate, Dataset, check_id, file_names, in_splits
-from wtal.data.own_files import read_text
 from wtal.data.timebase import Timebase
 from wtal.errors import WtalError
 from wtal.features.words import counted, few
+from wtal.platform.folders import walk
+from wtal.platform.text import read_lines
 
 _ENDINGS = """
 3g2 3gp asf avi divx f4v flv h264 h265 hevc ivf m2ts m2v m4v mkv mov mp4 mpe mpeg mpg mts mxf nut ogm ogv qt rm rmvb ts
@@ -73,7 +74,8 @@ def find_videos(places: Sequence[Path]) -> Found:
     """Video files; the id of each is its name without the ending.
 
     Args:
-        places: video files, folders (searched through), and ``.txt`` lists with one path a line.
+        places: video files, folders (searched through, links too, without what is hidden), and ``.txt`` lists with one
+            path a line.
 
     Raises:
         WtalError: there is no video, or some have names that cannot be used: it names the first of them.
@@ -114,15 +116,18 @@ def _complaint(path: Path) -> str | None:
 def _files(places: Sequence[Path], others: list[Path]) -> Iterator[Path]:
     for place in places:
         if place.is_dir():
-            inside = (path for path in sorted(place.rglob("*")) if not path.name.startswith(".") and path.is_file())
+            try:
+                inside = list(walk(place))
+            except OSError as error:
+                raise WtalError(f"{error.filename}: cannot be read ({error.strerror}), expected videos") from None
             for path in inside:
-                if path.suffix.lower() in SUFFIXES:
+                # A link to nothing that is called like a folder may be one: of a disk that is not there.
+                if path.suffix.lower() in SUFFIXES or (not path.suffix and not path.exists()):
                     yield path
                 else:
                     others.append(path)
         elif place.suffix == ".txt":
-            lines = (line.strip() for line in read_text(place).split("\n"))
-            yield from (place.parent / line for line in lines if line and not line.startswith("#"))
+            yield from (place.parent / line for line in read_lines(place) if not line.startswith("#"))
         else:
             yield place
 

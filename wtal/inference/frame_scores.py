@@ -13,6 +13,7 @@ from torch import Tensor
 from wtal.data.batches import ALL, in_parts, whole_videos
 from wtal.data.features import feature_lengths
 from wtal.data.predictions import Detection
+from wtal.data.span import known_end
 from wtal.data.video import Video, VideoSet
 from wtal.errors import WtalError
 from wtal.inference.branches import Branches, members
@@ -97,7 +98,8 @@ def find(
             scaled = scale_scores(together, lengths).cpu()
             del together
         shown = [videos[index] for index in scored.index]
-        seconds = to_seconds(detections, [video.timebase for video in shown], data.classes)
+        ends = [known_end(video, n) for video, n in zip(shown, lengths.tolist(), strict=True)]
+        seconds = to_seconds(detections, [video.timebase for video in shown], data.classes, ends)
         for row, video in enumerate(shown):
             yield Found(video, seconds[row], pooled[row].cpu(), scaled[row, : int(lengths[row])])
 

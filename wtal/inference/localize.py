@@ -78,6 +78,7 @@ def detect(scores: Tensor, video_scores: Tensor, lengths: Tensor, config: Locali
     segments, owner, score = group_proposals(
         scores, thresholds, lengths, keep, score=config.score, unique=True, rescale=True
     )
+    segments, owner, score = _with_single_snippets(segments, owner, score, keep, lengths)
     # The outer-inner contrast may be negative: such a proposal is darker than its surroundings and scores nothing.
     score = score.clamp(min=0.0) * video_scores.to(score.dtype)[owner[:, 0], owner[:, 1]]
     group = owner[:, 0] * classes + owner[:, 1]  # ascending: proposals come ordered by video, then class
@@ -96,13 +97,37 @@ def detect(scores: Tensor, video_scores: Tensor, lengths: Tensor, config: Locali
     return Detections(rows[:, 0], rows[:, 1], segments[kept], score)
 
 
-def to_seconds(detections: Detections, timebases: Sequence[Timebase], classes: Sequence[str]) -> list[list[Detection]]:
-    """Detections of each video of the batch in seconds, by falling score.
+def _with_single_snippets(
+    segments: Tensor, owner: Tensor, score: Tensor, keep: Tensor, lengths: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Proposals, and one for each class looked for in a video of one snippet, which nothing in it can stand out from.
+
+    Its score is that of a highest snippet, 1.
+    """
+    alone = (keep & (lengths == 1)[:, None]).nonzero()
+    if not len(alone):
+        return segments, owner, score
+    owner = torch.cat([owner, torch.nn.functional.pad(alone, (0, 1))])
+    segments = torch.cat([segments, segments.new_tensor([[0, 1]]).expand(len(alone), 2)])
+    score = torch.cat([score, score.new_ones(len(alone))])
+    order = (owner[:, 0] * keep.shape[1] + owner[:, 1]).argsort(stable=True)
+    return segments[order], owner[order], score[order]
+
+
+def to_seconds(
+    detections: Detections,
+    timebases: Sequence[Timebase],
+    classes: Sequence[str],
+    ends: Sequence[float | None] | None = None,
+) -> list[list[Detection]]:
+    """Detections of each video of the batch in seconds, by falling score; none begins before second 0.
 
     Args:
         detections: what :func:`detect` returned.
         timebases: one a video of the batch.
         classes: class names in index order.
+        ends: where each video ends, None where nobody knows: no detection ends later, and one that would begin there
+            is left out.
     """
     found: list[list[Detection]] = [[] for _ in timebases]
     columns = zip(
@@ -113,8 +138,12 @@ def to_seconds(detections: Detections, timebases: Sequence[Timebase], classes: S
         strict=True,
     )
     for video, label, (start, end), score in columns:
-        timebase = timebases[video]
-        found[video].append(Detection(timebase.edge(start), timebase.edge(end), classes[label], score))
+        timebase, last = timebases[video], None if ends is None else ends[video]
+        first, after = max(0.0, timebase.edge(start)), timebase.edge(end)
+        if last is not None:
+            after = min(after, last)
+        if first < after:
+            found[video].append(Detection(first, after, classes[label], score))
     for listed in found:
         listed.sort(key=lambda detection: -detection.score)
     return found

@@ -5,21 +5,25 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from wtal.data.features import feature_width
+from wtal.data.features import check_features, clip_rows, feature_lengths, feature_width
 from wtal.data.layout import check_id
 from wtal.data.predictions import Detection
+from wtal.data.span import check_clip_rows
 from wtal.data.timebase import Timebase
 from wtal.data.video import Video, VideoSet
 from wtal.errors import WtalError
 from wtal.inference.branches import Branches, members, restore_branches
 from wtal.inference.frame_scores import find
+from wtal.platform import fields
 from wtal.platform.device import Device, choose_device
+from wtal.platform.folders import visible
+from wtal.platform.text import csv_rows
 from wtal.runs.checkpoint import Checkpoint, load_checkpoint
 from wtal.runs.run import CONFIG, Run
-from wtal.runs.videos import open_videos
+from wtal.runs.videos import open_again
 from wtal.settings.config import RunConfig
 
 
@@ -40,12 +44,13 @@ class RunModel:
     data: VideoSet
 
 
-def open_run(model: Path, device: str) -> RunModel:
+def open_run(model: Path, device: str, root: Path | None = None) -> RunModel:
     """The model in a run folder, or that of a checkpoint inside one, and the run's data set.
 
     Args:
         model: run folder or checkpoint.
         device: as ``--device``.
+        root: where its data are now; None where they were in training.
     """
     branches, config, where, checkpoint = load(model, device)
     folder = checkpoint.path.resolve().parent.parent
@@ -55,7 +60,7 @@ def open_run(model: Path, device: str) -> RunModel:
             "predictions that wtal-predict makes with it"
         )
     run = Run.open(folder)
-    return RunModel(branches, config, where, open_videos(run.setup, run.config.schedule))
+    return RunModel(branches, config, where, open_again(run.setup, run.config.schedule, root))
 
 
 def detect_test_videos(run: RunModel, branch: str | None) -> dict[str, list[Detection]]:
@@ -65,10 +70,31 @@ def detect_test_videos(run: RunModel, branch: str | None) -> dict[str, list[Dete
     return {item.video.id: item.detections for item in found}
 
 
+@dataclass(frozen=True)
+class FolderDetections:
+    """What was found in a folder of features.
+
+    Attributes:
+        found: detections by video id.
+        failed: feature files that cannot be used, and why.
+        notes: what a person should know of the others, a sentence each.
+    """
+
+    found: dict[str, list[Detection]]
+    failed: dict[Path, str]
+    notes: tuple[str, ...]
+
+
 def detect_in_folder(
-    model: Path, features: Path, clip: Path | None, grid: Mapping[str, float | None], branch: str | None, device: str
-) -> dict[str, list[Detection]]:
-    """Detections of a model in every ``<video>.npy`` of a folder (or in one such file), by video id.
+    model: Path,
+    features: Path,
+    clip: Path | None,
+    grid: Mapping[str, float | None],
+    branch: str | None,
+    device: str,
+    rates: Mapping[str, float] | None = None,
+) -> FolderDetections:
+    """Detections of a model in every ``<video>.npy`` of a folder (or in one such file).
 
     Args:
         model: run folder or checkpoint.
@@ -77,43 +103,88 @@ def detect_in_folder(
         grid: ``fps``, ``stride``, ``window`` and ``clip_fps`` of these features; None is as in training.
         branch: whose scores, None for what the run was configured with.
         device: as ``--device``.
+        rates: ``fps`` of each video by its id, in place of ``grid``'s.
 
     Raises:
-        WtalError: the model was trained on videos of different rates and ``grid`` does not say, no features there,
-            features of another width than the model was trained on, or CLIP features missing for a branch that reads
-            them.
+        WtalError: the model was trained on videos of different rates and ``grid`` does not say, no features there, one
+            file that cannot be used or has another width than the model was trained on, or no CLIP features for a
+            branch that reads them. Of a folder, such files are in ``failed``.
     """
     branches, config, where, checkpoint = load(model, device)
     branch = branch or config.localize.branch
-    files = sorted(features.glob("*.npy")) if features.is_dir() else [features]
-    if not files or not files[0].is_file():
+    several = features.is_dir()
+    files = [path for path in visible(features) if path.suffix == ".npy"] if several else [features]
+    if not files or not (several or features.is_file()):
         raise WtalError(f"{features}: expected a folder of <video>.npy, or one such file")
     branches.check(branch)
     reads_clip = "vlp" in members(branch)
     if reads_clip and clip is None:
         raise WtalError(f"--branch {branch} reads CLIP features: give their folder with --clip")
     clip = clip if branches.has_vlp else None
+    known = {**checkpoint.facts["grid"], **{name: value for name, value in grid.items() if value is not None}}
+    if rates is None:
+        known_grid(known)  # wrong for one is wrong for all
+    videos: list[Video] = []
+    failed: dict[Path, str] = {}
     for file in files:
-        check_id(file.stem, file.parent)
-    timebase, clip_fps = known_grid({**checkpoint.facts["grid"], **{k: v for k, v in grid.items() if v is not None}})
-    classes = tuple(checkpoint.facts["classes"])
-    videos = tuple(
-        Video(file.stem, "test", (), timebase, (file,), clip / file.name if clip else None, clip_fps=clip_fps)
-        for file in files
-    )
-    for video in videos:
-        for key, path in (("i3d_dim", video.i3d[0]), ("clip_dim", video.clip)):
-            if path is not None and (width := feature_width(path)) != checkpoint.facts[key]:
-                raise WtalError(f"{path}: features are {width} wide, the model was trained on {checkpoint.facts[key]}")
-    data = VideoSet("features", "own", classes, videos)
-    return {item.video.id: item.detections for item in find(branches, branch, data, videos, config, where)}
+        try:
+            videos.append(_video(file, clip, known, rates, checkpoint))
+        except WtalError as error:
+            if not several:
+                raise
+            failed[file] = str(error)
+    data = VideoSet("features", "own", tuple(checkpoint.facts["classes"]), tuple(videos))
+    found = {item.video.id: item.detections for item in find(branches, branch, data, videos, config, where)}
+    return FolderDetections(found, failed, check_clip_rows(data))
+
+
+def _video(
+    file: Path,
+    clip: Path | None,
+    grid: Mapping[str, float | None],
+    rates: Mapping[str, float] | None,
+    checkpoint: Checkpoint,
+) -> Video:
+    """The video of one feature file, all of it checked."""
+    check_id(file.stem, file.parent)
+    if rates is not None:
+        if file.stem not in rates:
+            raise WtalError(f"{file}: video {file.stem!r} is not in --fps")
+        grid = {**grid, "fps": rates[file.stem]}
+    timebase, clip_fps = known_grid(grid)
+    video = Video(file.stem, "test", (), timebase, (file,), clip / file.name if clip else None, clip_fps=clip_fps)
+    for key, path in (("i3d_dim", file), ("clip_dim", video.clip)):
+        if path is not None and (width := feature_width(path)) != checkpoint.facts[key]:
+            raise WtalError(f"{path}: features are {width} wide, the model was trained on {checkpoint.facts[key]}")
+    check_features(video)
+    return replace(video, snippets=int(feature_lengths([video])[0]), clip_rows=clip_rows(video))
+
+
+def read_rates(path: Path) -> dict[str, float]:
+    """Frames a second by video id, from a CSV ``video,fps``.
+
+    Raises:
+        WtalError: it is none, a rate is no number above 0, or a video has two.
+    """
+    rates: dict[str, float] = {}
+    for line, (video, said) in csv_rows(path, ("video", "fps"), "frames a second as CSV (video,fps)"):
+        try:
+            fps = fields.number(said, "fps")
+            if fps <= 0 or rates.get(video, fps) != fps:
+                raise ValueError(f"fps is {said}, expected " + ("a number above 0" if fps <= 0 else "one a video"))
+        except ValueError as error:
+            raise WtalError(f"{path}: line {line}, video {video!r}: {error}") from None
+        rates[video] = fps
+    return rates
 
 
 def known_grid(known: Mapping[str, float | None]) -> tuple[Timebase, float | None]:
     """The time base of features, and the rate of CLIP's rows where that is known."""
     for name in ("fps", "stride", "window"):
         if known[name] is None:
-            raise WtalError(f"the model was trained on videos that differ in {name}: say --{name} for these features")
+            how = " (a number, or a CSV video,fps)" if name == "fps" else ""
+            told = f"the model was trained on videos that differ in {name}: say --{name}{how} for these features"
+            raise WtalError(told)
     try:
         clip_fps = known["clip_fps"]
         if clip_fps is not None and not 0 < clip_fps < math.inf:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from wtal.errors import WtalError, reason
+from wtal.platform.files import is_safetensors
 
 
 def read_weights(path: Path, option: str = "--clip-weights") -> dict[str, Tensor]:
@@ -35,18 +36,22 @@ def read_weights(path: Path, option: str = "--clip-weights") -> dict[str, Tensor
     if not path.is_file():
         raise WtalError(f"{option} {path}: there is no such file")
     try:
-        if zipfile.is_zipfile(path):
+        if is_safetensors(path):
+            state: Any = safetensors.torch.load_file(path)
+        elif zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 packed = [e for e in archive.infolist() if e.compress_type != zipfile.ZIP_STORED]
                 if any("/code/" not in entry.filename for entry in packed):  # programs may be: they are never read
                     raise WtalError("it is compressed, which torch.save never does")  # what it unpacks to has no bound
                 scripted = [entry for entry in archive.namelist() if entry.endswith("/constants.pkl")]
-                state: Any = _read_torchscript(archive, scripted[0].split("/")[0]) if scripted else None
+                state = _read_torchscript(archive, scripted[0].split("/")[0]) if scripted else None
             if state is None:
-                state = torch.load(path, map_location="cpu", weights_only=True)
-        elif path.suffix == ".safetensors":
-            state = safetensors.torch.load_file(path)
+                with path.open("rb") as file:  # of a path torch would go by the ending
+                    state = torch.load(file, map_location="cpu", weights_only=True)
         else:
+            with path.open("rb") as file:
+                if file.read(1) != pickle.PROTO:  # torch's unpickler would tell of an operand
+                    raise WtalError("it begins neither as safetensors nor as what torch.save writes")
             # torch's format before 1.6; from memory, where a length that a damaged file claims is cut to what is there
             state = torch.load(io.BytesIO(path.read_bytes()), map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle raises anything

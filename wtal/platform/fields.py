@@ -5,12 +5,14 @@ The readers catch the ValueError where they know the file and the video, and mak
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
 import os
 import reprlib
 import tomllib
-from collections.abc import Mapping
+import unicodedata
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -50,10 +52,28 @@ def shown(value: object) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
+def meant(name: object, known: Collection[str]) -> str:
+    """A name that is not known, as :func:`shown`, and with the known one that is most like it.
+
+    Names that differ by case, or by how Unicode puts an accent on a letter, are most alike.
+    """
+
+    def plain(text: str) -> str:
+        return unicodedata.normalize("NFKC", text).casefold().strip()
+
+    alike = {plain(one): one for one in known}
+    close = difflib.get_close_matches(plain(str(name)), alike, 1, 0.6)
+    if not close:
+        return shown(name)
+    proposal = alike[close[0]]
+    told = ascii if unicodedata.normalize("NFC", str(name)) == unicodedata.normalize("NFC", proposal) else repr
+    return f"{told(name) if told is ascii else shown(name)} (did you mean {told(proposal)}?)"
+
+
 def load_json(path: str | os.PathLike[str], expected: str) -> Any:
     """The content of a JSON file; ``expected`` says in the error what the file should have been."""
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8-sig") as file:  # some editors put a byte-order mark first
             return json.load(file)
     except FileNotFoundError:
         raise WtalError(f"{path}: no such file, expected {expected}") from None

@@ -82,6 +82,17 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             temporary.unlink(missing_ok=True)
 
 
+def is_safetensors(path: Path) -> bool:
+    """Whether a file begins as safetensors do, whatever it is called: 8 bytes of length, and as much JSON."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(9)
+            size = os.fstat(file.fileno()).st_size
+    except OSError:
+        return False
+    return start[8:] == b"{" and int.from_bytes(start[:8], "little") <= size - 8
+
+
 def is_temporary(path: Path) -> bool:
     """Whether this is what :func:`replacing` leaves when its process is killed in the middle."""
     return path.name.startswith(".") and path.name.endswith(".tmp")

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from wtal.about import VERSION
+from wtal.data.span import known_end
 from wtal.data.video import VideoSet
 from wtal.errors import WtalError
 from wtal.report.analysis import Analysis
@@ -108,6 +109,7 @@ def _video(item: VideoScores, data: VideoSet, folder: Path | None) -> dict[str, 
         "length": len(next(iter(item.frames.values()))),
         "timebase": [video.timebase.fps, video.timebase.stride, video.timebase.window],
         "duration": video.duration,
+        "end": known_end(video, len(next(iter(item.frames.values())))),
         "classes": kept,
         "labels": [data.classes.index(label) for label in video.labels],
         "truth": truth,

@@ -11,6 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from wtal.data.batches import whole_videos
 from wtal.data.predictions import Detection
+from wtal.data.span import known_end
 from wtal.data.video import Video, VideoSet
 from wtal.inference.branches import Branches
 from wtal.inference.localize import detect, scale_scores, to_seconds
@@ -80,6 +81,7 @@ def detections(
         frames, levels = zip(*(item.of(source) for item in part), strict=True)
         lengths = torch.tensor([len(rows) for rows in frames])
         batch = detect(pad_sequence(list(frames), batch_first=True), torch.stack(levels), lengths, config)
-        seconds = to_seconds(batch, [item.video.timebase for item in part], classes)
+        ends = [known_end(item.video, n) for item, n in zip(part, lengths.tolist(), strict=True)]
+        seconds = to_seconds(batch, [item.video.timebase for item in part], classes, ends)
         found |= {item.video.id: listed for item, listed in zip(part, seconds, strict=True)}
     return found

@@ -22,7 +22,7 @@ from wtal.report.analysis import Analysis, analyse
 from wtal.report.curves import Curves, read_curves
 from wtal.report.scores import VideoScores, detections, score_videos
 from wtal.runs.run import Run
-from wtal.runs.videos import open_videos
+from wtal.runs.videos import open_again
 
 
 @dataclass(frozen=True)
@@ -59,21 +59,22 @@ class Study:
         return tuple(self.detections)
 
 
-def studies(folders: Sequence[Path], device: str, reporter: Reporter) -> list[Study]:
+def studies(folders: Sequence[Path], device: str, reporter: Reporter, root: Path | None = None) -> list[Study]:
     """Open runs; where two folders have the same name, each goes by its whole path."""
-    found = [study(folder, device, reporter) for folder in folders]
+    found = [study(folder, device, reporter, root) for folder in folders]
     if len({one.name for one in found}) < len(found):
         return [replace(one, name=str(folder)) for one, folder in zip(found, folders, strict=True)]
     return found
 
 
-def study(folder: Path, device: str, reporter: Reporter) -> Study:
+def study(folder: Path, device: str, reporter: Reporter, root: Path | None = None) -> Study:
     """Open a run and score its test videos.
 
     Args:
         folder: of the run.
         device: as ``--device``.
         reporter: told what takes time.
+        root: where its data are now; None where they were in training.
 
     Raises:
         WtalError: not a run folder, or one without a checkpoint.
@@ -89,7 +90,7 @@ def study(folder: Path, device: str, reporter: Reporter) -> Study:
     }
     branches, config, where, _ = load(folder, device)
     try:
-        data = open_videos(run.setup, run.config.schedule)
+        data = open_again(run.setup, run.config.schedule, root)
     except WtalError as error:
         return Study(**facts, data=None, scored=[], detections={}, analyses={}, trouble=str(error))
     test = data.subset("test")

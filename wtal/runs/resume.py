@@ -11,7 +11,7 @@ from wtal.data.video import VideoSet
 from wtal.errors import WtalError
 from wtal.platform.fields import shown
 from wtal.runs.checkpoint import Checkpoint
-from wtal.runs.setup import CHANGEABLE, Setup
+from wtal.runs.setup import CHANGEABLE, Setup, moved
 from wtal.settings.config import RunConfig
 
 
@@ -90,7 +90,7 @@ def resumed_setup(before: Setup, config: RunConfig, setup: Setup, settings: RunC
     Raises:
         WtalError: an option is given that may not change, with another value than the run's.
     """
-    for name in sorted(set(given) - set(CHANGEABLE)):
+    for name in sorted(set(given) - {*CHANGEABLE, "root"}):
         section, _, key = name.rpartition(".")
         was, asked = (
             getattr(getattr(own, section), key) if section else getattr(of, key)
@@ -99,4 +99,5 @@ def resumed_setup(before: Setup, config: RunConfig, setup: Setup, settings: RunC
         if was != asked:
             option = name.replace("_", "-")
             raise WtalError(f"--{option} does not go with --resume: the run has {shown(was)}, which holds")
+    before = moved(before, setup.root if "root" in given else None)  # whether they are the same is seen from the data
     return replace(before, **{name: getattr(setup, name) for name in CHANGEABLE if name in given})

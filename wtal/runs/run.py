@@ -29,6 +29,7 @@ from wtal.data.predictions import Detection, write_predictions
 from wtal.errors import WtalError
 from wtal.platform.fields import load_json, parse_toml, shown
 from wtal.platform.files import WriteError, is_temporary, remove_temporaries, write_atomically
+from wtal.platform.text import read_text
 from wtal.runs.checkpoint_folder import Checkpoints
 from wtal.runs.setup import Setup
 from wtal.settings.config import RunConfig
@@ -100,11 +101,7 @@ class Run:
         path = folder / CONFIG
         if not path.is_file():
             raise WtalError(f"{folder}: not a run folder of wtal-train: it has no {CONFIG}")
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise WtalError(f"{path}: cannot be read: {error}") from None
-        table = parse_toml(text, path)
+        table = parse_toml(read_text(path, "the settings of a run"), path)
         return cls(folder, _setup(table.pop("run", {}), path), from_table(table, RunConfig(), str(path)))
 
     def discard(self) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 from wtal.data.folds import parse_fold
@@ -77,3 +78,19 @@ class Setup:
             value = getattr(self, name)
             if value is not None and not least <= value < 2**63:
                 raise WtalError(f"--{name.replace('_', '-')} {value}: expected a whole number from {least} on")
+
+
+def moved(setup: Setup, root: str | None) -> Setup:
+    """The same with its data in the folder ``root`` (of own data also the path of the TOML file); None changes nothing.
+
+    Raises:
+        WtalError: the data are generated.
+    """
+    if root is None:
+        return setup
+    if setup.dataset == "synthetic":
+        raise WtalError(f"--root {root}: the data of this run are generated, they have no folder to look in")
+    if setup.dataset.endswith(".toml"):
+        place = Path(root) if root.endswith(".toml") else Path(root) / Path(setup.dataset).name
+        return replace(setup, dataset=str(place.resolve()))
+    return replace(setup, root=root)

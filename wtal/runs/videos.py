@@ -8,7 +8,8 @@ from pathlib import Path
 from wtal.data.folds import fold_of
 from wtal.data.open import open_data
 from wtal.data.video import VideoSet
-from wtal.runs.setup import Setup
+from wtal.errors import WtalError
+from wtal.runs.setup import Setup, moved
 from wtal.settings.config import ScheduleConfig
 
 
@@ -37,3 +38,21 @@ def open_videos(setup: Setup, schedule: ScheduleConfig, progress: Callable[[int,
         ignore_clip=not reads_clip,
     )
     return data if setup.fold is None else fold_of(data, setup.fold)
+
+
+def open_again(setup: Setup, schedule: ScheduleConfig, root: Path | None = None) -> VideoSet:
+    """Open the data set of a finished run.
+
+    Args:
+        setup: the run's.
+        schedule: the run's.
+        root: where its data are now; None where they were in training.
+
+    Raises:
+        WtalError: as :func:`open_videos`; where nothing is left in the old place it tells of ``--root``.
+    """
+    now = moved(setup, None if root is None else str(root))
+    place = now.dataset if now.dataset.endswith(".toml") else now.root
+    if root is None and place is not None and not Path(place).exists():
+        raise WtalError(f"{place}: no such file or folder; if the data of the run have moved, say --root NEW")
+    return open_videos(now, schedule)

@@ -68,7 +68,7 @@ LIMITS: dict[str, dict[str, Limit]] = {
     "distill": dict.fromkeys(("b_foreground", "b_background", "f_foreground", "f_background"), _SHARE),
     "localize": {
         "theta_cls": _SHARE,
-        "theta_loc": _each(_FINITE),
+        "theta_loc": _each(_DROPOUT),  # scores are scaled to 0..1, and nothing is above 1
         "sigma": _POSITIVE,
         "iou_threshold": _SHARE,
         "min_score": _NOT_NEGATIVE,

@@ -15,6 +15,7 @@ from typing import Any
 
 from wtal.errors import WtalError
 from wtal.platform.fields import parse_toml
+from wtal.platform.text import read_text
 from wtal.settings.config import RunConfig
 
 Sources = dict[str, dict[str, str]]
@@ -33,7 +34,8 @@ class Recipe:
 def shipped() -> tuple[str, ...]:
     """Names of the recipes that the package carries."""
     files = resources.files("wtal.settings").joinpath("recipes").iterdir()
-    return tuple(sorted(file.name.removesuffix(".toml") for file in files if file.name.endswith(".toml")))
+    names = (file.name for file in files if not file.name.startswith("."))
+    return tuple(sorted(name.removesuffix(".toml") for name in names if name.endswith(".toml")))
 
 
 def default_recipe(dataset: str) -> str:
@@ -132,10 +134,7 @@ def _read(name_or_path: str | Path) -> tuple[str, str, str]:
         raise WtalError(
             f"no recipe {name!r}: shipped are {', '.join(shipped())}; for your own, give the path of a .toml file"
         )
-    try:
-        return path.read_text(encoding="utf-8"), str(path), path.stem
-    except (OSError, UnicodeDecodeError) as error:
-        raise WtalError(f"{path}: cannot be read: {error}") from error
+    return read_text(path, "a recipe"), str(path), path.stem
 
 
 def _types(section: type) -> dict[str, Any]:

@@ -64,6 +64,7 @@ const Localize = (() => {
   /** Maximal runs above each threshold, each run once: [start, end, score]. */
   function proposals(column, thresholds, kind) {
     const found = [];
+    if (column.length === 1) return [[0, 1, 1]]; // nothing in it that it could stand out from
     const above = (t, threshold) => t >= 0 && t < column.length && column[t] > threshold;
     thresholds.forEach((threshold, k) => {
       const lower = thresholds.filter((other, i) => other < threshold || (other === threshold && i < k));
@@ -149,7 +150,8 @@ const Localize = (() => {
       for (const entry of entries) entry[2] = f(Math.max(entry[2], 0) * level);
       for (const [at, score] of suppress(entries, settings)) {
         const [start, end] = entries[at];
-        found.push({ label: video.classes[place], start, end, score, from: edge(video, start), to: edge(video, end) });
+        const from = Math.max(0, edge(video, start)), to = Math.min(edge(video, end), video.end ?? Infinity);
+        if (from < to) found.push({ label: video.classes[place], start, end, score, from, to });
       }
     }
     return found;

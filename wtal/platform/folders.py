@@ -1,0 +1,42 @@
+"""What lies in a folder, as every reader of wtal sees it: without what is hidden, and behind links."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def visible(folder: Path) -> list[Path]:
+    """The entries of a folder in order, but hidden ones: macOS leaves a ``._name`` beside every file that it copies."""
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+
+
+def walk(folder: Path) -> Iterator[Path]:
+    """Every visible file under a folder, and links to nothing, in the order of their paths.
+
+    Links to folders are followed. A folder is entered once, by the way that has fewer links; so a loop of links ends.
+
+    Raises:
+        OSError: a folder cannot be read.
+    """
+    yield from sorted(_walk(folder))
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    entered: set[tuple[int, int]] = set()
+    waiting = [folder]
+    while waiting:
+        linked: list[Path] = []
+        while waiting:
+            place = waiting.pop()
+            status = place.stat()
+            if (status.st_dev, status.st_ino) in entered:
+                continue
+            entered.add((status.st_dev, status.st_ino))
+            for path in visible(place):
+                if os.path.isdir(path):
+                    (linked if path.is_symlink() else waiting).append(path)
+                elif os.path.isfile(path) or not os.path.exists(path):
+                    yield path
+        waiting = sorted(linked, reverse=True)
