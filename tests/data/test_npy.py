@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wtal.data.npy import load_npy, stream_npy
+from wtal.data.npy import load_npy, open_rows, stream_npy
 from wtal.errors import WtalError
 
 
@@ -301,3 +301,49 @@ def test_streaming_lets_a_full_disk_through(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", objects(np.zeros(2), np.zeros(3)))
     with pytest.raises(OSError, match="no space left"):
         stream_npy(tmp_path / "a.npy", full)
+
+
+@pytest.mark.parametrize("dtype", ["<f4", "<f2", "<f8", ">f4", "<i8"])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_rows_are_those_of_the_array(tmp_path: Path, dtype: str, order: str) -> None:
+    array = np.asarray(np.random.default_rng(0).integers(-9, 9, (7, 5)), dtype, order=order)
+    np.save(tmp_path / "x.npy", array)
+    rows = open_rows(tmp_path / "x.npy")
+    assert (len(rows), rows.shape, rows.dtype) == (7, (7, 5), array.dtype)
+    for part in (slice(None), slice(2, 5), slice(6, 9), slice(3, 3), slice(5, 2), slice(-2, None)):
+        np.testing.assert_array_equal(rows[part], array[part])
+
+
+@pytest.mark.parametrize("shape", [(0, 4), (4, 0)])
+def test_rows_of_nothing(tmp_path: Path, shape: tuple[int, int]) -> None:
+    np.save(tmp_path / "x.npy", np.zeros(shape, np.float32))
+    assert open_rows(tmp_path / "x.npy")[:].shape == shape
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_a_file_cut_short_while_it_is_open_is_told(tmp_path: Path, order: str) -> None:
+    path = tmp_path / "x.npy"
+    np.save(path, np.ones((4000, 8), np.float32, order=order))
+    rows = open_rows(path)
+    os.truncate(path, 40_000)
+    if order == "C":
+        assert rows[:1000].all()
+    with pytest.raises(WtalError, match=r"x\.npy: has become shorter: \d+ bytes .* files must not change while in use"):
+        rows[3000:]
+    path.unlink()
+    with pytest.raises(WtalError, match=r"x\.npy: cannot be read \(No such file"):
+        rows[:1]
+
+
+@pytest.mark.parametrize(
+    ("content", "told"), [(b"", "not a .npy file"), (None, "no such file"), (b"\x93NUMPY\x01\x00", "format version")]
+)
+def test_rows_of_no_array(tmp_path: Path, content: bytes | None, told: str) -> None:
+    if content is not None:
+        (tmp_path / "x.npy").write_bytes(content)
+    with pytest.raises(WtalError, match=told):
+        open_rows(tmp_path / "x.npy")
+    np.save(tmp_path / "y.npy", np.zeros((3, 3), np.float32))
+    os.truncate(tmp_path / "y.npy", 150)
+    with pytest.raises(WtalError, match=r"y\.npy: is truncated: 22 bytes of data, expected 36"):
+        open_rows(tmp_path / "y.npy")

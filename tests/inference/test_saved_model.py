@@ -2,18 +2,21 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from wtal.cli.eval import command as eval_command
+from wtal.cli.report import command as report_command
 from wtal.cli.train import command as train_command
 from wtal.data.timebase import Timebase
 from wtal.data.video import Video
 from wtal.errors import WtalError
 from wtal.inference.branches import common_grid
 from wtal.inference.saved_model import known_grid
+from wtal.runs.setup import Setup, moved
 
 ONE = Video("a", "train", (), Timebase(30, 4, 16), (Path("a.npy"),), clip_fps=2.0)
 
@@ -81,3 +84,37 @@ def test_where_nothing_was_localized_no_tiou_is_asked_for(without_segments: Path
     for option in (["--tiou", "0.5"], ["--protocol", "snippets"], ["--subset", "test"]):
         with pytest.raises(WtalError, match=rf"{option[0]}: the test videos of own have no temporal ground truth"):
             eval_command([str(without_segments), *option, "--device", "cpu"])
+
+
+@pytest.mark.parametrize("command", [eval_command, report_command])
+def test_data_that_have_moved_are_found_with_root(without_segments: Path, tmp_path: Path, capsys, command) -> None:
+    folder = tmp_path / "own"
+    shutil.copytree(without_segments.parent, folder)
+    setup = folder / "run" / "config.toml"
+    setup.write_text(setup.read_text().replace(str(without_segments.parent), str(tmp_path / "old")))
+    told = f"{tmp_path / 'old'}/dataset.toml: no such file or folder; if the data of the run have moved, say --root NEW"
+    if command is eval_command:
+        with pytest.raises(WtalError) as caught:
+            command([str(folder / "run"), "--device", "cpu"])
+        assert str(caught.value) == told
+    for root in (folder, folder / "dataset.toml"):
+        assert command([str(folder / "run"), "--device", "cpu", "--root", str(root)]) == 0
+    out = capsys.readouterr().out
+    assert ("2 held-out videos" if command is eval_command else "scoring 2 test videos of own") in out
+
+
+def test_a_run_goes_on_where_its_data_have_moved(without_segments: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "own"
+    shutil.copytree(without_segments.parent, folder)
+    setup = folder / "run" / "config.toml"
+    setup.write_text(setup.read_text().replace(str(without_segments.parent), str(tmp_path / "old")))
+    assert train_command(["--resume", str(folder / "run"), "--root", str(folder), "--quiet"]) == 0
+    assert f'dataset = "{folder / "dataset.toml"}"' in setup.read_text()
+    assert eval_command([str(folder / "run"), "--device", "cpu"]) == 0
+
+
+def test_generated_data_cannot_move() -> None:
+    with pytest.raises(WtalError, match="--root x: the data of this run are generated"):
+        moved(Setup(), "x")
+    assert moved(Setup(dataset="thumos14", root="/old"), "/new").root == "/new"
+    assert moved(Setup(dataset="thumos14", root="/old"), None).root == "/old"

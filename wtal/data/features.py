@@ -1,4 +1,4 @@
-"""Feature files of one video: mapped, checked, and CLIP brought onto the I3D grid by time."""
+"""Feature files of one video: opened, checked, and CLIP brought onto the I3D grid by time."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from wtal.data.npy import load_npy
+from wtal.data.npy import Rows, open_rows
 from wtal.data.video import Video
 from wtal.errors import WtalError
 
@@ -18,13 +18,13 @@ _STRETCH = 16_384  # rows
 def read_features(video: Video, start: int = 0, stop: int | None = None) -> np.ndarray:
     """I3D features of the snippets ``[start, stop)``: ``[T, D]`` float32, the video's files side by side.
 
-    The files are mapped, so that a crop reads the crop only.
+    A crop reads the crop only.
 
     Raises:
         WtalError: a file is missing or malformed, not ``[T, D]`` of floating point, without a row, holds NaN or
             infinity among these snippets, or the files differ in length by more than one row.
     """
-    parts = _mapped_parts(video)
+    parts = _parts(video)
     length = min(len(part) for _, part in parts)
     rows = slice(*slice(start, stop).indices(length))
     widths = [part.shape[1] for _, part in parts]
@@ -38,8 +38,8 @@ def read_features(video: Video, start: int = 0, stop: int | None = None) -> np.n
 
 def read_clip(video: Video) -> np.ndarray:
     """CLIP features ``[T', D']`` float32, one row a sampled frame; raises as :func:`read_features` does."""
-    path, rows = _mapped_clip(video)
-    return _finite(rows, path, video, 0)
+    path, rows = _clip(video)
+    return _finite(rows[:], path, video, 0)
 
 
 def read_aligned_clip(video: Video, num_snippets: int, start: int = 0, stop: int | None = None) -> np.ndarray:
@@ -48,7 +48,7 @@ def read_aligned_clip(video: Video, num_snippets: int, start: int = 0, stop: int
     Where the video knows the rate of its CLIP frames, row ``k`` is the frame at second ``k / clip_fps``; else
     the rows evenly cover the span of the snippets. Raises as :func:`read_features` does.
     """
-    path, rows = _mapped_clip(video)
+    path, rows = _clip(video)
     snippets = np.arange(*slice(start, stop).indices(num_snippets), dtype=np.float64)
     if video.clip_fps is None:
         positions = even_positions(len(rows), num_snippets)[snippets.astype(np.int64)]
@@ -92,35 +92,34 @@ def interpolate(features: np.ndarray, positions: np.ndarray) -> np.ndarray:
 def feature_lengths(videos: Iterable[Video]) -> np.ndarray:
     """The number of snippets of each video, from the files' headers where it does not know it: ``[N]`` int64."""
     lengths = [
-        min(len(part) for _, part in _mapped_parts(video)) if video.snippets is None else video.snippets
-        for video in videos
+        min(len(part) for _, part in _parts(video)) if video.snippets is None else video.snippets for video in videos
     ]
     return np.array(lengths, dtype=np.int64)
 
 
 def check_features(video: Video, i3d: bool = True) -> None:
     """Read all features of a video, CLIP and I3D, a stretch at a time; raises as :func:`read_features` does."""
-    for path, rows in [*(_mapped_parts(video) if i3d else []), *([_mapped_clip(video)] if video.clip else [])]:
+    for path, rows in [*(_parts(video) if i3d else []), *([_clip(video)] if video.clip else [])]:
         for first in range(0, len(rows), _STRETCH):
             _finite(rows[first : first + _STRETCH], path, video, first)
 
 
 def clip_rows(video: Video) -> int:
     """The number of CLIP rows of a video, 0 without any; raises as :func:`read_features` does."""
-    return len(_mapped_clip(video)[1]) if video.clip else 0
+    return len(_clip(video)[1]) if video.clip else 0
 
 
 def feature_width(paths: str | os.PathLike[str] | Sequence[Path]) -> int:
     """Columns of one feature file, or of several side by side, from their headers."""
     several = [Path(paths)] if isinstance(paths, str | os.PathLike) else list(paths)
-    return sum(_mapped(path, None).shape[1] for path in several)
+    return sum(_opened(path, None).shape[1] for path in several)
 
 
-def _mapped_parts(video: Video) -> list[tuple[Path, np.ndarray]]:
+def _parts(video: Video) -> list[tuple[Path, Rows]]:
     """The video's I3D files, of lengths that agree; RGB and flow may differ by the one frame that flow lacks."""
     if not video.i3d:
         raise WtalError(f"video {video.id}: has no I3D feature files")
-    parts = [(path, _mapped(path, video)) for path in video.i3d]
+    parts = [(path, _opened(path, video)) for path in video.i3d]
     lengths = [len(part) for _, part in parts]
     if max(lengths) - min(lengths) > 1:
         found = " and ".join(f"{path} {length}" for (path, _), length in zip(parts, lengths, strict=True))
@@ -128,19 +127,19 @@ def _mapped_parts(video: Video) -> list[tuple[Path, np.ndarray]]:
     return parts
 
 
-def _mapped_clip(video: Video) -> tuple[Path, np.ndarray]:
+def _clip(video: Video) -> tuple[Path, Rows]:
     if video.clip is None:
         raise WtalError(f"video {video.id}: has no CLIP feature file")
-    return video.clip, _mapped(video.clip, video)
+    return video.clip, _opened(video.clip, video)
 
 
-def _mapped(path: Path, video: Video | None) -> np.ndarray:
+def _opened(path: Path, video: Video | None) -> Rows:
     of = f"video {video.id}: " if video else ""
     try:
-        features = load_npy(path, mmap=True)
+        features = open_rows(path)
     except WtalError as error:
         raise WtalError(f"{of}{error}".replace(str(path), _called(path, video), 1)) from None
-    if features.ndim != 2 or features.dtype.kind != "f":
+    if len(features.shape) != 2 or features.dtype.kind != "f":
         found = f"{features.dtype} of shape {list(features.shape)}"
         raise WtalError(f"{of}{_called(path, video)}: {found}, expected floating point [T, D]")
     if 0 in features.shape:
@@ -159,7 +158,7 @@ def _called(path: Path, video: Video | None) -> str:
 def _finite(rows: np.ndarray, path: Path, video: Video, first: int) -> np.ndarray:
     """The rows as float32, each value finite as such."""
     with np.errstate(over="ignore", invalid="ignore"):
-        single = rows.astype(np.float32)
+        single = rows.astype(np.float32, copy=False)
         # A sum of finite float32 values is finite in float64: no array of booleans the size of the features.
         if np.isfinite(single.sum(dtype=np.float64)):
             return single

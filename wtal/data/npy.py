@@ -49,6 +49,77 @@ def load_npy(path: str | os.PathLike[str], mmap: bool = False) -> np.ndarray:
         raise WtalError(f"{path}: cannot be read ({error.strerror or error}), expected a .npy file") from None
 
 
+class Rows:
+    """The rows of a ``.npy`` file of numbers, read when asked for: what :func:`open_rows` returns.
+
+    Not mapped: a file that is cut short while it is mapped ends the process with SIGBUS and not a word.
+
+    Attributes:
+        shape: of the whole array.
+        dtype: of the file.
+    """
+
+    def __init__(self, path: Path, shape: tuple[int, ...], fortran: bool, dtype: np.dtype, offset: int) -> None:
+        self.shape = shape
+        self.dtype = dtype
+        self._path, self._fortran, self._offset = path, fortran, offset
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        """Rows from ``start`` to ``stop``, without a step."""
+        start, stop, _ = slice(rows.start, rows.stop).indices(len(self))
+        shape = (max(0, stop - start), *self.shape[1:])
+        if self._fortran:
+            return self._read(self.shape[::-1], 0).T[start : start + shape[0]]
+        return self._read(shape, start * math.prod(self.shape[1:]) * self.dtype.itemsize)
+
+    def _read(self, shape: tuple[int, ...], first: int) -> np.ndarray:
+        array = np.empty(shape, self.dtype)
+        if not array.nbytes:
+            return array
+        left = memoryview(array.view(np.uint8).reshape(-1).data)
+        try:
+            with self._path.open("rb", buffering=0) as file:
+                file.seek(self._offset + first)
+                while left:
+                    count = file.readinto(left)
+                    if not count:
+                        told = f"{len(left)} bytes of rows that were there when it was opened"
+                        raise WtalError(f"{self._path}: has become shorter: {told}; files must not change while in use")
+                    left = left[count:]
+        except OSError as error:
+            raise WtalError(f"{self._path}: cannot be read ({error.strerror or error}), expected a .npy file") from None
+        return array
+
+
+def open_rows(path: str | os.PathLike[str]) -> Rows:
+    """The array in a ``.npy`` file, of which nothing but the header is read yet; raises as :func:`load_npy` does.
+
+    Of objects only shape and dtype can be had.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            shape, fortran, dtype = _read_header(file, size, path)
+            if not dtype.hasobject:
+                _check_size(path, size - file.tell(), shape, dtype)
+            return Rows(path, shape, fortran, dtype, file.tell())
+    except FileNotFoundError:
+        raise WtalError(f"{path}: no such file, expected a .npy file") from None
+    except OSError as error:
+        raise WtalError(f"{path}: cannot be read ({error.strerror or error}), expected a .npy file") from None
+
+
+def _check_size(path: Path, found: int, shape: tuple[int, ...], dtype: np.dtype) -> None:
+    expected = math.prod(shape) * dtype.itemsize
+    if found != expected:
+        fault = "is truncated" if found < expected else "is longer than its header says"
+        raise WtalError(f"{path}: {fault}: {found} bytes of data, expected {expected} for {dtype} {list(shape)}")
+
+
 def stream_npy(path: str | os.PathLike[str], store: Callable[[np.ndarray], Any]) -> list[Any]:
     """One entry of an object array after another, so that never more than one is in memory.
 
@@ -79,13 +150,9 @@ def _load(path: Path, mmap: bool, store: Callable[[np.ndarray], Any] | None = No
         shape, fortran, dtype = _read_header(file, size, path)
         if dtype.hasobject:
             return _read_objects(Bounded(file, size), shape, path, store)
-        expected = math.prod(shape) * dtype.itemsize
-        found = size - file.tell()
-        if found != expected:
-            fault = "is truncated" if found < expected else "is longer than its header says"
-            raise WtalError(f"{path}: {fault}: {found} bytes of data, expected {expected} for {dtype} {list(shape)}")
+        _check_size(path, size - file.tell(), shape, dtype)
         order: Literal["C", "F"] = "F" if fortran else "C"
-        if expected == 0:
+        if 0 in shape or not dtype.itemsize:
             return np.empty(shape, dtype, order=order)
         if mmap:
             return np.memmap(file, dtype, "r", file.tell(), shape, order)
