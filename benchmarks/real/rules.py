@@ -63,22 +63,24 @@ class Contrast(Rule):
 class TwoCurves(Rule):
     """CoLA's localisation: proposals from the class's curve and from actionness, both scored by the class's contrast.
 
-    Curves are scaled to [0, 1] per video and interpolated linearly, so that a proposal may end between two snippets. A
-    proposal scores the outer-inner contrast of the class's curve plus ``gamma`` times the video's probability.
+    Curves are scaled to [0, 1] per video and interpolated linearly, so that a proposal may end between two snippets. As
+    published: ``theta_cls`` 0.2, class thresholds 0 to 0.225 and actionness thresholds 0.1 to 0.9 by 0.025, ``gamma``
+    0.2 and no product, hard suppression. The defaults are what cross-validation chose (docs/baselines.md).
     """
 
-    theta_cls: float = 0.2
-    class_thresholds: tuple[float, ...] = tuple(k / 40 for k in range(10))
-    actionness_thresholds: tuple[float, ...] = tuple(k / 40 for k in range(4, 37))
-    gamma: float = 0.2
-    times_video: bool = False
+    theta_cls: float = 0.05
+    class_thresholds: tuple[float, ...] = TWENTIETHS
+    actionness_thresholds: tuple[float, ...] = TWENTIETHS
+    gamma: float = 0.0
+    """How much of the video's probability is added to the contrast."""
+    times_video: bool = True
     """Whether the contrast is multiplied by the video's probability before that is added."""
     finer: int = 24
     """Points on the curves for each snippet."""
-    nms: Literal["gaussian", "hard"] = "hard"
+    nms: Literal["gaussian", "hard"] = "gaussian"
     tiou: float = 0.6
     """From which hard suppression acts."""
-    sigma: float = 0.3
+    sigma: float = 0.2
     """Width of the Gaussian."""
 
     def __call__(self, scored: Scored, timebase: Timebase, classes: Sequence[str]) -> list[Detection]:

@@ -20,7 +20,7 @@ class Cola(Baseline):
     highest actionness) and away from easy background, and hard background (the rim outside) the other way round.
     """
 
-    training_settings = Training(epochs=14, learning_rate=1e-3)
+    training_settings = Training(epochs=24, learning_rate=1e-3)
     rule: Rule = TwoCurves()
     source = "Zhang et al., CVPR 2021"
     hidden = 256
