@@ -14,6 +14,7 @@ from wtal.ablation.job import check_report, write_files
 from wtal.ablation.pool import finished, pool
 from wtal.ablation.trial import Trial, recorded, run_trial
 from wtal.ablation.worlds import AND
+from wtal.data.folds import fold_of
 from wtal.data.video import VideoSet
 from wtal.errors import WtalError
 from wtal.evaluation.table import has_ground_truth
@@ -98,7 +99,7 @@ def _checked(trials: Sequence[Trial]) -> VideoSet:
         whole = whole or data
     assert whole is not None
     for trial in {trial.fold: trial for trial in trials}.values():
-        part = open_videos(trial.setup, config.schedule) if trial.fold else whole
+        part = fold_of(whole, trial.fold) if trial.fold else whole
         if not has_ground_truth(part):
             raise WtalError(f"{whole.name}: test videos without temporal annotation, expected some to compare by")
         if not part.subset("train"):

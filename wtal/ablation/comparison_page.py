@@ -118,7 +118,7 @@ def _pairs(results: Comparison) -> str:
     lines = [
         f"Paired by {by}; mean and 95 % t-interval over the pairs. The interval says how sure the difference is for "
         + ("these videos, split and trained in another way" if folds else "these test videos, trained with other seeds")
-        + f"; {len(names) * (len(names) - 1) // 2} pairs of recipes were looked at, so that some intervals will miss "
+        + f". Of the {len(COMPARED) * len(names) * (len(names) - 1) // 2} intervals looked at, one in twenty misses "
         "the truth." + (" Over parts: of each part the mean over its seeds, which share its videos." if folds else ""),
         "",
         f"| difference | of | mean, 95 % interval |{' over parts |' if folds else ''} positive in | zero is outside |",

@@ -57,7 +57,7 @@ def draw(shown: Sequence[Bar], below: str, below_rates: str) -> bytes:
     left.set_xlabel(below)
     right.set_xlabel(below_rates)
     right.set_xlim(0, None)
-    right.legend(loc="lower right")
+    right.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)  # where no mark can be
     for axes in (left, right):
         axes.grid(axis="x", alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
