@@ -27,16 +27,18 @@ class Data:
     features: dict[str, np.ndarray]
 
     @classmethod
-    def read(cls, path: str, train_segments: Path | None) -> Data:
+    def read(cls, path: Path, folds: bool = False, train_segments: Path | None = None) -> Data:
         """Open a ``dataset.toml`` and read all features.
 
         Args:
             path: of the ``dataset.toml``.
-            train_segments: the training videos' temporal annotation, for measuring in folds; None where not needed.
+            folds: whether the training videos need temporal annotation, for measuring.
+            train_segments: where it is; None for where ``dataset.toml`` says, else ``train_segments.csv`` beside it.
         """
-        videos = open_data(path)
-        if train_segments is not None:
-            videos = _annotated(videos, train_segments)
+        videos = open_data(str(path))
+        known = all(video.instances is not None for video in videos.subset("train"))
+        if folds and (train_segments is not None or not known):
+            videos = _annotated(videos, train_segments or path.with_name("train_segments.csv"))
         return cls(videos, {video.id: read_features(video) for video in videos})
 
     def labels(self, videos: Sequence[Video]) -> Tensor:

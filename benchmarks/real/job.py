@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from wtal.data.folds import parts
 from wtal.data.predictions import Detection
 from wtal.data.video import Video
 from wtal.errors import WtalError
@@ -20,7 +21,6 @@ from wtal.evaluation.snippet_errors import fault_rates
 from wtal.inference.frame_scores import Found
 
 from .data import Data
-from .folds import split
 from .loop import train
 from .models import MODELS, Baseline, Scored
 from .rules import unit
@@ -32,7 +32,7 @@ class Job:
 
     Attributes:
         data: path of the ``dataset.toml``.
-        segments: the training videos' temporal annotation, where it is measured in folds.
+        segments: the training videos' temporal annotation, where it is not where it is looked for.
         model: a key of :data:`benchmarks.real.models.MODELS`.
         seed: of everything random.
         folds: parts of the training videos; 0 for the test videos.
@@ -63,20 +63,18 @@ class Job:
 def execute(job: Job) -> dict[str, Any]:
     """Train and measure on one thread; in folds, detections of all held-out parts are evaluated together."""
     torch.set_num_threads(1)
-    data = _read(job.data, job.segments)
+    data, kind = _read(job.data, job.folds > 0, job.segments), MODELS[job.model]
     training = data.videos.subset("train")
     began = time.process_time()
     scored: dict[Video, Scored] = {}
     if job.folds:
-        parts = split(training, job.folds)
-        for part in parts:
-            if part:
-                rest = [video for other in parts if other is not part for video in other]
-                scored |= _fit(data, MODELS[job.model], job.seed, rest, part)
+        part = parts((video.id for video in training), job.folds)
+        for number in sorted({*part.values()}):
+            rest = [video for video in training if part[video.id] != number]
+            scored |= _fit(data, kind, job.seed, rest, [video for video in training if part[video.id] == number])
     else:
-        scored = _fit(data, MODELS[job.model], job.seed, training, data.videos.subset("test"))
-    rule = MODELS[job.model].rule
-    detections = {video: rule(found, video.timebase, data.videos.classes) for video, found in scored.items()}
+        scored = _fit(data, kind, job.seed, training, data.videos.subset("test"))
+    detections = {video: kind.rule(found, video.timebase, data.videos.classes) for video, found in scored.items()}
     seconds = time.process_time() - began
     return {**measure(data, scored, detections), "cpu_seconds": round(seconds, 1)}
 
@@ -107,5 +105,5 @@ def _fit(
 
 
 @cache
-def _read(path: Path, segments: Path | None) -> Data:
-    return Data.read(str(path), segments)
+def _read(path: Path, folds: bool, segments: Path | None) -> Data:
+    return Data.read(path, folds, segments)

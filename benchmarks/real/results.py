@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wtal.ablation.worlds import commit, machine
+from wtal.ablation.worlds import machine
 from wtal.about import versions
 from wtal.data.own import open_own
 from wtal.errors import WtalError
@@ -65,7 +65,7 @@ def wanting(results: Results, jobs: Sequence[Job]) -> list[Job]:
 def add(results: Results, job: Job, found: dict[str, Any]) -> None:
     """Put a run into its place; one of other settings goes."""
     results.runs = [run for run in results.runs if not _same(run, job)]
-    made = {**versions(), "commit": commit(), "machine": machine()}
+    made = {**versions(), "machine": machine()}
     named = {"model": job.model, "seed": job.seed, "part": job.part}
     results.runs.append({**named, **found, "settings": job.settings, "made_on": made})
     results.runs.sort(key=lambda run: (run["part"] != "test", run["part"], run["model"], run["seed"]))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from wtal.data.predictions import Detection
-from wtal.data.timebase import Timebase
+from wtal.data.timebase import Number, Timebase
 from wtal.inference.localize import detect, scale_scores, to_seconds
 from wtal.ops import group_proposals, soft_nms
 from wtal.settings.config import LocalizeConfig
@@ -56,7 +56,7 @@ class Contrast(Rule):
         )
         frames = _finer(scored.frames, self.finer)[None]
         found = detect(frames, scored.video[None], torch.tensor([frames.shape[1]]), config)
-        return to_seconds(found, [_finer_grid(timebase, self.finer)], classes)[0]
+        return to_seconds(found, [_FinerGrid.of(timebase, self.finer)], classes)[0]
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class TwoCurves(Rule):
             method=self.nms,
             max_per_group=200,
         )
-        edges = _finer_grid(timebase, self.finer).edge(segments[kept].double().numpy())
+        edges = _FinerGrid.of(timebase, self.finer).edge(segments[kept].double().numpy())
         names = [classes[wanted[index]] for index in owner[kept].tolist()]
         rows = zip(edges.tolist(), names, score.tolist(), strict=True)
         return sorted((Detection(start, end, name, value) for (start, end), name, value in rows), key=_falling)
@@ -150,10 +150,18 @@ def _finer(curves: Tensor, times: int) -> Tensor:
     return torch.from_numpy(np.stack(columns, 1).astype(np.float32))
 
 
-def _finer_grid(timebase: Timebase, times: int) -> Timebase:
+@dataclass(frozen=True)
+class _FinerGrid(Timebase):
     """The grid of :func:`_finer`'s points: its edges subdivide the snippets'."""
-    stride = timebase.stride / times
-    return Timebase(timebase.fps, stride, timebase.window - timebase.stride + stride)
+
+    times: int = 1
+
+    @classmethod
+    def of(cls, timebase: Timebase, times: int) -> _FinerGrid:
+        return cls(timebase.fps, timebase.stride, timebase.window, times)
+
+    def edge(self, index: Number) -> Number:
+        return super().edge(index / self.times)
 
 
 def _runs(curves: Tensor, thresholds: Sequence[float]) -> tuple[Tensor, Tensor]:

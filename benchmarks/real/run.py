@@ -41,7 +41,8 @@ class Options:
     folds: int = 0
     """Cross-validate inside the training videos in so many parts; 0 measures on the test videos."""
     train_segments: Path | None = None
-    """Temporal annotation of the training videos, for --folds; train_segments.csv beside dataset.toml by default."""
+    """Temporal annotation of the training videos, for --folds; by default what dataset.toml says, else
+    train_segments.csv beside it."""
     jobs: int = 1
     """Runs at a time, one thread each."""
     out: Path = Path("runs/real-baselines.json")
@@ -94,11 +95,9 @@ def _jobs(options: Options) -> list[Job]:
         raise WtalError(f"--out {options.out}: expected a name that ends in .json")
     if options.train_segments is not None and not options.folds:
         raise WtalError("--train-segments goes with --folds")
-    segments = None
-    if options.folds:
-        segments = options.train_segments or options.data.with_name("train_segments.csv")
-        if not segments.is_file():
-            raise WtalError(f"{segments}: no such file, expected video,start,end,label of the training videos")
+    segments = options.train_segments
+    if segments is not None and not segments.is_file():
+        raise WtalError(f"{segments}: no such file, expected video,start,end,label of the training videos")
     try:
         seeds = sorted({seed for text in options.seeds for seed in _numbers(text)})
     except ValueError:

@@ -109,8 +109,7 @@ def test_same_seed_same_result(dataset: Path) -> None:
 
 @pytest.mark.usefixtures("quick")
 def test_folds_measure_every_training_video_once(dataset: Path) -> None:
-    segments = dataset.with_name("train_segments.csv")
-    found = real("job").execute(real("job").Job(dataset, segments, "conv", 0, 3))
+    found = real("job").execute(real("job").Job(dataset, None, "conv", 0, 3))
     assert found["videos"] == 15
     assert found["mean"] > 50.0
 
@@ -156,11 +155,27 @@ def test_rims_are_erosion_and_dilation() -> None:
         assert bool(outside[at]) == (any(window(at, 6)) and not any(window(at, 3)))
 
 
-def test_finer_grid_keeps_seconds() -> None:
-    timebase = real("rules").Timebase(25.0, 4.0, 16.0)
-    finer = real("rules")._finer_grid(timebase, 8)
+@pytest.mark.parametrize(("stride", "window"), [(16.0, 16.0), (4.0, 16.0), (16.0, 1.0)])
+def test_finer_grid_subdivides_the_snippets(stride: float, window: float) -> None:
+    rules = real("rules")
+    timebase = rules.Timebase(25.0, stride, window)
+    finer = rules._FinerGrid.of(timebase, 8)
     for snippet in range(5):
         assert finer.edge(8 * snippet) == pytest.approx(timebase.edge(snippet))
+    assert finer.edge(9) - finer.edge(8) == pytest.approx(stride / 25.0 / 8)
+
+
+def test_a_rule_places_a_plateau_in_seconds() -> None:
+    """One stretch of one class stands out: the best detection is where it is, whatever the rule."""
+    timebase = real("rules").Timebase(25.0, 4.0, 16.0)
+    frames = torch.zeros(60, 3)
+    frames[20:32, 1] = 1.0
+    scored = real("models").Scored(frames, torch.tensor([0.1, 0.8, 0.1]), frames.sum(1))
+    for rule in (real("rules").Contrast(), real("rules").TwoCurves()):
+        best = rule(scored, timebase, CLASSES)[0]
+        assert best.label == CLASSES[1]
+        assert best.start == pytest.approx(timebase.edge(20), abs=0.1)
+        assert best.end == pytest.approx(timebase.edge(32), abs=0.1)
 
 
 @pytest.mark.usefixtures("quick")
