@@ -328,7 +328,12 @@ def test_no_detection_is_zero():
         ({1: []}, TRUTH, {}, "predictions: video is 1, expected a name"),
         (PERFECT, {"t1": [Instance(2, 1, "a")]}, {}, "ground truth: video 't1': .*ends before"),
         ({"r1": PERFECT["t1"]}, TRUTH, {}, "none of the predicted videos .*but 1 are in subset train"),
-        ({"t1": [Detection(1, 2, "A", 1.0)]}, TRUTH, {}, r"none of the predicted classes \('A' \(did you mean 'a'\?\)\) is a"),
+        (
+            {"t1": [Detection(1, 2, "A", 1.0)]},
+            TRUTH,
+            {},
+            r"none of the predicted classes \('A' \(did you mean 'a'\?\)\) is a",
+        ),
         (PERFECT, [video("t1", "train", Instance(1, 2, "a"))], {}, r"no subset 'test', it has: train \(1 videos\)"),
         (PERFECT, [Video("t1", "test", (), Timebase(25.0), ())], {}, "1 videos, 0 of them temporally annotated"),
         ("/nowhere/p.json", TRUTH, {}, "/nowhere/p.json: no such file"),
