@@ -2,6 +2,7 @@
 #pragma once
 #include <algorithm>
 #include <cstdint>
+#include <functional>
 #include <numeric>
 #include <utility>
 #include <vector>
@@ -77,8 +78,8 @@ inline void match(const Segment* segments, const double* scores, const int64_t* 
         const double overlap = temporal_iou(segments[detection], truth[by_group[place]]);
         if (overlap >= lowest) near.emplace_back(overlap, by_group[place]);
       }
-      std::stable_sort(near.begin(), near.end(),
-                       [](const auto& a, const auto& b) { return a.first > b.first; });
+      // By falling tIoU, and of equal ones by falling index: the official argsort()[::-1].
+      std::sort(near.begin(), near.end(), std::greater<>());
       for (int64_t k = 0; k < num_tiou; ++k) {
         for (const auto& [overlap, index] : near) {
           if (overlap < tiou[k]) break;

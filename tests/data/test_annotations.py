@@ -346,6 +346,7 @@ def test_truncated_and_missing_json(tmp_path):
         (["Validation", "Test"], (), ["train", "test"]),  # THUMOS14
         (["training", "validation", "testing"], (), ["train", "test", "testing"]),  # ActivityNet
         (["training", "validation"], (), ["train", "test"]),
+        (["training", "validation"], ("video_validation_0000051",), ["train", "test"]),  # OpenTAD's THUMOS14
         (["train", "test"], (), ["train", "test"]),
         (["training", "testing"], (), ["train", "test"]),
         (["train", "validation", "test"], (), ["train", "validation", "test"]),

@@ -68,7 +68,7 @@ def official_ap(truth, detections, tiou):
         for rank, (video, start, end, _) in enumerate(ranked):
             own = np.array(by_video.get(video, np.zeros((0, 3)))).reshape(-1, 3)
             overlaps = official_iou(np.array([start, end]), own[:, 1:])
-            for candidate in np.argsort(-overlaps, kind="stable"):
+            for candidate in np.argsort(overlaps, kind="stable")[::-1]:
                 if overlaps[candidate] < threshold:
                     break
                 if lock[int(own[candidate, 0])] >= 0:
@@ -86,8 +86,11 @@ def official(predictions, truth, tiou, snippets):
     def segment(item):
         if not snippets:
             return item.start, item.end
-        start, end = np.round(item.start * 25 / 16), np.round(item.end * 25 / 16)
-        return start, end + (start == end)
+        if isinstance(item, Detection):
+            return round(item.start * 25 / 16, 9), round(item.end * 25 / 16, 9)
+        start, end = round(item.start * 25 / 16), round(item.end * 25 / 16)
+        # 0 / 0 matches in the official code; what rounds to nothing lies where no detection is.
+        return (start, end) if start < end else (-9, -9)
 
     labels = sorted({item.label for listed in truth.values() for item in listed})
     return {
@@ -149,18 +152,21 @@ def as_predictions(videos):
 @needs_data
 @pytest.mark.parametrize("protocol", ["seconds", "snippets"])
 @pytest.mark.parametrize("file", THUMOS14)
-def test_thumos14_fed_back_is_100(file, protocol, tmp_path):
-    videos, instances, widened = THUMOS14[file]
+def test_thumos14_fed_back_is_100_in_seconds(file, protocol, tmp_path):
+    videos, instances, empty = THUMOS14[file]
     truth = read_annotations(DATA / file)
     write_predictions(tmp_path / "p.json", as_predictions(truth.split("test")))
     result = wtal.evaluate(tmp_path / "p.json", DATA / file, protocol)
-    assert result.mean == 100.0
-    assert {*result.per_tiou.values()} == {100.0}
+    if protocol == "seconds":
+        assert {result.mean, *result.per_tiou.values()} == {100.0}
+    else:
+        assert 80 < result.mean < result.per_tiou[0.1] < 100
     assert (result.videos, result.instances, result.detections) == (videos, instances, instances)
     assert len(result.per_class) == 20
     assert result.subset.lower() == "test"
     assert any(f"this is on {videos}" in note for note in result.notes)
-    assert any(f"{widened} instances round to nothing" in note for note in result.notes) == (protocol == "snippets")
+    told = f"{empty} instances round to nothing, so that nothing can match them"
+    assert (told in result.notes) == (protocol == "snippets")
 
 
 @needs_data
@@ -197,11 +203,23 @@ def test_official_sample_submission():
 # ---- protocols ------------------------------------------------------------------------------------------
 
 
-def test_snippets_round_half_to_even_and_widen():
-    truth = {"v": [Instance(0.32, 0.96, "a"), Instance(10.0, 10.1, "b")]}  # 0.5, 1.5 snippets; 15.6, 15.8
-    predictions = {"v": [Detection(0.0, 1.28, "a", 1.0), Detection(10.24, 10.88, "b", 1.0)]}
+def test_snippets_round_the_ground_truth_alone_half_to_even():
+    truth = {"v": [Instance(0.32, 0.96, "a")]}  # 0.5 to 1.5 snippets: 0 to 2
+    predictions = {"v": [Detection(0.0, 1.28, "a", 1.0)]}
     assert wtal.evaluate(predictions, truth, "snippets", tiou=1.0).mean == 100.0
     assert wtal.evaluate(predictions, truth, "seconds", tiou=0.6).mean == 0.0
+    assert wtal.evaluate({"v": [Detection(0.32, 0.96, "a", 1.0)]}, truth, "snippets", tiou=0.5).mean == 100.0
+    assert wtal.evaluate({"v": [Detection(0.32, 0.96, "a", 1.0)]}, truth, "snippets", tiou=0.51).mean == 0.0
+
+
+def test_nothing_matches_what_rounds_to_nothing():
+    truth = {"v": [Instance(10.0, 10.1, "a"), Instance(20.0, 30.0, "a")]}  # 15.6 to 15.8 snippets: 16 to 16
+    for found in ((10.0, 10.1), (10.24, 10.24), (10.24, 10.88), (9.6, 10.88)):
+        predictions = {"v": [Detection(*found, "a", 0.1), Detection(20.48, 30.08, "a", 1.0)]}
+        result = wtal.evaluate(predictions, truth, "snippets", tiou=[0.1, 0.9])
+        assert {*result.per_tiou.values()} == {50.0}
+        assert result.instances == 2
+        assert "1 instances round to nothing, so that nothing can match them" in result.notes
 
 
 @given(st.integers(0, 10_000), st.integers(1, 500))
@@ -339,6 +357,7 @@ def test_result_as_json_and_text():
         "videos": 3,
         "instances": 2,
         "detections": 1,
+        "ambiguous": "keep",
         "notes": ["2 of 3 videos are not among the predictions", "1 of 2 classes have no detection: 'b'"],
     }
     assert result.table(per_class=True).splitlines() == [

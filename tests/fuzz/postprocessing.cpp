@@ -257,7 +257,7 @@ void try_matching(Source& source) {
       for (int64_t g = 0; g < truths; ++g) {
         if (taken[g] || truth_videos[g] != videos[next] || truth_classes[g] != classes[next]) continue;
         const double overlap = temporal_iou(segments[next], truth[g]);
-        if (overlap >= tiou[k] && overlap > highest) {
+        if (overlap >= tiou[k] && overlap >= highest) {
           best = g;
           highest = overlap;
         }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -65,7 +65,9 @@ def logits(branches: Branches, name: str, batch: Batch) -> Tensor:
 
 
 @pytest.mark.parametrize("text", [fixed, prompted, clip])
-def test_logits_of_a_restored_model_are_the_same_bits(text, threads: int, tmp_path: Path) -> None:
+def test_logits_of_a_restored_model_are_the_same_bits(
+    text: Callable[[], nn.Module], threads: int, tmp_path: Path
+) -> None:
     saved = built(text())
     save_checkpoint(tmp_path / "a.safetensors", saved.tensors(), saved.facts)
     restored, _ = restore_branches(load_checkpoint(tmp_path / "a.safetensors"))

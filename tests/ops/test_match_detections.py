@@ -28,7 +28,7 @@ def reference(segments, scores, videos, classes, truth_segments, truth_videos, t
         own = np.flatnonzero((truth_videos == videos[detection]) & (truth_classes == classes[detection]))
         overlaps = overlap(segments[detection], truth_segments[own])
         for k, threshold in enumerate(tiou):
-            for candidate in np.argsort(-overlaps, kind="stable"):
+            for candidate in np.argsort(overlaps, kind="stable")[::-1]:
                 if overlaps[candidate] < threshold:
                     break
                 if not taken[k, own[candidate]]:
@@ -83,8 +83,10 @@ def test_equal_scores_go_by_input_order():
     assert one([(0, 1), (0, 1)], [0.5, 0.5], [(0, 1)]) == [[0, -1]]
 
 
-def test_equal_overlap_takes_the_lower_ground_truth():
-    assert one([(0, 2), (0, 2)], [0.9, 0.8], [(0, 1), (1, 2)]) == [[0, 1]]
+def test_equal_overlap_takes_the_higher_ground_truth():
+    assert one([(0, 2), (0, 2)], [0.9, 0.8], [(0, 1), (1, 2)]) == [[1, 0]]
+    # and so the second of these finds nothing left, which would have taken the higher one
+    assert one([(0, 2), (1, 2)], [0.9, 0.8], [(0, 1), (1, 2)]) == [[1, -1]]
 
 
 def test_falls_back_to_the_next_best_ground_truth():

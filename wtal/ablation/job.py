@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from wtal.ablation.results import Results, benchmarks, collect
 from wtal.ablation.variants import GROUPS
 from wtal.ablation.worlds import World, run_group
 from wtal.errors import WtalError
+from wtal.platform.as_json import dumps
 from wtal.platform.files import check_writable, write_atomically
 
 
@@ -70,7 +70,7 @@ def write_report(results: Results, out: Path) -> None:
 def write_files(out: Path, results: Results, text: str, image: bytes) -> None:
     """Write ``out``.png, .json and .md."""
     write_atomically(out.with_name(out.name + ".png"), image)
-    write_atomically(out.with_name(out.name + ".json"), (json.dumps(results, indent=1) + "\n").encode())
+    write_atomically(out.with_name(out.name + ".json"), (dumps(results, indent=1) + "\n").encode())
     write_atomically(out.with_name(out.name + ".md"), text.encode())
 
 

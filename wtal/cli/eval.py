@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -39,6 +38,9 @@ class Options:
     protocol: Literal["seconds", "snippets"] | None = None
     """seconds is the official rule; snippets rounds to the 25 fps, 16-frame grid first, as many peers do. Else as the
     run was configured, and seconds for files."""
+    ambiguous: Literal["keep", "drop"] | None = None
+    """drop leaves out detections that meet an interval of Ambiguous_test.txt beside the ground truth, as CO2-Net and
+    P-MIL do. Else as the run was configured, and keep for files."""
     tiou: tuple[float, ...] | None = None
     """tIoU thresholds, or FIRST:STEP:LAST; else as the run was configured, and .1 to .7 for files."""
     subset: str | None = None
@@ -82,6 +84,7 @@ def command(arguments: Sequence[str]) -> int:
         raise WtalError("--root goes with a run or a checkpoint")
 
     from wtal.evaluation.average_precision import evaluate
+    from wtal.platform.as_json import dumps
 
     predictions: object = options.what
     ground_truth: object = options.ground_truth
@@ -99,9 +102,10 @@ def command(arguments: Sequence[str]) -> int:
         settings = found.config.evaluate
         predictions, ground_truth = detect_test_videos(found, options.branch), found.data.subset("test")
     protocol, tiou = options.protocol or settings.protocol, options.tiou or settings.tiou
-    result = evaluate(predictions, ground_truth, protocol, tiou, options.subset)
+    ambiguous = options.ambiguous or settings.ambiguous
+    result = evaluate(predictions, ground_truth, protocol, tiou, options.subset, ambiguous)
     if options.json:
-        print(json.dumps(result.to_json(), indent=1))
+        print(dumps(result.to_json(), indent=1))
     else:
         print(result.table(per_class=options.per_class))
     return 0
@@ -110,14 +114,15 @@ def command(arguments: Sequence[str]) -> int:
 def video_level(found: RunModel, options: Options) -> int:
     """Print what can be measured without temporal ground truth: how well videos are ranked by class."""
     from wtal.evaluation.table import caption, measure
+    from wtal.platform.as_json import dumps
 
-    asked = [name for name in ("protocol", "tiou", "subset") if getattr(options, name) is not None]
+    asked = [name for name in ("protocol", "tiou", "subset", "ambiguous") if getattr(options, name) is not None]
     if asked:
         raise WtalError(f"--{asked[0]}: the test videos of {found.data.name} have no temporal ground truth")
     branch = options.branch or found.config.localize.branch
     row, _ = measure(branch, branch, found.branches, found.data, found.config, found.device)
     if options.json:
-        print(json.dumps(row, indent=1))
+        print(dumps(row, indent=1))
     else:
         print(caption(found.data, [row]))
         print(f"{branch}: {row['mean']:.1f}, {row['proposals_per_video']:.1f} proposals a video")

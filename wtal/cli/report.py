@@ -47,6 +47,9 @@ class Options:
     """With --figure precision: the threshold; else 0.5."""
     root: Path | None = None
     """Where the data of the runs are now, if they have moved."""
+    ambiguous: Literal["keep", "drop"] | None = None
+    """drop leaves out detections that meet an interval of Ambiguous_test.txt beside the ground truth; else as the run
+    was configured."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     quiet: bool = False
@@ -75,10 +78,9 @@ def command(arguments: Sequence[str]) -> int:
         raise WtalError(f"--figure {options.figure} needs --out FILE.png, .svg or .pdf")
     out = options.out or (options.runs[0] if len(options.runs) == 1 else Path()) / "report.html"
 
-    import json
-
     from rich.console import Console
 
+    from wtal.platform.as_json import dumps
     from wtal.platform.files import check_writable, write_atomically
     from wtal.platform.progress import Reporter
     from wtal.report.figures import Choice, draw
@@ -88,7 +90,7 @@ def command(arguments: Sequence[str]) -> int:
 
     check_writable(out)
     reporter = Reporter(Console(), options.quiet or options.json)
-    opened = studies(options.runs, options.device, reporter, options.root)
+    opened = studies(options.runs, options.device, reporter, options.root, options.ambiguous)
     if options.figure is not None:
         choice = Choice(options.branch, options.video, options.label, options.span, options.tiou)
         draw(options.figure, opened, out, choice)
@@ -100,7 +102,7 @@ def command(arguments: Sequence[str]) -> int:
             {"run": str(folder), "mean": {source: found.analyses[source].mean for source in found.analyses}}
             for folder, found in zip(options.runs, opened, strict=True)
         ]
-        print(json.dumps({"out": str(out), "runs": runs}, indent=1))
+        print(dumps({"out": str(out), "runs": runs}, indent=1))
     else:
         reporter.say(f"{out}: {out.stat().st_size / 1e6:.1f} MB")
     return 0

@@ -24,6 +24,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from wtal.data.ambiguous import Intervals, beside
 from wtal.data.npy import load_npy
 from wtal.data.video import Instance
 from wtal.errors import WtalError
@@ -46,6 +47,7 @@ class AnnotatedVideo:
         instances: the annotated actions in the file's order; None where the temporal annotation is withheld.
         labels: the classes that occur, sorted. W-TALC's own video-level labels (``labels_all``) where it has
             them: for 28 of 412 THUMOS14 videos (8 of them for training) they are not the instances' classes.
+        ambiguous: where nobody knows whether an action takes place (:mod:`wtal.data.ambiguous`).
     """
 
     id: str
@@ -54,6 +56,7 @@ class AnnotatedVideo:
     fps: float | None
     instances: tuple[Instance, ...] | None
     labels: tuple[str, ...]
+    ambiguous: Intervals = ()
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,14 @@ class Annotations:
     videos: dict[str, AnnotatedVideo]
     classes: tuple[str, ...]
 
+    def with_ambiguous(self, intervals: Mapping[str, Intervals]) -> Annotations:
+        """The same videos with these ambiguous intervals, by id."""
+        videos = {
+            video.id: replace(video, ambiguous=intervals[video.id]) if video.id in intervals else video
+            for video in self.videos.values()
+        }
+        return replace(self, videos=videos)
+
     def split_of(self, video: AnnotatedVideo) -> str:
         """``"train"``, ``"test"``, or the subset as in the file where it is neither (:func:`split_names`)."""
         return split_names({video.subset for video in self.videos.values()}, self.videos)[video.subset]
@@ -88,14 +99,16 @@ def split_names(subsets: Collection[str], ids: Iterable[str] = ()) -> dict[str, 
     """What each subset of a file is for: ``"train"``, ``"test"`` or, where it is neither, its own name.
 
     The word ``validation`` means opposite things: THUMOS14 trains on it and tests on ``test``; ActivityNet
-    trains on ``training``, tests on ``validation`` and withholds the annotation of ``testing``. So the other
-    subsets of the file decide, and ``ids`` (``video_validation_...`` is THUMOS14) where there is no other.
+    trains on ``training``, tests on ``validation`` and withholds the annotation of ``testing``; OpenTAD names the parts
+    of THUMOS14 as ActivityNet's are. So the other subsets of the file decide, and ``ids`` (``video_validation_...`` is
+    THUMOS14) where there is no other.
     """
     words = {subset: subset.casefold() for subset in subsets}
     there = set(words.values())
     roles = {"train": "train", "training": "train", "test": "test"}
-    if "test" in there or any(video.startswith("video_validation_") for video in ids):
-        if not there & {"train", "training"}:
+    trained = bool(there & {"train", "training"})
+    if "test" in there or (not trained and any(video.startswith("video_validation_") for video in ids)):
+        if not trained:
             roles["validation"] = "train"  # THUMOS14; beside a training subset it is neither
     elif "validation" in there:
         roles["validation"] = "test"
@@ -112,10 +125,11 @@ def read_annotations(path: str | os.PathLike[str]) -> Annotations:
     """
     path = Path(path)
     if path.is_dir():
-        return _read_wtalc(_wtalc_folder(path))
+        folder = _wtalc_folder(path)
+        return _read_wtalc(folder).with_ambiguous(beside(folder))
     content = fields.load_json(path, _JSON)
     subsets = _bsn_subsets(path.with_name("video_info_new.csv")) if _is_bsn(content) else None
-    return parse_annotations(content, path, subsets)
+    return parse_annotations(content, path, subsets).with_ambiguous(beside(path.parent))
 
 
 def parse_annotations(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from wtal.data.ambiguous import beside
 from wtal.data.annotations import AnnotatedVideo, Annotations, read_annotations
 from wtal.data.own import read_own_annotations
 from wtal.data.own_files import is_segments, read_segments
@@ -37,6 +38,5 @@ def _of_segments(path: Path) -> Annotations:
         instances = tuple(instance for _, instance in rows)
         labels = tuple(sorted({instance.label for instance in instances}))
         videos[video_id] = AnnotatedVideo(video_id, "", None, None, instances, labels)
-    return Annotations(
-        path, "own", videos, tuple(sorted({label for video in videos.values() for label in video.labels}))
-    )
+    classes = tuple(sorted({label for video in videos.values() for label in video.labels}))
+    return Annotations(path, "own", videos, classes).with_ambiguous(beside(path.parent))

@@ -185,6 +185,7 @@ def assemble(
                     instances=annotated.instances,
                     clip_fps=clip_fps,
                     origin=candidate.origin,
+                    ambiguous=annotated.ambiguous,
                 )
             )
     total = len(videos) + len(missing) + len(unlabelled)

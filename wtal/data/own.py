@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
+from wtal.data.ambiguous import beside
 from wtal.data.annotations import AnnotatedVideo, Annotations
 from wtal.data.layout import Candidate, assemble, read_text_features
 from wtal.data.own_files import read_labels, read_segments
@@ -90,14 +91,14 @@ class _Description:
             raise WtalError(
                 f"{self.path}: no 'segments', expected {_KEYS['segments']}: there is nothing to evaluate against"
             )
-        return Annotations(self.path, "own", self._videos(), self.classes)
+        return self._read()
 
     def open(self, allow_missing: bool, need_clip: bool) -> VideoSet:
         if not isinstance(self.table["name"], str) or not self.table["name"]:
             self._wrong("name")
         if "clip_fps" in self.table and "clip" not in self.table:
             raise WtalError(f"{self.path}: clip_fps without clip, expected both or neither")
-        annotations = Annotations(self.path, "own", self._videos(), self.classes)
+        annotations = self._read()
         opened = assemble(
             self.table["name"],
             "own",
@@ -111,6 +112,10 @@ class _Description:
         if "text_features" not in self.table:
             return opened
         return replace(opened, text_features=read_text_features(self._path("text_features"), len(self.classes)))
+
+    def _read(self) -> Annotations:
+        read = Annotations(self.path, "own", self._videos(), self.classes)
+        return read.with_ambiguous(beside(self.path.parent))
 
     def _videos(self) -> dict[str, AnnotatedVideo]:
         labels = self._labels(self._path("labels"))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from wtal.data.ambiguous import Intervals
 from wtal.data.timebase import Timebase
 
 
@@ -37,6 +38,7 @@ class Video:
         snippets: how many ``i3d`` has, None where nobody looked yet (:func:`wtal.data.index.with_lengths`).
         clip_rows: likewise of ``clip``.
         origin: where the user has what ``i3d`` holds, for messages; None where that is ``i3d`` itself.
+        ambiguous: where nobody knows whether an action takes place, in seconds (:mod:`wtal.data.ambiguous`).
     """
 
     id: str
@@ -51,6 +53,7 @@ class Video:
     snippets: int | None = None
     clip_rows: int | None = None
     origin: str | None = None
+    ambiguous: Intervals = ()
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,16 @@ matched greedily (:func:`wtal.ops.matching.match_detections`, which also fixes t
 interpolated precision-recall curve. mAP at one tIoU is the mean over the classes that have ground truth in the
 evaluated subset; ``mean`` is the mean over the tIoU thresholds. All values are percentages, 0 to 100.
 
-**Protocols.** ``seconds`` compares as annotated. ``snippets`` first puts ground truth and detections on the grid of
-25 fps, 16-frame snippets, ``round(s * 25 / 16)`` with halves to even, as W-TALC and its descendants do with the
-ground truth; detections made on that grid stay as they are. The same detections score differently under the two (a
-difference of 3.7 points at tIoU 0.5 has been measured), so a number without its protocol says little. Where a
-segment rounds to nothing it becomes the one snippet ``[r, r + 1)``: 17 of the 3358 test instances of THUMOS14 in 212
-videos (16 of 3311 in 210). Peers keep those empty, so that nothing can match them and a perfect method stays
-below 100 there; here the ground truth fed back scores 100.
+**Protocols.** ``seconds`` compares as annotated. ``snippets`` does as W-TALC and its descendants do: the ground truth
+alone is rounded to the grid of 25 fps, 16-frame snippets, ``round(s * 25 / 16)`` with halves to even, and detections
+stay as they are. The same detections score differently under the two (a difference of 3.7 points at tIoU 0.5 has been
+measured), so a number without its protocol says little. An instance that rounds to nothing counts and nothing can match
+it: 17 of the 3358 test instances of THUMOS14 in 212 videos (16 of 3311 in 210). So the ground truth fed back scores
+100 under ``seconds`` and less under ``snippets``.
+
+**Ambiguous intervals.** CO2-Net and P-MIL drop every detection, of whatever class, that shares a snippet with an
+interval of ``Ambiguous_test.txt``; this is worth up to a point of mAP. Here it is asked for by name, and a note tells
+where such intervals are not used.
 
 **Test sets.** Published THUMOS14 numbers are from 210 to 213 test videos: 213 is 212 with video_test_0001292, 210 is
 212 without video_test_0000270 and video_test_0001496, 211 is OpenTAD's. The result states how many there were.
@@ -29,7 +32,8 @@ from typing import Any
 import numpy as np
 
 from wtal.errors import WtalError
-from wtal.evaluation.inputs import pair
+from wtal.evaluation.grid import on_grid, positions
+from wtal.evaluation.inputs import AMBIGUOUS, pair
 from wtal.platform import fields
 
 PROTOCOLS = ("seconds", "snippets")
@@ -50,6 +54,7 @@ class Evaluation:
         instances: number of their instances.
         detections: number of detections that took part; a note says which others there were.
         notes: what a reader of the number should know, a sentence each.
+        ambiguous: ``"keep"``, or ``"drop"`` where detections that meet an ambiguous interval were dropped.
     """
 
     mean: float
@@ -61,6 +66,7 @@ class Evaluation:
     instances: int
     detections: int
     notes: tuple[str, ...] = ()
+    ambiguous: str = "keep"
 
     def to_json(self) -> dict[str, Any]:
         """The same as plain types for ``json.dump``; thresholds become text such as ``"0.5"``."""
@@ -73,7 +79,8 @@ class Evaluation:
         width = max(len("tIoU"), *(len(name) for name, _ in rows))
         lines = [
             f"mAP in percent, protocol {self.protocol}, subset {self.subset}: {self.videos} videos, "
-            f"{self.instances} instances, {self.detections} detections",
+            f"{self.instances} instances, {self.detections} detections"
+            + (", ambiguous ones dropped" if self.ambiguous == "drop" else ""),
             "  ".join([f"{'tIoU':<{width}}", *(f"{tiou:>5g}" for tiou in self.per_tiou), " mean"]),
         ]
         for name, values in rows:
@@ -91,6 +98,7 @@ def evaluate(
     protocol: str = "seconds",
     tiou: float | Iterable[float] | None = None,
     subset: str | None = None,
+    ambiguous: str = "keep",
 ) -> Evaluation:
     """Evaluate temporal action detections.
 
@@ -106,6 +114,9 @@ def evaluate(
             0.30000000000000004; None for 0.1 to 0.7.
         subset: as the ground truth names it, or ``"train"`` or ``"test"``; None for the test part (ActivityNet:
             ``validation``), or for everything where the ground truth names no subset.
+        ambiguous: ``"drop"`` drops, as CO2-Net and P-MIL do, the detections that share a snippet of 0.64 s with an
+            interval of ``Ambiguous_test.txt`` beside the ground truth, or with an instance labelled ``Ambiguous``;
+            such instances then are no ground truth.
 
     Returns:
         the values, what they were measured on, and notes. As in the official code a detection in a video that
@@ -115,18 +126,23 @@ def evaluate(
 
     Raises:
         WtalError: a file or value that is not what it should be, a subset that is not there or has no instance,
-            or predictions that have no video or no class in common with a ground-truth file.
+            predictions that have no video or no class in common with a ground-truth file, or ``"drop"`` where there
+            are no ambiguous intervals.
     """
     if protocol not in PROTOCOLS:
         raise WtalError(f"protocol {protocol!r}, expected one of {', '.join(PROTOCOLS)}")
+    if ambiguous not in AMBIGUOUS:
+        raise WtalError(f"ambiguous {fields.shown(ambiguous)}, expected one of {', '.join(AMBIGUOUS)}")
     thresholds = _thresholds(tiou)
-    pairs = pair(predictions, ground_truth, subset)
+    pairs = pair(predictions, ground_truth, subset, ambiguous)
     segments, truth_segments, notes = pairs.segments, pairs.truth_segments, [*pairs.notes]
+    truth_videos = pairs.truth_video_index
     if protocol == "snippets":
-        segments, _ = on_grid(segments)
+        segments = positions(segments)
         truth_segments, empty = on_grid(truth_segments)
-        if empty:
-            notes.append(f"{empty} instances round to nothing and were widened to one snippet")
+        truth_videos = np.where(empty, -1, truth_videos)  # where no detection is
+        if empty.any():
+            notes.append(f"{empty.sum()} instances round to nothing, so that nothing can match them")
 
     values = 100 * average_precisions(
         segments,
@@ -134,7 +150,7 @@ def evaluate(
         pairs.video_index,
         pairs.class_index,
         truth_segments,
-        pairs.truth_video_index,
+        truth_videos,
         pairs.truth_class_index,
         thresholds,
         len(pairs.classes),
@@ -153,6 +169,7 @@ def evaluate(
         instances=len(truth_segments),
         detections=len(segments),
         notes=tuple(notes),
+        ambiguous=ambiguous,
     )
 
 
@@ -223,11 +240,3 @@ def _thresholds(tiou: float | Iterable[float] | None) -> tuple[float, ...]:
     if not unique or not all(0 < value <= 1 for value in unique):
         raise WtalError(f"tIoU thresholds {fields.shown([*unique])}, expected one or more above 0 and up to 1")
     return unique
-
-
-def on_grid(segments: np.ndarray) -> tuple[np.ndarray, int]:
-    """Seconds ``[N, 2]`` as snippet edges, none of them empty, and how many would have been."""
-    rounded = np.round(segments * 25 / 16)
-    empty = rounded[:, 0] == rounded[:, 1]
-    rounded[empty, 1] += 1
-    return rounded, int(empty.sum())

@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from wtal.data.ambiguous import FILE, Intervals, is_ambiguous
 from wtal.data.annotations import AnnotatedVideo, Annotations, parse_annotations
 from wtal.data.ground_truth import read_ground_truth
 from wtal.data.predictions import Predictions, check_predictions, parse_predictions, read_predictions
 from wtal.data.video import Instance, Video
 from wtal.errors import WtalError
+from wtal.evaluation.grid import meets
 from wtal.platform import fields
 
 
@@ -50,10 +52,16 @@ class Pairs:
     notes: tuple[str, ...]
 
 
-def pair(predictions: object, ground_truth: object, subset: str | None) -> Pairs:
+AMBIGUOUS = ("keep", "drop")
+
+
+def pair(predictions: object, ground_truth: object, subset: str | None, ambiguous: str = "keep") -> Pairs:
     """Bring predictions and one subset of the ground truth together; see :func:`wtal.evaluate`."""
     truth = _truth(ground_truth)
     name, chosen = _select(truth, subset)
+    unclear: dict[str, np.ndarray] = {}
+    if ambiguous == "drop":
+        chosen, unclear = _apart(truth, chosen)
     videos = {video.id: index for index, video in enumerate(v for v in chosen if v.instances is not None)}
     instances = [(videos[video.id], found) for video in chosen for found in video.instances or ()]
     if not instances:
@@ -71,11 +79,12 @@ def pair(predictions: object, ground_truth: object, subset: str | None) -> Pairs
         if video in notes.withheld:
             continue
         place = videos.get(video, len(videos))
-        columns += (
-            (found.start, found.end, found.score, place, classes[found.label])
-            for found in detections
-            if found.label in classes
-        )
+        taken = [found for found in detections if found.label in classes]
+        if taken and video in unclear:
+            dropped = meets(np.array([(found.start, found.end) for found in taken]), unclear[video])
+            notes.dropped(int(dropped.sum()))
+            taken = [found for found, drop in zip(taken, dropped, strict=True) if not drop]
+        columns += ((found.start, found.end, found.score, place, classes[found.label]) for found in taken)
     table = np.array(columns, dtype=np.float64).reshape(-1, 5)
     return Pairs(
         subset=name,
@@ -88,7 +97,7 @@ def pair(predictions: object, ground_truth: object, subset: str | None) -> Pairs
         truth_segments=np.array([(found.start, found.end) for _, found in instances]),
         truth_video_index=np.array([place for place, _ in instances]),
         truth_class_index=np.array([classes[found.label] for _, found in instances]),
-        notes=notes.finished(),
+        notes=(*notes.finished(), *_ambiguous_notes(chosen, ambiguous, notes)),
     )
 
 
@@ -116,13 +125,13 @@ def _truth(source: object) -> Annotations:
         records = [_record(str(video), "", listed) for video, listed in source.items()]
     else:
         videos = [*source] if isinstance(source, Iterable) else [source]
-        records = [_record(it.id, it.subset, it.instances) for it in videos if isinstance(it, Video)]
+        records = [_record(it.id, it.subset, it.instances, it.ambiguous) for it in videos if isinstance(it, Video)]
         if len(records) < len(videos):
             raise WtalError(f"ground truth is {fields.shown(source)}, expected a path, annotations or videos")
     return Annotations(Path("ground truth"), "records", {video.id: video for video in records}, ())
 
 
-def _record(video: str, subset: str, listed: Sequence[Any] | None) -> AnnotatedVideo:
+def _record(video: str, subset: str, listed: Sequence[Any] | None, ambiguous: Intervals = ()) -> AnnotatedVideo:
     instances = None
     if listed is not None:
         try:
@@ -130,7 +139,7 @@ def _record(video: str, subset: str, listed: Sequence[Any] | None) -> AnnotatedV
         except (AttributeError, ValueError) as error:
             raise WtalError(f"ground truth: video {video!r}: {error}") from None
         instances = tuple(Instance(*segment) for segment in segments)
-    return AnnotatedVideo(video, subset, None, None, instances, ())
+    return AnnotatedVideo(video, subset, None, None, instances, (), ambiguous)
 
 
 def _select(truth: Annotations, subset: str | None) -> tuple[str, tuple[AnnotatedVideo, ...]]:
@@ -143,6 +152,53 @@ def _select(truth: Annotations, subset: str | None) -> tuple[str, tuple[Annotate
         has = ", ".join(f"{name or 'unnamed'} ({count} videos)" for name, count in counts.items()) or "nothing"
         raise WtalError(f"{truth.path}: no subset {subset or 'test'!r}, it has: {has}")
     return "+".join(sorted({video.subset for video in chosen})), chosen
+
+
+def _apart(
+    truth: Annotations, chosen: Sequence[AnnotatedVideo]
+) -> tuple[tuple[AnnotatedVideo, ...], dict[str, np.ndarray]]:
+    """The videos without instances labelled as ambiguous, and each one's ambiguous intervals ``[M, 2]``."""
+    if not has_ambiguous(truth.videos.values()):
+        raise WtalError(
+            f"{truth.path}: ambiguous 'drop', but there is no interval: expected {FILE} beside it, or a label Ambiguous"
+        )
+    videos, intervals = [], {}
+    for video in chosen:
+        labelled = _labelled(video)
+        if every := [*video.ambiguous, *((found.start, found.end) for found in labelled)]:
+            intervals[video.id] = np.array(every, dtype=np.float64)
+        if labelled:
+            left = tuple(found for found in video.instances or () if not is_ambiguous(found.label))
+            video = replace(video, instances=left)
+        videos.append(video)
+    return tuple(videos), intervals
+
+
+def has_ambiguous(videos: Iterable[AnnotatedVideo | Video]) -> bool:
+    """Whether any video says where nobody knows."""
+    return any(video.ambiguous or _labelled(video) for video in videos)
+
+
+def _labelled(video: AnnotatedVideo | Video) -> list[Instance]:
+    return [found for found in video.instances or () if is_ambiguous(found.label)]
+
+
+def _ambiguous_notes(chosen: Sequence[AnnotatedVideo], ambiguous: str, notes: _Notes) -> list[str]:
+    """What an evaluation did with ambiguous intervals, or that it did nothing with them."""
+    if ambiguous == "drop":
+        return [f"{notes.unclear} detections that meet an ambiguous interval were dropped, as CO2-Net and P-MIL do"]
+    told = []
+    if there := [video for video in chosen if video.ambiguous]:
+        told.append(
+            f"{sum(len(video.ambiguous) for video in there)} ambiguous intervals in {len(there)} videos ({FILE}) are "
+            "not used; ambiguous 'drop' drops the detections that meet them, as CO2-Net and P-MIL do"
+        )
+    if count := sum(len(_labelled(video)) for video in chosen):
+        told.append(
+            f"{count} instances are labelled 'Ambiguous', and count as a class of its own; ambiguous 'drop' takes them "
+            "for intervals where nobody knows"
+        )
+    return told
 
 
 def _same_video(given: str, known: Mapping[str, object]) -> str:
@@ -175,6 +231,7 @@ class _Notes:
         self._labels: Counter[str] = Counter()
         self._outside: Counter[str] = Counter()
         self._left_out: Counter[str] = Counter()
+        self.unclear = 0
 
     def video(self, given: str, video: str, detections: Sequence[Any]) -> None:
         """Take note of one predicted video."""
@@ -184,6 +241,10 @@ class _Notes:
         elif detections:
             (self._left_out if video in self.withheld else self._outside)[video] += len(detections)
         self._labels.update(found.label for found in detections)
+
+    def dropped(self, count: int) -> None:
+        """Take note of detections that were dropped because they meet an ambiguous interval."""
+        self.unclear += count
 
     def finished(self) -> tuple[str, ...]:
         """The notes, a sentence each.

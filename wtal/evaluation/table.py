@@ -71,11 +71,13 @@ def _row(
     detections = {item.video.id: item.detections for item in found}
     row: Row = {"name": name, "branch": branch, "videos": len(test)}
     if has_ground_truth(data):
-        result = evaluate(detections, test, protocol=config.evaluate.protocol, tiou=config.evaluate.tiou, subset="test")
+        asked = config.evaluate
+        result = evaluate(detections, test, asked.protocol, asked.tiou, "test", asked.ambiguous)
         return {
             **row,
             "kind": "localization",
             "protocol": result.protocol,
+            **({"ambiguous": "drop"} if result.ambiguous == "drop" else {}),
             "mean": result.mean,
             "per_tiou": {f"{tiou:g}": value for tiou, value in result.per_tiou.items()},
             "snippets": fault_rates(data, found),
@@ -140,7 +142,8 @@ def caption(data: VideoSet, rows: Sequence[Row]) -> str:
     """On what the numbers of a table were measured."""
     last = rows[-1]
     if last["kind"] == "localization":
-        return f"{data.name}: mAP (%) at tIoU, protocol '{last['protocol']}', {last['videos']} test videos"
+        dropped = ", ambiguous dropped" if last.get("ambiguous") == "drop" else ""
+        return f"{data.name}: mAP (%) at tIoU, protocol '{last['protocol']}'{dropped}, {last['videos']} test videos"
     if fault := nothing_to_measure(data.subset("test")):
         return f"{data.name}: no mAP: {fault}"
     return f"{data.name}: video-level mAP (%), {last['videos']} held-out videos; there is no temporal ground truth"

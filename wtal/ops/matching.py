@@ -21,10 +21,11 @@ def match_detections(
     """Match detections to the ground truth of the same video and class, for every tIoU threshold at once.
 
     The rule of ActivityNet's ``eval_detection.py``: detections come by falling score; each takes, of the ground
-    truth not yet taken at that threshold, the one with the highest tIoU, if that is at least the threshold. What
-    the official code leaves to an unstable sort is fixed here: of equal scores the lower index comes first, of
-    equal tIoU the lower ground-truth index is taken. Two segments of length zero have tIoU 1 if they are the same
-    point, else 0 (0 / 0 in the official code, which counts as a match).
+    truth not yet taken at that threshold, the one with the highest tIoU, if that is at least the threshold. Of
+    equal tIoU the highest ground-truth index is taken, as by the official ``argsort()[::-1]`` (its sort is stable
+    for the up to 16 instances that a class has in most videos). Of equal scores the lower index comes first; the
+    official code leaves that to an unstable sort. Two segments of length zero have tIoU 1 if they are the same point,
+    else 0 (0 / 0 in the official code, which counts as a match).
 
     Args:
         segments: detections ``[D, 2]``, start and end in any one unit, float64.

@@ -9,7 +9,8 @@ import numpy as np
 
 from wtal.data.predictions import Detection
 from wtal.data.video import Video
-from wtal.evaluation.average_precision import average_precision, on_grid
+from wtal.evaluation.average_precision import average_precision
+from wtal.evaluation.grid import on_grid, positions
 from wtal.evaluation.inputs import pair
 from wtal.report.errors import (
     COUNT_EDGES,
@@ -68,7 +69,11 @@ class Analysis:
 
 
 def analyse(
-    detections: dict[str, list[Detection]], videos: Sequence[Video], protocol: str, tiou: Sequence[float]
+    detections: dict[str, list[Detection]],
+    videos: Sequence[Video],
+    protocol: str,
+    tiou: Sequence[float],
+    ambiguous: str = "keep",
 ) -> Analysis:
     """Match detections at every threshold and look at what went wrong.
 
@@ -77,19 +82,22 @@ def analyse(
         videos: the test videos, with instances.
         protocol: as :func:`wtal.evaluate`.
         tiou: thresholds.
+        ambiguous: as :func:`wtal.evaluate`.
     """
     from wtal.ops.matching import match_detections
 
-    pairs = pair(detections, videos, "test")
+    pairs = pair(detections, videos, "test", ambiguous)
     segments, truth = pairs.segments, pairs.truth_segments
     lengths = truth[:, 1] - truth[:, 0]
+    reachable = pairs.truth_video_index
     if protocol == "snippets":
-        segments, truth = on_grid(segments)[0], on_grid(truth)[0]
+        segments, (truth, empty) = positions(segments), on_grid(truth)
+        reachable = np.where(empty, -1, reachable)  # where no detection is
     own = (pairs.video_index, pairs.class_index)
     theirs = (pairs.truth_video_index, pairs.truth_class_index)
     thresholds = tuple(dict.fromkeys(round(float(value), 12) for value in tiou))
     alpha = min(thresholds, key=lambda value: abs(value - ALPHA))
-    matched = match_detections(segments, pairs.scores, *own, truth, *theirs, thresholds)  # [K, D]
+    matched = match_detections(segments, pairs.scores, *own, truth, reachable, theirs[1], thresholds)  # [K, D]
     at_alpha = matched[thresholds.index(alpha)]
     pairing = Matched(segments, pairs.scores, *own, truth, *theirs, at_alpha, len(pairs.classes))
     instances = np.bincount(theirs[1], minlength=len(pairs.classes))

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
-import math
 from collections.abc import Mapping
 from importlib import resources
 from typing import Any
+
+from wtal.platform.as_json import dumps
 
 _SCRIPTS = ("dom", "localize", "charts", "sections", "timeline", "settings", "explorer", "app")
 
@@ -44,20 +44,10 @@ def html(payload: Mapping[str, Any], title: str) -> str:
 
 def to_json(payload: Mapping[str, Any]) -> str:
     """JSON that may stand inside a ``<script>`` element; what is not finite becomes null."""
-    text = json.dumps(_finite(payload), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    text = dumps(payload, ensure_ascii=False, separators=(",", ":"))
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return text
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return value
 
 
 def _read(name: str) -> str:

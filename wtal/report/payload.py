@@ -57,6 +57,7 @@ def _run(study: Study) -> dict[str, Any]:
         "recipe": setup.recipe,
         "seed": setup.seed,
         "protocol": config.evaluate.protocol,
+        "ambiguous": study.ambiguous,
         "branch": config.localize.branch,
         "rows": study.rows,
         "curves": study.curves,
@@ -94,11 +95,11 @@ def _explorer(study: Study, limit: int, videos: Path | None) -> dict[str, Any]:
         "of": len(study.scored),
         "config": dataclasses.asdict(study.run.config.localize),
         "tiou": study.run.config.evaluate.tiou,
-        "videos": [_video(study.scored[index], study.data, videos) for index in chosen],
+        "videos": [_video(study.scored[index], study.data, videos, study.ambiguous) for index in chosen],
     }
 
 
-def _video(item: VideoScores, data: VideoSet, folder: Path | None) -> dict[str, Any]:
+def _video(item: VideoScores, data: VideoSet, folder: Path | None, ambiguous: str) -> dict[str, Any]:
     video = item.video
     kept = kept_classes(item, [data.classes.index(label) for label in video.labels])
     truth = None
@@ -113,6 +114,7 @@ def _video(item: VideoScores, data: VideoSet, folder: Path | None) -> dict[str, 
         "classes": kept,
         "labels": [data.classes.index(label) for label in video.labels],
         "truth": truth,
+        "ambiguous": video.ambiguous if ambiguous == "drop" else (),
         "frames": {name: _packed(frames[:, kept].T.numpy()) for name, frames in item.frames.items()},
         "level": {source: item.of(source)[1][kept].tolist() for source in item.sources},
         "file": _file(video.id, folder),

@@ -40,6 +40,7 @@ class Study:
         detections: of each source (``cbp``, ``vlp``, ``ensemble``), by video id.
         analyses: of each source; empty without temporal ground truth.
         trouble: why parts are missing, empty if none is.
+        ambiguous: what the analyses do with detections that meet an ambiguous interval, as :func:`wtal.evaluate`.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Study:
     detections: dict[str, dict[str, list[Detection]]]
     analyses: dict[str, Analysis]
     trouble: str
+    ambiguous: str = "keep"
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -59,15 +61,19 @@ class Study:
         return tuple(self.detections)
 
 
-def studies(folders: Sequence[Path], device: str, reporter: Reporter, root: Path | None = None) -> list[Study]:
+def studies(
+    folders: Sequence[Path], device: str, reporter: Reporter, root: Path | None = None, ambiguous: str | None = None
+) -> list[Study]:
     """Open runs; where two folders have the same name, each goes by its whole path."""
-    found = [study(folder, device, reporter, root) for folder in folders]
+    found = [study(folder, device, reporter, root, ambiguous) for folder in folders]
     if len({one.name for one in found}) < len(found):
         return [replace(one, name=str(folder)) for one, folder in zip(found, folders, strict=True)]
     return found
 
 
-def study(folder: Path, device: str, reporter: Reporter, root: Path | None = None) -> Study:
+def study(
+    folder: Path, device: str, reporter: Reporter, root: Path | None = None, ambiguous: str | None = None
+) -> Study:
     """Open a run and score its test videos.
 
     Args:
@@ -75,6 +81,7 @@ def study(folder: Path, device: str, reporter: Reporter, root: Path | None = Non
         device: as ``--device``.
         reporter: told what takes time.
         root: where its data are now; None where they were in training.
+        ambiguous: as :func:`wtal.evaluate`; None: as the run was configured.
 
     Raises:
         WtalError: not a run folder, or one without a checkpoint.
@@ -103,12 +110,14 @@ def study(folder: Path, device: str, reporter: Reporter, root: Path | None = Non
         for source in (scored[0].sources if scored else ())
     }
     analyses, trouble = {}, ""
+    asked = ambiguous or config.evaluate.ambiguous
     if has_ground_truth(data):
         analyses = {
-            source: analyse(listed, test, config.evaluate.protocol, config.evaluate.tiou)
+            source: analyse(listed, test, config.evaluate.protocol, config.evaluate.tiou, asked)
             for source, listed in found.items()
         }
     else:
         fault = nothing_to_measure(test) or "the test videos have no temporal ground truth"
         trouble = f"{fault}: nothing here measures localization"
-    return Study(**facts, data=data, scored=scored, detections=found, analyses=analyses, trouble=trouble)
+    facts |= {"analyses": analyses, "trouble": trouble, "ambiguous": asked}
+    return Study(**facts, data=data, scored=scored, detections=found)

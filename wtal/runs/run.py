@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import re
 import shutil
 import sys
@@ -27,6 +28,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal, get_args, get_origin, get_ty
 
 from wtal.data.predictions import Detection, write_predictions
 from wtal.errors import WtalError
+from wtal.platform.as_json import dumps
 from wtal.platform.fields import load_json, parse_toml, shown
 from wtal.platform.files import WriteError, is_temporary, remove_temporaries, write_atomically
 from wtal.platform.text import read_text
@@ -150,7 +152,7 @@ class Run:
         return self.folder / "metrics.json"
 
     def rows(self) -> list[dict[str, Any]]:
-        """The rows written so far.
+        """The rows written so far; a mean that there is none of, null in the file, is NaN.
 
         Raises:
             WtalError: the table is damaged.
@@ -161,11 +163,11 @@ class Run:
         rows = content.get("rows") if isinstance(content, dict) else None
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
             raise WtalError(f"{self.metrics}: unknown structure, expected the table that wtal-train wrote")
-        return rows
+        return [{**row, "mean": math.nan} if row.get("mean", 0) is None else row for row in rows]
 
     def write_rows(self, rows: list[dict[str, Any]]) -> None:
         """Replace the table."""
-        write_atomically(self.metrics, json.dumps({"rows": rows}, indent=1).encode())
+        write_atomically(self.metrics, dumps({"rows": rows}, indent=1).encode())
 
     def write_detections(self, row: str, detections: Mapping[str, Sequence[Detection]]) -> None:
         """Write the detections behind a row, by video id."""

@@ -186,6 +186,8 @@ class EvaluateConfig:
 
     protocol: Literal["seconds", "snippets"] = "seconds"
     """snippets rounds the ground truth to the 25 fps, 16-frame grid, as many peers do."""
+    ambiguous: Literal["keep", "drop"] = "keep"
+    """drop leaves out detections that meet an interval of Ambiguous_test.txt, as CO2-Net and P-MIL do."""
     tiou: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
     """tIoU thresholds; the mean is over these."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import partial
@@ -15,13 +14,16 @@ from rich.console import Console
 from rich.markup import escape
 
 from wtal.about import versions
+from wtal.data.ambiguous import FILE
 from wtal.data.batches import whole_videos
 from wtal.data.index import survey
 from wtal.data.video import VideoSet
 from wtal.errors import WtalError, reason
-from wtal.evaluation.table import caption, table
+from wtal.evaluation.inputs import has_ambiguous
+from wtal.evaluation.table import caption, has_ground_truth, table
 from wtal.inference.branches import Branches, build_branches
 from wtal.inference.frame_scores import check_lengths
+from wtal.platform.as_json import dumps
 from wtal.platform.device import Device, choose_device, describe
 from wtal.platform.distributed import ALONE, PeerError, Peers, joined
 from wtal.platform.files import WriteError, no_room
@@ -121,7 +123,7 @@ def _train(
         run.release()
     if as_json:
         if peers.rank == 0:
-            print(json.dumps({"run": str(run.folder), "rows": rows}, indent=1))
+            print(dumps({"run": str(run.folder), "rows": rows}, indent=1))
         return 0
     console.print(table(rows, escape(caption(trainer.data, rows))))
     console.print(f"run folder: {run.folder}", markup=False, highlight=False, soft_wrap=True)
@@ -173,6 +175,11 @@ def prepare(
     train, test = data.subset("train"), data.subset("test")
     if not train:
         raise WtalError(f"data set {data.name}: no training videos")
+    if run.config.evaluate.ambiguous == "drop" and has_ground_truth(data) and not has_ambiguous(test):
+        raise WtalError(
+            f"evaluate.ambiguous = drop: the test videos of {data.name} have no ambiguous intervals, expected {FILE} "
+            "beside the ground truth, or a label Ambiguous in it"
+        )
     reporter.say(
         f"{data.name} ({data.layout} layout): {len(data.classes)} classes, {len(train)} training and {len(test)} test "
         f"videos"

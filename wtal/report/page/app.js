@@ -18,7 +18,7 @@
   const first = runs[0], count = first.rows[0]?.videos;
   main.append(h("h1", {}, runs.map((run) => run.name).join("  ·  ")),
     h("p", { class: "facts" }, runs.length === 1 ? `${first.dataset}, recipe ${first.recipe}, seed ${first.seed}${count ? `, ${count} test videos` : ""}` : `${runs.length} runs beside each other; differences are to the first`));
-  if (new Set(runs.map((run) => `${run.dataset} ${run.rows[0]?.videos} ${run.protocol}`)).size > 1) main.append(h("p", { class: "trouble" }, "These runs were not measured on the same videos by the same protocol: their numbers do not compare."));
+  if (new Set(runs.map((run) => `${run.dataset} ${run.rows[0]?.videos} ${run.protocol} ${run.rows[0]?.ambiguous}`)).size > 1) main.append(h("p", { class: "trouble" }, "These runs were not measured on the same videos by the same protocol: their numbers do not compare."));
   for (const run of runs) if (run.trouble) main.append(h("p", { class: "trouble" }, `${run.name}: ${run.trouble}`));
 
   const add = (id, title, content) => {

@@ -88,15 +88,20 @@ class Explorer {
   // ---- detections ----
 
   thresholds() { return this.settings.values.theta_loc; }
-  detect(v) { return Localize.detect(this.data.videos[v], (place) => this.frames[v](this.settings.source, place), this.settings.source, this.settings.values); }
+  detect(v) {
+    const video = this.data.videos[v], { source, values } = this.settings;
+    const found = Localize.detect(video, (place) => this.frames[v](source, place), source, values);
+    return found.filter((one) => !Localize.meets([one.from, one.to], video.ambiguous || []));
+  }
 
   /** The current video again at once, all videos a little later. */
   update() {
     const video = this.data.videos[this.current], label = video.classes[this.place], { source } = this.settings;
     const truth = (video.truth || []).filter((row) => row[2] === label).map((row) => [row[0], row[1]]);
     const detections = this.detect(this.current).filter((found) => found.label === label);
-    const place = this.protocol === "snippets" ? Localize.onGrid : (segment) => segment;
-    const taken = Localize.match(detections.map((found) => place([found.from, found.to])), truth.map(place), this.alpha);
+    const snippets = this.protocol === "snippets", same = (segment) => segment;
+    const place = snippets ? Localize.positions : same, placeTruth = snippets ? Localize.onGrid : same;
+    const taken = Localize.match(detections.map((found) => place([found.from, found.to])), truth.map(placeTruth), this.alpha);
     detections.forEach((found, i) => { found.matched = taken[i] >= 0; });
     this.timeline.show({
       video, truth, active: source, detections, thresholds: [Math.min(...this.thresholds()), Math.max(...this.thresholds())],

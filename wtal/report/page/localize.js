@@ -179,7 +179,7 @@ const Localize = (() => {
       instances.forEach((instance, i) => {
         if (taken.has(i)) return;
         const overlap = tiou(detection, instance);
-        if (overlap > most || (best < 0 && overlap >= threshold)) [best, most] = [i, overlap];
+        if (overlap >= most) [best, most] = [i, overlap]; // of equal ones the last
       });
       if (best >= 0) taken.add(best);
       return best;
@@ -203,9 +203,15 @@ const Localize = (() => {
     const low = Math.floor(x), rest = x - low;
     return rest > 0.5 || (rest === 0.5 && low % 2 !== 0) ? low + 1 : low;
   };
-  function onGrid([start, end]) {
-    const a = roundHalfEven((start * 25) / 16), b = roundHalfEven((end * 25) / 16);
-    return [a, a === b ? b + 1 : b];
+  // ---- wtal/evaluation/grid.py ----
+  const onGrid = (segment) => segment.map((second) => roundHalfEven((second * 25) / 16));
+  const positions = (segment) => segment.map((second) => roundHalfEven(((second * 25) / 16) * 1e9) / 1e9);
+
+  /** Whether a detection shares a snippet with one of the ambiguous intervals of its video. */
+  function meets(segment, intervals) {
+    if (!intervals.length) return false;
+    const [start, end] = positions(segment).map(Math.trunc);
+    return intervals.map(onGrid).some(([a, b]) => Math.max(start, a) < Math.min(end, b));
   }
 
   /**
@@ -213,7 +219,8 @@ const Localize = (() => {
    * `found[v]` are detect's for `videos[v]`; protocol is "seconds" or "snippets".
    */
   function evaluate(videos, found, thresholds, protocol) {
-    const place = protocol === "snippets" ? onGrid : (segment) => segment;
+    const snippets = protocol === "snippets", same = (segment) => segment;
+    const place = snippets ? onGrid : same, placeFound = snippets ? positions : same;
     const byClass = new Map(); // class -> {count, videos: [{truth, detections}]}
     videos.forEach((video, v) => {
       for (const [start, end, label] of video.truth || []) {
@@ -221,14 +228,16 @@ const Localize = (() => {
         const own = byClass.get(label);
         own.count += 1;
         if (!own.videos.has(v)) own.videos.set(v, []);
-        own.videos.get(v).push(place([start, end]));
+        const segment = place([start, end]);
+        if (!snippets || segment[0] < segment[1]) own.videos.get(v).push(segment); // nothing can match an empty one
       }
     });
     if (!byClass.size) return null;
     const detections = new Map([...byClass.keys()].map((label) => [label, []]));
     found.forEach((listed, v) => {
       for (const entry of [...listed].sort((a, b) => b.score - a.score)) {
-        detections.get(entry.label)?.push({ score: entry.score, v, segment: place([entry.from, entry.to]) });
+        if (meets([entry.from, entry.to], videos[v].ambiguous || [])) continue;
+        detections.get(entry.label)?.push({ score: entry.score, v, segment: placeFound([entry.from, entry.to]) });
       }
     });
     const perTiou = thresholds.map((threshold) => {
@@ -284,5 +293,5 @@ const Localize = (() => {
     };
   }
 
-  return { averagePrecision, center, detect, edge, evaluate, exp, framesOf, lookedFor, match, onGrid, position, tiou, unpack };
+  return { averagePrecision, center, detect, edge, evaluate, exp, framesOf, lookedFor, match, meets, onGrid, position, positions, tiou, unpack };
 })();

@@ -20,7 +20,8 @@ function live(render) {
 
 function resultsSection(runs) {
   const localization = runs.every((run) => run.rows.every((row) => row.per_tiou));
-  const what = localization ? `mAP (%) at tIoU, protocol “${runs[0].protocol}”` : "video-level mAP (%): there is no temporal ground truth";
+  const dropped = runs.every((run) => run.rows.every((row) => row.ambiguous === "drop")) ? ", ambiguous dropped" : "";
+  const what = localization ? `mAP (%) at tIoU, protocol “${runs[0].protocol}”${dropped}` : "video-level mAP (%): there is no temporal ground truth";
   const content = runs.length === 1 ? rowsTable(runs[0], localization, what) : comparisonTable(runs, localization, what);
   const ensemble = localization && runs.some(withVLP) ? " The ensemble needs CLIP features at inference; CBP alone does not." : "";
   return [h("p", { class: "note" }, `What each step of training buys, on the test videos.${ensemble}`), content];
@@ -200,7 +201,7 @@ function trainingSection(runs) {
 // ---- the run ----
 
 function runsSection(runs) {
-  const facts = runs.map((run) => ({ "data set": run.dataset, recipe: run.recipe, seed: run.seed, protocol: run.protocol, ...run.versions }));
+  const facts = runs.map((run) => ({ "data set": run.dataset, recipe: run.recipe, seed: run.seed, protocol: run.protocol, "ambiguous, here": run.ambiguous, ...run.versions }));
   const names = [...new Set(facts.flatMap((fact) => Object.keys(fact)))];
   const cells = (name) => {
     const values = facts.map((fact) => String(fact[name] ?? "none")), differ = new Set(values).size > 1;
