@@ -1,5 +1,5 @@
-// Greedy matching of detections to ground truth, as the official ActivityNet evaluation does it. Of equal tIoU
-// the ground truth of the highest index is tried first. NumPy in and out.
+// Greedy matching of detections to ground truth, as the official ActivityNet evaluation does it. Of equal
+// tIoU the ground truth of the highest index is tried first. NumPy in and out.
 #pragma once
 #include <pybind11/numpy.h>
 
