@@ -205,7 +205,8 @@ def errors(found: dict[str, Any], data: VideoSet, config: RunConfig) -> dict[str
         ``gains``: points of mAP that the removal of a kind would bring. ``missed``: share of instances that no
         detection was matched to, in all (``all``) and by length.
     """
-    analysis = analyse(found, data.subset("test"), config.evaluate.protocol, config.evaluate.tiou)
+    asked = config.evaluate
+    analysis = analyse(found, data.subset("test"), asked.protocol, asked.tiou, asked.ambiguous)
     first = analysis.by_rank[0]
     missed = {item.name: item.missed / item.instances for item in analysis.by_length if item.instances}
     instances = sum(item.instances for item in analysis.by_length)
