@@ -12,10 +12,11 @@ from padded_branches import Padded
 from torch import Tensor, nn
 
 from wtal.models import CBP, VLP, blocks
+from wtal.models.cbp import FrameOutputs
 from wtal.models.fixed_text import PromptedTextFeatures
 from wtal.models.packing import Packing
 from wtal.ops import temporal_attention_packed, temporal_attention_rows
-from wtal.settings.recipe import load_recipe
+from wtal.settings.config import OptimizerConfig, RunConfig
 from wtal.training.losses import step_loss
 
 I3D, CLIP, CLASSES = 2048, 512, 20
@@ -87,7 +88,7 @@ class Step:
     def __init__(
         self, branch: str, side: str, lengths: list[int], device: str, bf16: bool = False, compiled: bool = False
     ) -> None:
-        config = load_recipe("thumos14").config
+        config = RunConfig(optimizer=OptimizerConfig(clip_norm=5.0))  # the supplement's layers at full width
         torch.manual_seed(0)
         text = PromptedTextFeatures(F.normalize(torch.randn(CLASSES, CLIP), dim=1), 16, 16, 0.01)
         model = CBP(I3D, CLASSES, config.cbp) if branch == "cbp" else VLP(text, CLIP, config.vlp)
@@ -108,7 +109,9 @@ class Step:
         with mock.patch.object(blocks, "temporal_attention_rows", self.attention):
             with torch.autocast(self.device, torch.bfloat16, enabled=self.bf16):
                 logits = self.run(self.features, self.lengths).float()
-            loss = step_loss(logits, self.lengths, self.labels, self.config.loss, self.target)["total"].mean()
+            loss = step_loss(FrameOutputs(logits), self.lengths, self.labels, self.config.loss, self.target)[
+                "total"
+            ].mean()
             self.optimizer.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optimizer.clip_norm)

@@ -62,15 +62,24 @@ def gaussian_nms(
 
 
 @settings(deadline=None, max_examples=60)
-@given(st.integers(0, 2**31), st.integers(1, 3), st.integers(1, 40), st.integers(1, 4), st.sampled_from(["max", "oic"]))
-def test_detect_is_the_definition(seed: int, batch: int, size: int, classes: int, kind: str) -> None:
+@given(
+    st.integers(0, 2**31),
+    st.integers(1, 3),
+    st.integers(1, 40),
+    st.integers(1, 4),
+    st.sampled_from(["max", "oic"]),
+    st.sampled_from([1, 1, 2, 5]),
+)
+def test_detect_is_the_definition(seed: int, batch: int, size: int, classes: int, kind: str, parts: int) -> None:
     random = np.random.default_rng(seed)
     lengths = random.integers(1, size + 1, batch)
     scores = random.random((batch, size, classes))
     video_scores = random.random((batch, classes))
     for row, length in enumerate(lengths):
         scores[row, length:] = np.nan
-    config = LocalizeConfig(theta_cls=0.6, theta_loc=(0.5, 0.2, 0.8), score=kind, sigma=0.4, max_detections=5)
+    config = LocalizeConfig(
+        theta_cls=0.6, theta_loc=(0.51, 0.23, 0.79), upsample=parts, score=kind, sigma=0.4, max_detections=5
+    )
     expected = []
     for b in range(batch):
         for c in range(classes):
@@ -78,8 +87,10 @@ def test_detect_is_the_definition(seed: int, batch: int, size: int, classes: int
                 continue
             inside = scores[b, : lengths[b], c]
             spread = inside.max() - inside.min()
-            scaled = ((inside - inside.min()) / spread if spread > 0 else inside * 0).tolist()
-            found = proposals(scaled, config.theta_loc, kind) if lengths[b] > 1 else {(0, 1): 1.0}
+            scaled = (inside - inside.min()) / spread if spread > 0 else inside * 0
+            middles = (np.arange(parts * len(inside)) + 0.5) / parts - 0.5
+            fine = np.interp(middles, np.arange(len(inside)), scaled).tolist()
+            found = proposals(fine, config.theta_loc, kind) if lengths[b] > 1 else {(0, parts): 1.0}
             found = {segment: max(score, 0.0) * video_scores[b, c] for segment, score in found.items()}
             expected += [(b, c, *kept) for kept in gaussian_nms(found, 0.4, config.min_score, 5)]
     got = detect(torch.from_numpy(scores), torch.from_numpy(video_scores), torch.from_numpy(lengths), config)
@@ -87,17 +98,19 @@ def test_detect_is_the_definition(seed: int, batch: int, size: int, classes: int
     order = sorted(range(len(rows)), key=lambda i: rows[i])
     wanted = sorted(expected)
     assert [rows[i] for i in order] == [list(item[:4]) for item in wanted]
-    np.testing.assert_allclose(got.score[order].tolist(), [item[4] for item in wanted], rtol=1e-9)
+    np.testing.assert_allclose(got.score[order].tolist(), [item[4] for item in wanted], rtol=1e-9, atol=1e-12)
 
 
-def test_padding_changes_no_bit() -> None:
+@pytest.mark.parametrize("parts", [1, 4])
+def test_padding_changes_no_bit(parts: int) -> None:
+    config = LocalizeConfig(upsample=parts)
     torch.manual_seed(0)
     scores, video_scores = torch.rand(2, 30, 3), torch.rand(2, 3)
     lengths = torch.tensor([30, 11])
     padded = torch.cat([scores, torch.full((2, 500, 3), torch.nan)], 1)
     padded[1, 11:] = torch.nan
-    plain = detect(scores, video_scores, lengths, LocalizeConfig())
-    same = detect(padded, video_scores, lengths, LocalizeConfig())
+    plain = detect(scores, video_scores, lengths, config)
+    same = detect(padded, video_scores, lengths, config)
     for name in ("video", "label", "segment", "score"):
         assert torch.equal(getattr(plain, name), getattr(same, name))
 
@@ -181,3 +194,7 @@ def test_seconds_follow_each_videos_own_timebase() -> None:
     assert [(d.start, d.end, d.label, d.score) for d in listed[0]] == [(1.28, 2.56, "b", 0.5)]
     assert [d.score for d in listed[1]] == [0.75, 0.25]
     assert listed[1][1].start == pytest.approx(6 / 30)
+    halves = to_seconds(
+        dataclasses.replace(found, segment=2 * found.segment, upsample=2), [Timebase(25), Timebase(30, 4, 16)], "ab"
+    )
+    assert halves == listed

@@ -56,7 +56,12 @@ def definition(cbp, video):
     def conv(layer, x):
         return F.conv1d(x.T[None], layer.weight, layer.bias, padding=layer.kernel_size[0] // 2)[0].T
 
+    def factor(scale):
+        return scale.factor if additive else 1.0
+
+    additive = cbp.config.residual_init is not None
     x = conv(cbp.embedding, (video - cbp.input_mean) / cbp.input_std)
+    x = torch.relu(x) if additive else x
     levels = []
     for number, block in enumerate(cbp.encoder):
         if number:
@@ -64,12 +69,14 @@ def definition(cbp, video):
         x = block(x[None])[0]
         levels.append(x)
     total = levels.pop()
-    for x in reversed(levels):
-        total = x + F.interpolate(total.T[None], scale_factor=2, mode="linear")[0].T[: len(x)]
-    x = cbp.norm(total)
-    for layer in cbp.decoder:
-        x = torch.relu(conv(layer, x))
-    return conv(cbp.output, x)
+    for x, scale in zip(reversed(levels), reversed(cbp.level_scales), strict=True):
+        total = x + factor(scale) * F.interpolate(total.T[None], scale_factor=2, mode="linear")[0].T[: len(x)]
+    x = total if additive else cbp.norm(total)
+    for layer, scale in zip(cbp.decoder, cbp.decoder_scales, strict=True):
+        decoded = torch.relu(conv(layer, x))
+        x = x + factor(scale) * decoded if additive else decoded
+    heads = [cbp.output] if cbp.attention is None else [cbp.output, cbp.attention]
+    return torch.cat([conv(head, x) for head in heads], 1)
 
 
 @settings(deadline=None, max_examples=25)
@@ -77,14 +84,25 @@ def definition(cbp, video):
     lengths=st.lists(st.integers(0, 20), min_size=1, max_size=4),
     levels=st.integers(1, 4),
     window=st.sampled_from([None, 0, 3]),
+    additive=st.booleans(),
+    attention=st.booleans(),
 )
-def test_logits_and_gradients_are_those_of_the_definition(lengths, levels, window):
-    cbp = model(CBPConfig(dim=16, heads=4, levels=levels, window=window)).eval().double()
+def test_logits_and_gradients_are_those_of_the_definition(lengths, levels, window, additive, attention):
+    config = CBPConfig(
+        dim=16, heads=4, levels=levels, window=window, residual_init=0.7 if additive else None, attention=attention
+    )
+    cbp = model(config).eval().double()
     cbp.set_statistics(torch.randn(12), torch.rand(12) + 0.1)
     x = torch.full((len(lengths), max(lengths) + 1, 12), torch.nan, dtype=torch.float64)
     for padded, length in zip(x, lengths, strict=True):
         padded[:length] = torch.randn(length, 12)
-    out = cbp(x, torch.tensor(lengths))
+    outputs = cbp.outputs(x, torch.tensor(lengths), embedding=True)
+    out, foreground = outputs.logits, outputs.attention
+    assert outputs.embedding.shape == (*out.shape[:2], 16)
+    assert torch.equal(cbp(x, torch.tensor(lengths)), out)
+    assert (foreground is not None) == attention
+    if foreground is not None:
+        out = torch.cat([out, foreground[..., None]], 2)
     upstream = torch.randn_like(out)
     found = torch.autograd.grad((out * upstream).sum(), [*cbp.parameters()], allow_unused=not sum(lengths))
     total = torch.zeros((), dtype=torch.float64)
@@ -97,6 +115,14 @@ def test_logits_and_gradients_are_those_of_the_definition(lengths, levels, windo
     if sum(lengths):
         for one, other in zip(found, torch.autograd.grad(total, [*cbp.parameters()]), strict=True):
             torch.testing.assert_close(one, other)
+
+
+def test_it_begins_as_a_convolution_where_residuals_begin_at_zero():
+    cbp = model(CBPConfig(dim=16, heads=4, residual_init=0.0)).eval()
+    video = torch.randn(1, 30, 12)
+    hidden = torch.relu(F.conv1d(video.mT, cbp.embedding.weight, cbp.embedding.bias, padding=1))
+    expected = F.conv1d(hidden, cbp.output.weight, cbp.output.bias).mT
+    torch.testing.assert_close(cbp(video, torch.tensor([30])), expected)
 
 
 def test_an_empty_video_beside_others_gives_zeros():

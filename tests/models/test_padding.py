@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from wtal.models.cbp import CBP
+from wtal.models.cbp import CBP, FrameOutputs
 from wtal.models.fixed_text import PromptedTextFeatures
 from wtal.models.mil import video_logits
 from wtal.models.vlp import VLP
@@ -19,6 +19,8 @@ def branch(name):
     torch.manual_seed(0)
     if name == "cbp":
         return CBP(12, 4, CBPConfig(dim=16, heads=4))
+    if name == "additive cbp":
+        return CBP(12, 4, CBPConfig(dim=16, heads=4, residual_init=0.5, attention=True, output_dropout=0.5, window=2))
     return VLP(PromptedTextFeatures(torch.randn(4, 12)), 12, VLPConfig(heads=4, init_std=0.1))
 
 
@@ -30,14 +32,15 @@ def train_step(name, extra):
     teacher = F.pad(teacher, (0, 0, 0, extra), value=torch.nan)
     target = pseudo_labels(teacher, LENGTHS, LABELS, 0.8, 0.6)
     torch.manual_seed(3)
-    logits = model(x, LENGTHS)
-    terms = step_loss(logits, LENGTHS, LABELS, LossConfig(), target)
+    outputs = FrameOutputs(model(x, LENGTHS)) if name == "vlp" else model.outputs(x, LENGTHS, embedding=True)
+    logits = outputs.logits
+    terms = step_loss(outputs, LENGTHS, LABELS, LossConfig(contrast=0.3), target, softmax=name == "additive cbp")
     terms["total"].mean().backward()
     gradients = {key: value.grad for key, value in model.named_parameters() if value.requires_grad}
     return logits.detach(), target, {key: value.detach() for key, value in terms.items()}, gradients
 
 
-@pytest.mark.parametrize("name", ["cbp", "vlp"])
+@pytest.mark.parametrize("name", ["cbp", "additive cbp", "vlp"])
 def test_nan_padding_changes_no_bit_of_training(name):
     logits, target, terms, gradients = train_step(name, 0)
     padded_logits, padded_target, padded_terms, padded_gradients = train_step(name, 500)
@@ -54,7 +57,7 @@ def test_nan_padding_changes_no_bit_of_training(name):
         assert torch.equal(padded_gradients[key], value), key
 
 
-@pytest.mark.parametrize("name", ["cbp", "vlp"])
+@pytest.mark.parametrize("name", ["cbp", "additive cbp", "vlp"])
 def test_nan_padding_changes_no_bit_of_inference(name):
     model = branch(name).eval()
     x = torch.randn(3, 23, 12)

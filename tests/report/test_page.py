@@ -99,7 +99,8 @@ def random_moves(draw: random.Random) -> list[tuple[str, str]]:
 def test_the_page_localises_as_wtal_does(browser, tmp_path, make_study) -> None:
     seed = random.SystemRandom().randrange(2**31)
     draw = random.Random(seed)
-    study = make_study(tmp_path / "run", seed, 12, 300, LocalizeConfig(theta_cls=0.3, score="oic"))
+    parts = draw.choice([1, 3, 4])
+    study = make_study(tmp_path / "run", seed, 12, 300, LocalizeConfig(theta_cls=0.3, score="oic", upsample=parts))
     content = payload([study])
     opened(browser, tmp_path / "report.html", html(content, "x"))
     total = 0

@@ -33,9 +33,12 @@ def test_every_value_says_where_it_comes_from(name: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "snippets"), [("thumos14", 1000), ("activitynet12", 400), ("activitynet13", 400)])
-def test_the_supplements_numbers(name: str, snippets: int) -> None:
-    recipe = load_recipe(name)
-    assert recipe.config.batch.snippets == snippets
+def test_how_many_snippets_the_supplement_samples(name: str, snippets: int) -> None:
+    assert load_recipe(name).config.batch.snippets == snippets
+
+
+def test_the_supplements_numbers() -> None:
+    recipe = load_recipe("paper")
     for section, values in SUPPLEMENT.items():
         for key, value in values.items():
             assert getattr(getattr(recipe.config, section), key) == value
@@ -49,10 +52,31 @@ def test_the_supplements_schedule() -> None:
 
 
 def test_what_is_called_the_papers_is_in_the_supplement() -> None:
-    recipe = load_recipe("thumos14")
+    recipe = load_recipe("paper")
     claimed = {(s, k) for s, keys in recipe.source.items() for k, told in keys.items() if told == "paper"}
     stated = {(s, k) for s, keys in SUPPLEMENT.items() for k in keys}
-    assert claimed == stated | {("batch", "snippets"), ("evaluate", "tiou")}
+    assert claimed == stated | {("schedule", "kind"), ("batch", "snippets"), ("evaluate", "tiou")}
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_only_what_the_supplement_states_is_called_the_papers(name: str) -> None:
+    recipe = load_recipe(name)
+    for section, keys in recipe.source.items():
+        for key, told in keys.items():
+            if told == "paper" and key in SUPPLEMENT.get(section, {}):
+                assert getattr(getattr(recipe.config, section), key) == SUPPLEMENT[section][key], f"{section}.{key}"
+
+
+def test_none_unsets_what_a_recipe_extends(tmp_path) -> None:
+    assert load_recipe("thumos14").config.cbp.window is not None
+    path = tmp_path / "wide.toml"
+    path.write_text('extends = "thumos14"\n[cbp]\nwindow = "none"\n')
+    recipe = load_recipe(path)
+    assert recipe.config.cbp.window is None
+    assert recipe.source["cbp"]["window"] == "ours: set by recipe wide"
+    path.write_text('[cbp]\ndim = "none"\n')
+    with pytest.raises(WtalError, match="expected int"):
+        load_recipe(path)
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"])))
@@ -74,11 +98,11 @@ def test_printed_configuration_reads_back(name: str) -> None:
 
 def test_own_recipe_extends_and_marks_what_it_changes(tmp_path) -> None:
     path = tmp_path / "mine.toml"
-    path.write_text('extends = "thumos14"\n[schedule]\nrounds = 3\nwarmup_epochs = 10\n')
+    path.write_text('extends = "thumos14"\n[schedule]\nrounds = 3\nb_epochs = 20\n')
     recipe = load_recipe(path)
     assert recipe.config.schedule.rounds == 3
     assert recipe.source["schedule"]["rounds"] == "ours: set by recipe mine"
-    assert recipe.source["schedule"]["warmup_epochs"] == "paper"
+    assert recipe.source["schedule"]["b_epochs"] == "paper"
 
 
 def test_a_recipe_cannot_extend_itself(tmp_path) -> None:

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from wtal.models.cbp import FrameOutputs
 from wtal.settings.config import LossConfig
 from wtal.training.losses import (
     PseudoLabelQuality,
@@ -14,8 +15,8 @@ from wtal.training.losses import (
     pseudo_label_quality,
     pseudo_labels,
     step_loss,
-    video_loss,
 )
+from wtal.training.video_losses import attention_loss, video_loss
 
 
 def softplus(x):
@@ -76,17 +77,65 @@ def test_thresholds_out_of_order_are_named(foreground, background):
 
 
 @settings(deadline=None, max_examples=50)
-@given(batches(), st.integers(1, 9))
-def test_video_loss_against_a_loop(batch, divisor):
+@given(batches(), st.integers(1, 9), st.booleans())
+def test_video_loss_against_a_loop(batch, divisor, softmax):
     logits, lengths, labels = batch
-    out = video_loss(logits, lengths, labels, divisor)
+    out = video_loss(logits, lengths, labels, divisor, softmax)
     for b, length in enumerate(lengths.tolist()):
-        expected = 0.0
+        pooled = []
         for c in range(3):
             count = max(1, length // divisor)
             top = sorted(logits[b, :length, c].tolist(), reverse=True)[:count] or [0.0]
-            expected += bce(sum(top) / len(top), labels[b, c]) / 2
-        assert out[b].item() == pytest.approx(expected, rel=1e-5)
+            pooled.append(sum(top) / len(top))
+        assert out[b].item() == pytest.approx(class_loss(pooled, labels[b].tolist(), softmax), rel=1e-5)
+
+
+def class_loss(pooled, labels, softmax):
+    """Of one video, in plain Python."""
+    if not softmax:
+        return sum(bce(logit, label) for logit, label in zip(pooled, labels, strict=True)) / 2
+    total = math.log(sum(math.exp(logit) for logit in pooled))
+    having = [logit for logit, label in zip(pooled, labels, strict=True) if label] or pooled
+    return sum(total - logit for logit in having) / len(having)
+
+
+@settings(deadline=None, max_examples=50)
+@given(batches(), st.integers(0, 10**6), st.booleans())
+def test_attention_loss_against_a_loop(batch, seed, softmax):
+    logits, lengths, labels = batch
+    attention = 3 * torch.randn(logits.shape[:2], generator=torch.Generator().manual_seed(seed))
+    attention.masked_fill_(logits[..., 0].isnan(), torch.nan)
+    out = attention_loss(logits, attention, lengths, labels, softmax)
+    for b, length in enumerate(lengths.tolist()):
+        shares = [1 / (1 + math.exp(-x)) for x in attention[b, :length].tolist()]
+        for term, weights, asked in (
+            (out.attended, shares, labels[b].tolist()),
+            (out.unattended, [1 - share for share in shares], [0.0] * 3),
+        ):
+            pooled = [
+                sum(w * x for w, x in zip(weights, logits[b, :length, c].tolist(), strict=True))
+                / max(sum(weights), 1e-6)
+                for c in range(3)
+            ]
+            assert term[b].item() == pytest.approx(class_loss(pooled, asked, softmax), rel=1e-4, abs=1e-6)
+        assert out.attention[b].item() == pytest.approx(sum(shares) / max(length, 1), rel=1e-5)
+
+
+def test_attention_learns_with_the_classes_and_nothing_comes_from_padding():
+    torch.manual_seed(0)
+    logits = torch.randn(2, 9, 3, dtype=torch.float64, requires_grad=True)
+    attention = torch.randn(2, 9, dtype=torch.float64, requires_grad=True)
+    lengths, labels = torch.tensor([9, 4]), torch.tensor([[1.0, 0, 0], [0, 1, 1]])
+    config = LossConfig(attended=0.7, unattended=0.3, attention=0.2)
+    terms = step_loss(FrameOutputs(logits, attention), lengths, labels, config, softmax=True)
+    parts = 0.7 * terms["attended"] + 0.3 * terms["unattended"] + 0.2 * terms["attention"]
+    torch.testing.assert_close(terms["total"], terms["video"] + parts)
+    terms["total"].sum().backward()
+    for grad in (logits.grad, attention.grad):
+        assert (grad[1, 4:] == 0).all()
+        assert (grad[0] != 0).all()
+    with pytest.raises(ValueError, match="attention has shape"):
+        step_loss(FrameOutputs(logits, attention[:, 1:]), lengths, labels, config)
 
 
 @settings(deadline=None, max_examples=50)
@@ -114,11 +163,11 @@ def test_step_loss_weighs_the_terms():
     logits, lengths, labels = torch.randn(3, 9, 4), torch.tensor([9, 5, 1]), torch.eye(3, 4)
     target = pseudo_labels(logits, lengths, labels, 0.7, 0.4)
     config = LossConfig(topk_divisor=4, video=2.0, distill=3.0, absent=0.5)
-    out = step_loss(logits, lengths, labels, config, target)
+    out = step_loss(FrameOutputs(logits), lengths, labels, config, target)
     parts = 3.0 * (out["foreground"] + out["background"]) + 0.5 * out["absent"]
     torch.testing.assert_close(out["total"], 2.0 * out["video"] + parts)
     torch.testing.assert_close(out["video"], video_loss(logits, lengths, labels, 4))
-    warm = step_loss(logits, lengths, labels, config)
+    warm = step_loss(FrameOutputs(logits), lengths, labels, config)
     assert set(warm) == {"total", "video"}
     torch.testing.assert_close(warm["total"], 2.0 * out["video"])
 
@@ -128,10 +177,10 @@ def test_accumulation_over_parts_of_a_batch_is_the_whole():
     logits, lengths = torch.randn(4, 30, 5, requires_grad=True), torch.tensor([30, 12, 7, 1])
     labels = torch.eye(4, 5)
     target = pseudo_labels(logits, lengths, labels, 0.7, 0.4)
-    step_loss(logits, lengths, labels, LossConfig(), target)["total"].mean().backward()
+    step_loss(FrameOutputs(logits), lengths, labels, LossConfig(), target)["total"].mean().backward()
     whole, logits.grad = logits.grad, None
     for part in (slice(0, 2), slice(2, 4)):
-        terms = step_loss(logits[part], lengths[part], labels[part], LossConfig(), target[part])
+        terms = step_loss(FrameOutputs(logits[part]), lengths[part], labels[part], LossConfig(), target[part])
         (terms["total"].mean() / 2).backward()
     torch.testing.assert_close(logits.grad, whole)
 
@@ -140,9 +189,9 @@ def test_half_precision_logits_are_compared_in_float32():
     logits = torch.randn(2, 9, 3).bfloat16()
     labels, lengths = torch.tensor([[1.0, 0, 0], [0, 1, 1]]), torch.tensor([9, 4])
     target = pseudo_labels(logits, lengths, labels, 0.7, 0.4)
-    for name, value in step_loss(logits, lengths, labels, LossConfig(), target).items():
+    for name, value in step_loss(FrameOutputs(logits), lengths, labels, LossConfig(), target).items():
         assert value.dtype == torch.float32, name
-        exact = step_loss(logits.float(), lengths, labels, LossConfig(), target)[name]
+        exact = step_loss(FrameOutputs(logits.float()), lengths, labels, LossConfig(), target)[name]
         torch.testing.assert_close(value, exact)
 
 

@@ -3,6 +3,8 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,17 +12,22 @@ import pytest
 import torch
 from rich.console import Console
 
+import wtal
+from wtal.data.batches import TrainingBatches
+from wtal.data.features import read_features
 from wtal.data.open import BENCHMARKS, open_data
 from wtal.data.synthetic.parameters import SizeParameters
 from wtal.errors import WtalError
 from wtal.evaluation.table import table, video_level_map
 from wtal.platform.device import Device
+from wtal.platform.distributed import ALONE
 from wtal.platform.progress import Reporter
 from wtal.runs.checkpoint import load_checkpoint
 from wtal.runs.run import Run
 from wtal.runs.setup import Setup
 from wtal.settings.config import RunConfig
 from wtal.settings.recipe import load_recipe
+from wtal.training.gradients import add_gradients
 from wtal.training.job import prepare
 from wtal.training.schedule import schedule
 from wtal.training.trainer import Trainer
@@ -111,6 +118,60 @@ def test_same_seed_same_bits_and_another_seed_others(tmp_path, config) -> None:
         runs[name] = weights(tmp_path / name)
     assert all(torch.equal(runs["a"][key], runs["b"][key]) for key in runs["a"])
     assert any(not torch.equal(runs["a"][key], runs["c"][key]) for key in runs["a"])
+
+
+@pytest.fixture
+def additive(config) -> RunConfig:
+    """Everything that CBP has on real features switched on."""
+    return dataclasses.replace(
+        config,
+        cbp=dataclasses.replace(
+            config.cbp, activation="softmax", residual_init=0.1, output_dropout=0.5, attention=True, levels=2, window=2
+        ),
+        loss=dataclasses.replace(config.loss, contrast=0.3),
+        localize=dataclasses.replace(config.localize, upsample=4),
+    )
+
+
+@pytest.mark.usefixtures("small_world")
+def test_every_term_is_logged_and_what_was_trained_predicts(tmp_path, additive) -> None:
+    folder = tmp_path / "run"
+    trainer = new_trainer(folder, additive)
+    trainer.fit()
+    log = (folder / "log.txt").read_text()
+    (warmup,) = [line for line in log.splitlines() if "warmup epoch 2/2" in line]
+    for term in ("video", "attended", "unattended", "attention", "contrast"):
+        assert math.isfinite(float(re.search(rf" {term} (-?[\d.]+)", warmup)[1]))
+    (b,) = [line for line in log.splitlines() if "B1 epoch 2/2" in line]
+    assert "attended" not in b  # VLP has neither
+    assert "contrast" not in b
+    assert math.isfinite(float(re.search(r" foreground (-?[\d.]+)", log[log.index("F2 epoch") :])[1]))
+    model = wtal.load(folder, device="cpu")
+    told = json.loads((folder / "predictions" / "cbp-after-f-2.json").read_text())
+    best = trainer.data.subset("test")[0]
+    found = model.detect(read_features(best), fps=25, stride=16, window=16)
+    listed = sorted(told["results"][best.id], key=lambda one: -one["score"])
+    assert [round(one.start, 4) for one in found[:5]] == [round(one["segment"][0], 4) for one in listed[:5]]
+
+
+@pytest.mark.usefixtures("small_world")
+def test_parts_of_a_batch_give_the_gradients_of_the_whole(tmp_path, additive) -> None:
+    still = dataclasses.replace(
+        additive, cbp=dataclasses.replace(additive.cbp, dropout=0.0, input_dropout=0.0, output_dropout=0.0)
+    )
+    found = []
+    for micro in (0, 1):
+        config = dataclasses.replace(still, batch=dataclasses.replace(still.batch, micro=micro))
+        trainer = new_trainer(tmp_path / f"run{micro}", config)
+        branches, stage = trainer.branches, trainer.stages[0]
+        batch = next(iter(TrainingBatches(trainer.data, trainer.videos, config.batch, 0, with_clip=False).epoch(0, 0)))
+        terms = add_gradients(branches, stage.student, batch, None, config, CPU, ALONE)
+        found.append((terms, [parameter.grad for parameter in branches["cbp"].parameters()]))
+    (one, whole), (other, parts) = found
+    assert set(one) == {"loss", "video", "attended", "unattended", "attention", "contrast"}
+    assert one == pytest.approx(other, rel=1e-5)
+    for a, b in zip(whole, parts, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-6)
 
 
 class KilledError(Exception):

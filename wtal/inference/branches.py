@@ -16,7 +16,7 @@ from wtal.data.batches import Batch
 from wtal.data.features import read_clip, read_features
 from wtal.data.video import Video, VideoSet
 from wtal.errors import WtalError, reason
-from wtal.models.cbp import CBP
+from wtal.models.cbp import CBP, FrameOutputs
 from wtal.models.clip_text import PromptedCLIPText
 from wtal.models.clip_weights import load_clip
 from wtal.models.fixed_text import FixedText, PromptedTextFeatures
@@ -69,11 +69,17 @@ class Branches(nn.ModuleDict):
 
     def logits(self, name: str, batch: Batch) -> Tensor:
         """Frame logits ``[B, T, C]`` of one branch, zeros beyond each video's length."""
+        return self.outputs(name, batch).logits
+
+    def outputs(self, name: str, batch: Batch, embedding: bool = False) -> FrameOutputs:
+        """Frame logits, and what else the losses read of a branch that has it."""
         features = batch.clip if self.reads_clip(name) else batch.i3d
         if features is None:
             raise ValueError(f"the batch lacks the features that branch {name!r} reads")
-        logits: Tensor = self[name](features, batch.lengths)
-        return logits
+        branch = self[name]
+        if isinstance(branch, CBP):
+            return branch.outputs(features, batch.lengths, embedding)
+        return FrameOutputs(branch(features, batch.lengths))
 
     def reading(self, name: str) -> CBP | VLP:
         """One branch as what it is, for its ``reach`` and ``stride``."""

@@ -25,14 +25,16 @@ class Detections:
     Attributes:
         video: index into the batch, int64 ``[N]``.
         label: class index, int64 ``[N]``.
-        segment: snippet indices, half open, int64 ``[N, 2]``.
+        segment: half open, int64 ``[N, 2]``, in parts of a snippet: ``upsample`` of them are one.
         score: ``[N]``.
+        upsample: parts a snippet.
     """
 
     video: Tensor
     label: Tensor
     segment: Tensor
     score: Tensor
+    upsample: int = 1
 
 
 def scale_scores(scores: Tensor, lengths: Tensor) -> Tensor:
@@ -52,12 +54,45 @@ def scale_scores(scores: Tensor, lengths: Tensor) -> Tensor:
     return scaled.div_((high - low).clamp(min=torch.finfo(scores.dtype).tiny)).masked_fill_(~inside, 0.0)
 
 
+def upsample_scores(scores: Tensor, lengths: Tensor, parts: int) -> Tensor:
+    """Scores of ``parts`` equal parts of each snippet, linear in time between the middles of snippets.
+
+    Before the middle of a video's first snippet and behind that of its last, the score stays as it is there. Every
+    operation is rounded by itself, so that the report's page can do the same to the bit.
+
+    Args:
+        scores: ``[B, T, C]``; what lies beyond a length is not looked at.
+        lengths: int64 ``[B]``.
+        parts: at least 1.
+
+    Returns:
+        ``[B, parts * T, C]``; beyond a video's own parts it is undefined.
+    """
+    if parts == 1 or not scores.shape[1]:
+        return scores
+    last = (lengths - 1).clamp(min=0)[:, None]  # [B, 1]
+    place = torch.arange(scores.shape[1], device=scores.device)[None]  # [1, T]
+
+    def moved(by: int) -> Tensor:
+        index = torch.minimum((place + by).clamp(min=0), last)
+        return scores.gather(1, index[..., None].expand_as(scores))
+
+    before, after = moved(-1), moved(1)
+    found = []
+    for part in range(parts):
+        offset = (part + 0.5) / parts - 0.5  # from the middle of the snippet, in snippets
+        other = before if offset < 0 else after
+        found.append(scores + (other - scores) * scores.new_tensor(abs(offset)))
+    return torch.stack(found, 2).flatten(1, 2)
+
+
 def detect(scores: Tensor, video_scores: Tensor, lengths: Tensor, config: LocalizeConfig) -> Detections:
     """Localise actions in a batch of videos (paper, supplement: inference).
 
     Classes whose video-level probability passes ``theta_cls`` are looked for, and the best class always. Their frame
-    scores, scaled to [0, 1] per video and class, are thresholded at every ``theta_loc``; consecutive snippets above it
-    form a proposal. A proposal scores ``config.score`` of its snippets times the video-level probability.
+    scores, scaled to [0, 1] per video and class and brought to ``upsample`` parts a snippet, are thresholded at every
+    ``theta_loc``; consecutive parts above it form a proposal. A proposal scores ``config.score`` of its parts times the
+    video-level probability.
 
     Args:
         scores: frame scores ``[B, T, C]``, float32 or float64, any range.
@@ -75,10 +110,13 @@ def detect(scores: Tensor, video_scores: Tensor, lengths: Tensor, config: Locali
     keep.scatter_(1, video_scores.argmax(1, keepdim=True), True)
     keep &= (lengths > 0)[:, None]
     thresholds = torch.tensor(config.theta_loc, dtype=scores.dtype, device=scores.device)
+    parts = config.upsample
+    if parts > 1:  # scaled first: the scale is that of the snippets, as the report draws them
+        scores = upsample_scores(scale_scores(scores, lengths), lengths, parts)
     segments, owner, score = group_proposals(
-        scores, thresholds, lengths, keep, score=config.score, unique=True, rescale=True
+        scores, thresholds, lengths * parts, keep, score=config.score, unique=True, rescale=parts == 1
     )
-    segments, owner, score = _with_single_snippets(segments, owner, score, keep, lengths)
+    segments, owner, score = _with_single_snippets(segments, owner, score, keep, lengths, parts)
     # The outer-inner contrast may be negative: such a proposal is darker than its surroundings and scores nothing.
     score = score.clamp(min=0.0) * video_scores.to(score.dtype)[owner[:, 0], owner[:, 1]]
     group = owner[:, 0] * classes + owner[:, 1]  # ascending: proposals come ordered by video, then class
@@ -94,11 +132,11 @@ def detect(scores: Tensor, video_scores: Tensor, lengths: Tensor, config: Locali
         max_per_group=config.max_detections,
     )
     rows = owner[kept]
-    return Detections(rows[:, 0], rows[:, 1], segments[kept], score)
+    return Detections(rows[:, 0], rows[:, 1], segments[kept], score, parts)
 
 
 def _with_single_snippets(
-    segments: Tensor, owner: Tensor, score: Tensor, keep: Tensor, lengths: Tensor
+    segments: Tensor, owner: Tensor, score: Tensor, keep: Tensor, lengths: Tensor, parts: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Proposals, and one for each class looked for in a video of one snippet, which nothing in it can stand out from.
 
@@ -108,7 +146,7 @@ def _with_single_snippets(
     if not len(alone):
         return segments, owner, score
     owner = torch.cat([owner, torch.nn.functional.pad(alone, (0, 1))])
-    segments = torch.cat([segments, segments.new_tensor([[0, 1]]).expand(len(alone), 2)])
+    segments = torch.cat([segments, segments.new_tensor([[0, parts]]).expand(len(alone), 2)])
     score = torch.cat([score, score.new_ones(len(alone))])
     order = (owner[:, 0] * keep.shape[1] + owner[:, 1]).argsort(stable=True)
     return segments[order], owner[order], score[order]
@@ -139,7 +177,7 @@ def to_seconds(
     )
     for video, label, (start, end), score in columns:
         timebase, last = timebases[video], None if ends is None else ends[video]
-        first, after = max(0.0, timebase.edge(start)), timebase.edge(end)
+        first, after = max(0.0, timebase.edge(start / detections.upsample)), timebase.edge(end / detections.upsample)
         if last is not None:
             after = min(after, last)
         if first < after:

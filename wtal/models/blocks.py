@@ -86,6 +86,8 @@ class TransformerBlock(nn.Module):
         dropout: after attention and after the MLP.
         window: attention reaches this many snippets to each side; None is everywhere.
         init_std: weights start at N(0, init_std) and biases at 0; None is PyTorch's default.
+        residual_init: what each residual is scaled by, a learned factor a channel that starts here (LayerScale, Touvron
+            et al., ICCV 2021); None scales nothing.
 
     Raises:
         WtalError: the heads do not divide D.
@@ -99,6 +101,7 @@ class TransformerBlock(nn.Module):
         dropout: float = 0.0,
         window: int | None = None,
         init_std: float | None = None,
+        residual_init: float | None = None,
     ) -> None:
         super().__init__()
         if heads < 1 or dim % heads:
@@ -112,6 +115,8 @@ class TransformerBlock(nn.Module):
         self.mlp_in = nn.Linear(dim, round(mlp_ratio * dim))
         self.mlp_out = nn.Linear(round(mlp_ratio * dim), dim)
         self.dropout = nn.Dropout(dropout)
+        self.attention_scale = residual_scale(dim, residual_init)
+        self.mlp_scale = residual_scale(dim, residual_init)
         if init_std is not None:
             for layer in (self.qkv, self.projection, self.mlp_in, self.mlp_out):
                 nn.init.normal_(layer.weight, 0.0, init_std)
@@ -135,5 +140,22 @@ class TransformerBlock(nn.Module):
             attended = temporal_attention_packed(qkv, None, self.window).flatten(2)
         else:
             attended = temporal_attention_rows(qkv, packing.starts, packing.lengths, self.window).flatten(1)
-        x = x + self.dropout(self.projection(attended))
-        return x + self.dropout(self.mlp_out(F.gelu(self.mlp_in(self.mlp_norm(x)))))
+        x = x + self.attention_scale(self.dropout(self.projection(attended)))
+        return x + self.mlp_scale(self.dropout(self.mlp_out(F.gelu(self.mlp_in(self.mlp_norm(x))))))
+
+
+class ResidualScale(nn.Module):
+    """A learned factor a channel, ``start`` at first."""
+
+    def __init__(self, dim: int, start: float) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.full((dim,), float(start)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[..., D]`` -> ``[..., D]``."""
+        return x * self.factor
+
+
+def residual_scale(dim: int, start: float | None) -> nn.Module:
+    """What scales a residual: nothing where ``start`` is None."""
+    return nn.Identity() if start is None else ResidualScale(dim, start)

@@ -13,9 +13,9 @@ from wtal.data.batches import whole_videos
 from wtal.data.predictions import Detection
 from wtal.data.span import known_end
 from wtal.data.video import Video, VideoSet
+from wtal.inference.branch_scores import frame_scores_, is_softmax, video_probabilities
 from wtal.inference.branches import Branches
 from wtal.inference.localize import detect, scale_scores, to_seconds
-from wtal.models.mil import video_logits
 from wtal.platform.device import Device
 from wtal.settings.config import LocalizeConfig, RunConfig
 
@@ -62,9 +62,9 @@ def score_videos(
             for name in names:
                 with device.autocast():
                     logits = branches.logits(name, here).float()
-                scaled[name] = scale_scores(torch.sigmoid(logits), here.lengths).cpu()
-                pooled = video_logits(logits, here.lengths, config.loss.topk_divisor)
-                levels[name] = torch.sigmoid(pooled).cpu()
+                softmax = is_softmax(branches, name, config)
+                levels[name] = video_probabilities(logits, here.lengths, softmax, config.loss.topk_divisor).cpu()
+                scaled[name] = scale_scores(frame_scores_(logits, softmax), here.lengths).cpu()
         for row, (index, length) in enumerate(zip(batch.index.tolist(), batch.lengths.tolist(), strict=True)):
             frames = {name: scores[row, :length].clone() for name, scores in scaled.items()}
             found[index] = VideoScores(videos[index], frames, {name: level[row] for name, level in levels.items()})

@@ -93,6 +93,17 @@ class CBPConfig:
     """Attention reaches this many snippets to each side; None is the whole video."""
     output_bias: float = -2.0
     """Initial bias of the class logits."""
+    activation: Literal["sigmoid", "softmax"] = "sigmoid"
+    """How logits become probabilities, in the loss and after it: sigmoid is each class by itself, softmax all classes
+    against each other."""
+    residual_init: float | None = None
+    """The residuals of encoder and decoder are scaled by learned factors that start here, so that from near 0 on the
+    branch begins as one convolution; None leaves the supplement's plain residuals and a decoder without."""
+    output_dropout: float = 0.0
+    """Dropout before the last layer."""
+    attention: bool = False
+    """A class-agnostic foreground attention beside the classes, trained by loss.attended and unattended; localisation
+    does not read it."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +140,15 @@ class LossConfig:
     """A video's score is the mean of its top (snippets / this) snippet logits."""
     video: float = 1.0
     """Weight of the video-level classification loss."""
+    attended: float = 0.5
+    """Where cbp.attention is on: weight of the attended snippets' classification loss."""
+    unattended: float = 0.5
+    """... of the loss that the other snippets have none of the classes."""
+    attention: float = 0.05
+    """... of the mean attention, which keeps it to few snippets."""
+    contrast: float = 0.0
+    """CBP: weight of the contrast between hard and easy snippets, those where the scores cross their median and the
+    surest ones; 0 leaves it out."""
     distill: float = 1.0
     """Weight of the pseudo-label terms (foreground plus background of labelled classes)."""
     absent: float = 1.0
@@ -166,6 +186,8 @@ class LocalizeConfig:
     """A class is looked for where its video-level probability passes this; the best class always."""
     theta_loc: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
     """Thresholds on the frame scores, which are scaled to [0, 1] per video and class."""
+    upsample: int = 1
+    """Frame scores are brought to this many parts a snippet, linearly in time, before they are thresholded."""
     score: Literal["max", "mean", "oic"] = "max"
     """A proposal's score: maximum inside, mean inside, or outer-inner contrast."""
     nms: Literal["gaussian", "linear", "hard"] = "gaussian"

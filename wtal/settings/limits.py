@@ -51,6 +51,8 @@ LIMITS: dict[str, dict[str, Limit]] = {
         "input_dropout": _DROPOUT,
         "window": _or_none(_COUNT_OR_NONE),
         "output_bias": _FINITE,
+        "residual_init": _or_none(_SHARE),
+        "output_dropout": _DROPOUT,
     },
     "vlp": {
         "blocks": _COUNT_OR_NONE,
@@ -64,11 +66,17 @@ LIMITS: dict[str, dict[str, Limit]] = {
         "temperature": _POSITIVE,
         "bias_deviations": _FINITE,
     },
-    "loss": {"topk_divisor": _COUNT, **dict.fromkeys(("video", "distill", "absent"), _NOT_NEGATIVE)},
+    "loss": {
+        "topk_divisor": _COUNT,
+        **dict.fromkeys(
+            ("video", "attended", "unattended", "attention", "contrast", "distill", "absent"), _NOT_NEGATIVE
+        ),
+    },
     "distill": dict.fromkeys(("b_foreground", "b_background", "f_foreground", "f_background"), _SHARE),
     "localize": {
         "theta_cls": _SHARE,
         "theta_loc": _each(_DROPOUT),  # scores are scaled to 0..1, and nothing is above 1
+        "upsample": (lambda value: 1 <= value <= 16, "a number in 1..16"),
         "sigma": _POSITIVE,
         "iou_threshold": _SHARE,
         "min_score": _NOT_NEGATIVE,

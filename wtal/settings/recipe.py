@@ -51,7 +51,7 @@ def default_recipe(dataset: str) -> str:
 def load_recipe(name_or_path: str | Path, _children: tuple[str, ...] = ()) -> Recipe:
     """Read a shipped recipe by name, or a user's own by path.
 
-    A recipe with ``extends = "<other>"`` changes only what it mentions.
+    A recipe with ``extends = "<other>"`` changes only what it mentions; ``"none"`` unsets what may be unset.
 
     Raises:
         WtalError: no such recipe, unreadable TOML, an unknown section or key, a value of the wrong type.
@@ -152,7 +152,8 @@ def _typed(value: Any, expected: Any, where: str) -> Any:
             return tuple(_typed(item, arguments[0], where) for item in value)
         raise WtalError(f"{where} = {value!r}: expected a list of numbers")
     if origin in (types.UnionType, typing.Union):
-        return None if value is None else _typed(value, arguments[0], where)
+        # TOML has no value for nothing, which a recipe needs to undo what the one it extends says.
+        return None if value is None or value == "none" else _typed(value, arguments[0], where)
     if expected is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if isinstance(value, expected) and (expected is bool or not isinstance(value, bool)):

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import torch
 from torch import Tensor
 
 from wtal.data.batches import Batch
+from wtal.inference.branch_scores import is_softmax
 from wtal.inference.branches import Branches
 from wtal.platform.device import Device
 from wtal.platform.distributed import Peers
 from wtal.settings.config import RunConfig
 from wtal.training.losses import DistillLoss, step_loss
 from wtal.training.pseudo_labels import Lesson
+from wtal.training.video_losses import AttentionLoss
 
 
 def add_gradients(
@@ -42,7 +44,14 @@ def add_gradients(
     Returns:
         ``loss`` and its terms, averaged over all videos of the batch; the same in every process.
     """
-    names = ["total", "video", *([] if lesson is None else (field.name for field in fields(DistillLoss)))]
+    own = not branches.reads_clip(student)  # what CBP alone has
+    names = [
+        "total",
+        "video",
+        *(field.name for field in fields(AttentionLoss) if own and config.cbp.attention),
+        *(["contrast"] if own and config.loss.contrast else []),
+        *([] if lesson is None else (field.name for field in fields(DistillLoss))),
+    ]
     means = torch.zeros(len(names), dtype=torch.float64)
     for part in batch.parts(config.batch.micro):
         terms = _terms(branches, student, part, lesson, config, device)
@@ -60,10 +69,11 @@ def _terms(
     """The loss of each video and its terms, ``[B]`` each."""
     here = part.to(device.name)
     with device.autocast():
-        logits = branches.logits(student, here)
-    logits = logits.float()
+        outputs = branches.outputs(student, here, embedding=config.loss.contrast > 0)
+    outputs = replace(outputs, logits=outputs.logits.float())
     target = weights = None
     if lesson is not None:
-        cropped = lesson.crops(part, logits.shape[1])
+        cropped = lesson.crops(part, outputs.logits.shape[1])
         target, weights = (None if found is None else found.to(device.name) for found in cropped)
-    return step_loss(logits, here.lengths, here.labels, config.loss, target, weights)
+    softmax = is_softmax(branches, student, config)
+    return step_loss(outputs, here.lengths, here.labels, config.loss, target, weights, softmax)

@@ -1,4 +1,4 @@
-"""What the two branches teach each other: pseudo-labels of the B and F steps, and every loss term.
+"""What the two branches teach each other: pseudo-labels of the B and F steps, and the loss of one training step.
 
 All terms are per video, ``[B]``, averaged over the video's own snippets; the caller averages over videos. So
 they are the same under gradient accumulation and several processes. Everything works on float32 and on the
@@ -13,9 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from wtal.models.cbp import FrameOutputs
 from wtal.models.masks import at_least_float32, longest, trim, valid_mask
-from wtal.models.mil import video_logits
 from wtal.settings.config import LossConfig
+from wtal.training.contrast import contrast_loss
+from wtal.training.video_losses import attention_loss, check_labels, video_loss
 
 IGNORE = -1
 """The pseudo-label of a snippet that takes no part, padding included."""
@@ -51,7 +53,7 @@ def pseudo_labels(
         raise ValueError(
             f"background is {background} and foreground {foreground}; expected 0 <= background <= foreground <= 1"
         )
-    _check_labels(logits, labels)
+    check_labels(logits, labels)
     quantile = temporal_quantiles(logits, lengths)
     target = torch.full(logits.shape, IGNORE, dtype=torch.int8, device=logits.device)
     inside = target[:, : quantile.shape[1]]
@@ -74,25 +76,6 @@ def temporal_quantiles(scores: Tensor, lengths: Tensor) -> Tensor:
     places = torch.arange(size, device=scores.device)[:, None]
     rank = torch.empty_like(order).scatter_(1, order, places.expand_as(order))
     return (rank + 0.5).double() / lengths.clamp(min=1)[:, None, None]
-
-
-def video_loss(logits: Tensor, lengths: Tensor, labels: Tensor, divisor: int) -> Tensor:
-    """Multiple-instance loss from video-level labels alone.
-
-    Half the sum over classes of the binary cross-entropy of :func:`wtal.models.mil.video_logits`.
-
-    Args:
-        logits: ``[B, T, C]``.
-        lengths: ``[B]`` int64.
-        labels: ``[B, C]`` zeros and ones.
-        divisor: see ``video_logits``.
-
-    Returns:
-        ``[B]`` float32.
-    """
-    _check_labels(logits, labels)
-    pooled = video_logits(logits, lengths, divisor)
-    return F.binary_cross_entropy_with_logits(pooled, labels.to(pooled.dtype), reduction="none").sum(1) / 2
 
 
 @dataclass(frozen=True)
@@ -126,7 +109,7 @@ def distill_loss(
         labels: ``[B, C]`` zeros and ones.
         weights: ``[B, T, C]`` not negative, of the pseudo-labels; None weights all alike.
     """
-    _check_labels(logits, labels)
+    check_labels(logits, labels)
     if target.shape != logits.shape:
         raise ValueError(f"target has shape {tuple(target.shape)}; expected {tuple(logits.shape)} as the logits")
     x = trim(at_least_float32(logits), lengths)
@@ -150,29 +133,41 @@ def distill_loss(
 
 
 def step_loss(
-    logits: Tensor,
+    outputs: FrameOutputs,
     lengths: Tensor,
     labels: Tensor,
     config: LossConfig,
     target: Tensor | None = None,
     weights: Tensor | None = None,
+    softmax: bool = False,
 ) -> dict[str, Tensor]:
     """All terms of one training step and their weighted sum.
 
     Args:
-        logits: ``[B, T, C]`` of the branch in training.
+        outputs: of the branch in training.
         lengths: ``[B]`` int64.
         labels: ``[B, C]`` zeros and ones.
         config: the weights.
         target: pseudo-labels ``[B, T, C]`` int8; None trains with video labels only (warm-up).
         weights: of the pseudo-labels, see :func:`distill_loss`.
+        softmax: the classes of a video share one softmax.
 
     Returns:
-        ``[B]`` each: ``total``, ``video`` and, with a target, ``foreground``, ``background``, ``absent``
-        (unweighted).
+        ``[B]`` each: ``total``, ``video`` and (unweighted), of a branch with attention, the terms of
+        :class:`~wtal.training.video_losses.AttentionLoss`, with an embedding ``contrast``, with a target
+        ``foreground``, ``background``, ``absent``.
     """
-    terms = {"video": video_loss(logits, lengths, labels, config.topk_divisor)}
+    logits = outputs.logits
+    terms = {"video": video_loss(logits, lengths, labels, config.topk_divisor, softmax)}
     total = config.video * terms["video"]
+    if outputs.attention is not None:
+        through = attention_loss(logits, outputs.attention, lengths, labels, softmax)
+        terms |= vars(through)
+        total = total + config.attended * through.attended + config.unattended * through.unattended
+        total = total + config.attention * through.attention
+    if outputs.embedding is not None:
+        terms["contrast"] = contrast_loss(outputs.embedding, logits, lengths, labels)
+        total = total + config.contrast * terms["contrast"]
     if target is not None:
         distill = distill_loss(logits, target, lengths, labels, weights)
         terms |= vars(distill)
@@ -238,7 +233,7 @@ def pseudo_label_quality(target: Tensor, truth: Tensor, lengths: Tensor, labels:
         lengths: ``[B]`` int64.
         labels: ``[B, C]`` zeros and ones.
     """
-    _check_labels(target, labels)
+    check_labels(target, labels)
     if truth.shape != target.shape:
         raise ValueError(f"truth has shape {tuple(truth.shape)}; expected {tuple(target.shape)} as the target")
     asked = valid_mask(lengths, target.shape[1])[..., None] & (labels > 0)[:, None]
@@ -246,11 +241,3 @@ def pseudo_label_quality(target: Tensor, truth: Tensor, lengths: Tensor, labels:
     action, rest = truth.bool() & asked, ~truth.bool() & asked
     masks = (foreground, foreground & action, background, background & rest, action, rest)
     return PseudoLabelQuality(*(int(n) for n in torch.stack([mask.sum() for mask in masks])))
-
-
-def _check_labels(frames: Tensor, labels: Tensor) -> None:
-    if frames.ndim != 3 or labels.shape != (frames.shape[0], frames.shape[2]):
-        raise ValueError(
-            f"labels have shape {tuple(labels.shape)} beside frames of shape {tuple(frames.shape)}; "
-            "expected [B, C] beside [B, T, C]"
-        )

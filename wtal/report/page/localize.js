@@ -39,6 +39,20 @@ const Localize = (() => {
     return column.map((value) => f(f(value - low) / spread)); // a Float32Array rounds, too
   }
 
+  /** Scores of `parts` parts of each snippet, linear between the middles of snippets. */
+  function upsample(column, parts) {
+    if (parts === 1) return column;
+    const found = new Float32Array(parts * column.length), last = column.length - 1;
+    for (let part = 0; part < parts; ++part) {
+      const offset = (part + 0.5) / parts - 0.5, share = f(Math.abs(offset)), step = offset < 0 ? -1 : 1;
+      for (let t = 0; t <= last; ++t) {
+        const own = column[t], other = column[Math.min(Math.max(t + step, 0), last)];
+        found[t * parts + part] = f(own + f(f(other - own) * share));
+      }
+    }
+    return found;
+  }
+
   // ---- csrc/common/grouping.h ----
 
   function sum(column, begin, end, start = 0) {
@@ -64,7 +78,6 @@ const Localize = (() => {
   /** Maximal runs above each threshold, each run once: [start, end, score]. */
   function proposals(column, thresholds, kind) {
     const found = [];
-    if (column.length === 1) return [[0, 1, 1]]; // nothing in it that it could stand out from
     const above = (t, threshold) => t >= 0 && t < column.length && column[t] > threshold;
     thresholds.forEach((threshold, k) => {
       const lower = thresholds.filter((other, i) => other < threshold || (other === threshold && i < k));
@@ -143,14 +156,16 @@ const Localize = (() => {
    * `columns(i)` gives the frame scores of class video.classes[i] as a Float32Array; `from` and `to` are seconds.
    */
   function detect(video, columns, source, settings) {
-    const thresholds = settings.theta_loc.map(f), found = [];
+    const thresholds = settings.theta_loc.map(f), parts = settings.upsample, found = [];
     for (const place of lookedFor(video, source, settings)) {
       const level = video.level[source][place];
-      const entries = proposals(columns(place), thresholds, settings.score);
+      const column = columns(place);
+      // In a video of one snippet there is nothing that it could stand out from.
+      const entries = column.length === 1 ? [[0, parts, 1]] : proposals(upsample(column, parts), thresholds, settings.score);
       for (const entry of entries) entry[2] = f(Math.max(entry[2], 0) * level);
       for (const [at, score] of suppress(entries, settings)) {
         const [start, end] = entries[at];
-        const from = Math.max(0, edge(video, start)), to = Math.min(edge(video, end), video.end ?? Infinity);
+        const from = Math.max(0, edge(video, start / parts)), to = Math.min(edge(video, end / parts), video.end ?? Infinity);
         if (from < to) found.push({ label: video.classes[place], start, end, score, from, to });
       }
     }

@@ -1,0 +1,103 @@
+"""What video-level labels alone teach: multiple-instance loss, and class-agnostic foreground attention.
+
+All terms are per video, ``[B]``, as in :mod:`wtal.training.losses`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from wtal.models.masks import at_least_float32, trim, valid_mask
+from wtal.models.mil import video_logits
+
+
+def video_loss(logits: Tensor, lengths: Tensor, labels: Tensor, divisor: int, softmax: bool = False) -> Tensor:
+    """Multiple-instance loss from video-level labels: :func:`class_loss` of :func:`wtal.models.mil.video_logits`.
+
+    Args:
+        logits: ``[B, T, C]``.
+        lengths: ``[B]`` int64.
+        labels: ``[B, C]`` zeros and ones.
+        divisor: see ``video_logits``.
+        softmax: see ``class_loss``.
+
+    Returns:
+        ``[B]`` float32.
+    """
+    check_labels(logits, labels)
+    return class_loss(video_logits(logits, lengths, divisor), labels, softmax)
+
+
+def class_loss(pooled: Tensor, labels: Tensor, softmax: bool) -> Tensor:
+    """Loss of video-level logits ``[B, C]`` against labels ``[B, C]``, ``[B]``.
+
+    With ``softmax`` the cross-entropy of all classes' softmax with the labels, which share the target equally; of a
+    video without a label it is with all classes alike. Otherwise half the sum over classes of the binary cross-entropy.
+    """
+    labels = labels.to(pooled.dtype)
+    if not softmax:
+        return F.binary_cross_entropy_with_logits(pooled, labels, reduction="none").sum(1) / 2
+    count = labels.sum(1, keepdim=True)
+    target = torch.where(count > 0, labels / count.clamp(min=1), torch.full_like(labels, 1 / labels.shape[1]))
+    return -(target * torch.log_softmax(pooled, 1)).sum(1)
+
+
+@dataclass(frozen=True)
+class AttentionLoss:
+    """What trains a class-agnostic foreground attention, and the classes through it; each term ``[B]``.
+
+    Attributes:
+        attended: loss of the attended snippets' mean logits against the video's labels.
+        unattended: loss of the other snippets' mean logits against no class: a uniform softmax, or zeros.
+        attention: mean attention of the video's snippets; as a loss it keeps attention to few.
+    """
+
+    attended: Tensor
+    unattended: Tensor
+    attention: Tensor
+
+
+def attention_loss(logits: Tensor, attention: Tensor, lengths: Tensor, labels: Tensor, softmax: bool) -> AttentionLoss:
+    """Foreground attention from video-level labels (after Nguyen et al., ICCV 2019, and Lee et al., AAAI 2021).
+
+    Each snippet counts by its attention for the foreground and by the rest to 1 for the background, which has none of
+    the classes.
+
+    Args:
+        logits: ``[B, T, C]``.
+        attention: logits ``[B, T]``; a sigmoid makes the attention of them.
+        lengths: ``[B]`` int64.
+        labels: ``[B, C]`` zeros and ones.
+        softmax: see :func:`class_loss`.
+    """
+    check_labels(logits, labels)
+    if attention.shape != logits.shape[:2]:
+        raise ValueError(f"attention has shape {tuple(attention.shape)}; expected {tuple(logits.shape[:2])}")
+    x = trim(at_least_float32(logits), lengths)
+    valid = valid_mask(lengths, x.shape[1])[..., None]  # [B, T, 1]
+    x = x.masked_fill(~valid, 0)
+    share = torch.sigmoid(trim(at_least_float32(attention), lengths))[..., None].masked_fill(~valid, 0)
+
+    def mean(weight: Tensor) -> Tensor:
+        total: Tensor = (weight * x).sum(1) / weight.sum(1).clamp(min=1e-6)
+        return total
+
+    none = torch.zeros_like(labels)
+    return AttentionLoss(
+        class_loss(mean(share), labels, softmax),
+        class_loss(mean((1 - share).masked_fill(~valid, 0)), none, softmax),
+        share.sum((1, 2)) / lengths.clamp(min=1),
+    )
+
+
+def check_labels(frames: Tensor, labels: Tensor) -> None:
+    """An error unless frames are ``[B, T, C]`` and labels ``[B, C]``."""
+    if frames.ndim != 3 or labels.shape != (frames.shape[0], frames.shape[2]):
+        raise ValueError(
+            f"labels have shape {tuple(labels.shape)} beside frames of shape {tuple(frames.shape)}; "
+            "expected [B, C] beside [B, T, C]"
+        )
