@@ -23,12 +23,12 @@ from wtal.models.cbp import CBP
 from wtal.models.fixed_text import FixedText
 from wtal.models.vlp import VLP
 from wtal.platform.device import choose_device
-from wtal.platform.distributed import ALONE
+from wtal.platform.distributed import SINGLE_PROCESS
 from wtal.settings.config import RunConfig
 from wtal.settings.recipe import load_recipe
 from wtal.training.gradients import add_gradients
-from wtal.training.losses import PseudoLabelQuality, pseudo_labels
-from wtal.training.pseudo_labels import Lesson
+from wtal.training.pseudo_labels import PseudoLabels
+from wtal.training.rank_labels import PseudoLabelQuality, rank_labels
 
 CLASSES = 20
 
@@ -64,8 +64,8 @@ def steps(name: str, branches: Branches, options: argparse.Namespace, config: Ru
     lengths = torch.full((options.batch,), options.snippets)
     labels = torch.zeros(options.batch, CLASSES)
     labels[:, 0] = 1
-    target = pseudo_labels(torch.randn(*shape, CLASSES), lengths, labels, 0.9, 0.6)
-    lesson = Lesson(list(target), None, PseudoLabelQuality())
+    target = rank_labels(torch.randn(*shape, CLASSES), lengths, labels, 0.9, 0.6)
+    lesson = PseudoLabels(list(target), None, PseudoLabelQuality())
     index, start = torch.arange(options.batch), torch.zeros(options.batch, dtype=torch.int64)
     for number in range(options.steps):
         i3d = None if branches.reads_clip(name) else torch.randn(*shape, 2048)
@@ -73,7 +73,7 @@ def steps(name: str, branches: Branches, options: argparse.Namespace, config: Ru
         batch = Batch(i3d, clip, lengths, labels, index, start)
         wall, cpu = time.perf_counter(), time.process_time()
         optimizer.zero_grad()
-        add_gradients(branches, name, batch, lesson, config, device, ALONE)
+        add_gradients(branches, name, batch, lesson, config, device, SINGLE_PROCESS)
         optimizer.step()
         if device.name.type == "cuda":
             torch.cuda.synchronize()

@@ -17,7 +17,7 @@ from wtal.data.predictions import Detection
 from wtal.data.video import Video
 from wtal.errors import WtalError
 from wtal.evaluation.average_precision import evaluate
-from wtal.evaluation.snippet_errors import fault_rates
+from wtal.evaluation.snippet_errors import error_rates
 from wtal.inference.frame_scores import Found
 
 from .data import Data
@@ -86,7 +86,7 @@ def measure(data: Data, scored: dict[Video, Scored], detections: dict[Video, lis
     videos = replace(data.videos, videos=tuple(replace(video, subset="test") for video in scored))
     result = evaluate({video.id: found for video, found in detections.items()}, videos)
     frames = [Found(video, [], found.video, unit(found.frames)) for video, found in scored.items()]
-    rates = fault_rates(videos, frames)
+    rates = error_rates(videos, frames)
     return {
         "mean": round(result.mean, 4),
         "per_tiou": {f"{tiou:g}": round(value, 4) for tiou, value in result.per_tiou.items()},

@@ -7,7 +7,7 @@ import torch
 from wtal.data.synthetic.events import SnippetKind
 from wtal.data.timebase import Timebase
 from wtal.data.video import Instance, Video, VideoSet
-from wtal.evaluation.snippet_errors import fault_rates
+from wtal.evaluation.snippet_errors import error_rates
 from wtal.inference.frame_scores import Found
 
 GRID = Timebase(1.0, 1.0, 1.0)  # a snippet a second
@@ -40,7 +40,7 @@ def test_rates_against_loops(tmp_path) -> None:
                     counts[name].append(fired)
     data = VideoSet("x", "own", ("a", "b"), tuple(videos), kinds=tmp_path)
     share = {name: float(np.mean(fired)) for name, fired in counts.items()}
-    assert fault_rates(data, found) == pytest.approx(
+    assert error_rates(data, found) == pytest.approx(
         {
             "false_negative": 1 - share["action"],
             "false_positive": share["rest"],
@@ -52,5 +52,5 @@ def test_rates_against_loops(tmp_path) -> None:
 def test_without_kinds_or_snippets_nothing_is_made_up() -> None:
     video = Video("v", "test", ("a",), GRID, (), instances=(Instance(0.0, 4.0, "a"),))
     data = VideoSet("x", "own", ("a",), (video,))
-    rates = fault_rates(data, [Found(video, [], torch.zeros(1), torch.ones(4, 1))])
+    rates = error_rates(data, [Found(video, [], torch.zeros(1), torch.ones(4, 1))])
     assert rates == {"false_negative": 0.0, "false_positive": None}

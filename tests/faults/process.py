@@ -80,11 +80,11 @@ def arm(signal: int, point: str, count: int) -> None:
 
     points: dict[str, Callable[[], None]] = {
         "before a step": lambda: before(trainer.Trainer, "step"),
-        "after the teacher's pseudo-labels": lambda: after(trainer, "teach"),
+        "after the teacher's pseudo-labels": lambda: after(trainer, "make_pseudo_labels"),
         "before the student's first step": lambda: before(
             trainer.Trainer,
             "step",
-            lambda self, _, own, *__: own.lesson is not None and not self.batch + self.epoch,
+            lambda self, _, own, *__: own.pseudo_labels is not None and not self.batch_index + self.epoch,
         ),
         "while a checkpoint is half written": lambda: before(os, "fsync", is_half_written_checkpoint),
         "while a checkpoint is written": lambda: before(os, "fsync", is_checkpoint_descriptor),

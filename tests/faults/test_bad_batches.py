@@ -197,13 +197,13 @@ def test_one_too_many_stops_the_run(skip: int, steps: list[int], told: str, tiny
 
 
 def test_the_log_of_students_that_left_out_different_batches() -> None:
-    from wtal.training.loss_average import Tally, together
+    from wtal.training.loss_average import LossAverage, together
 
-    tally = Tally()
+    tally = LossAverage()
     tally.add(together({"cbp": {"loss": 1.0}, "vlp": {"loss": 3.0}}), 3, 5)
     tally.add(together({"cbp": {"loss": 1.0}, "vlp": {}}), 2, 5)
     assert tally.means(5) == pytest.approx({"loss": 4.0, "cbp/loss": 1.0, "vlp/loss": 3.0})
-    assert Tally(tally.sums, None).means(5) == tally.sums  # of a checkpoint that did not count
+    assert LossAverage(tally.sums, None).means(5) == tally.sums  # of a checkpoint that did not count
 
 
 def test_a_negative_number_is_refused(tiny, wtal, tmp_path) -> None:

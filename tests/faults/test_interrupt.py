@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from wtal.platform.distributed import Peers
+from wtal.platform.distributed import Processes
 from wtal.platform.interrupt import Interruptible
 from wtal.runs.run import Run
 
@@ -75,7 +75,7 @@ def test_several_signals_at_once_interrupt_one_of_several_processes_once() -> No
     after = []
 
     def train() -> None:
-        with Interruptible(Peers(0, 2)):
+        with Interruptible(Processes(0, 2)):
             try:
                 os.kill(os.getpid(), signal.SIGINT)
             finally:

@@ -76,7 +76,7 @@ def test_a_long_video_takes_little_memory(tiny_of: Callable, wtal, record, long_
 
 
 def test_a_long_run_takes_no_more_memory_than_a_short_one(tiny, wtal, record, long_form, tmp_path) -> None:
-    """Checkpoints, evaluation and logs included; measured from the second tenth of the run on."""
+    """CheckpointFolder, evaluation and logs included; measured from the second tenth of the run on."""
     steps = 2000 if long_form else 300
     epochs = steps // 40  # of ten steps, in each of warm-up, control, B and F
     settings = {"batch__steps_per_epoch": 10, **{f"schedule__{step}_epochs": epochs for step in ("warmup", "b", "f")}}

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from wtal.errors import WtalError
-from wtal.platform.distributed import PeerError
+from wtal.platform.distributed import ProcessError
 from wtal.runs.checkpoint import load_checkpoint, save_checkpoint
 from wtal.runs.resume import resumed_setup
 from wtal.runs.run import Run
@@ -165,10 +165,10 @@ def test_a_lost_process_says_how_to_go_on(moved, monkeypatch) -> None:
     run = Run.open(folder)
 
     def lost(*_: object) -> None:
-        raise PeerError("another process of this run ended")
+        raise ProcessError("another process of this run ended")
 
     monkeypatch.setattr(Trainer, "fit", lost)
-    with pytest.raises(PeerError, match="another process of this run ended; go on with: wtal-train --resume"):
+    with pytest.raises(ProcessError, match="another process of this run ended; go on with: wtal-train --resume"):
         start(run.setup, run.config, {}, resume=folder, quiet=True)
 
 

@@ -136,7 +136,7 @@ def test_what_is_passed_over_and_what_does_nothing_is_told(go: Extract, tmp_path
 def test_one_process_of_torchrun_writes_the_joint_file(
     go: Extract, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(wtal.features.extract, "wait_for_all", lambda shard: None)
+    monkeypatch.setattr(wtal.features.extract, "wait_for_other_shards", lambda shard: None)
     out = tmp_path / "out"
     out.mkdir()
     records = [Record(n, "train" if n == "a" else "test", 1.0, (Instance(0.1, 0.6, "Run"),)) for n in "ab"]

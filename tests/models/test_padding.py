@@ -9,7 +9,8 @@ from wtal.models.fixed_text import PromptedTextFeatures
 from wtal.models.mil import video_logits
 from wtal.models.vlp import VLP
 from wtal.settings.config import CBPConfig, LossConfig, VLPConfig
-from wtal.training.losses import pseudo_labels, step_loss
+from wtal.training.losses import step_loss
+from wtal.training.rank_labels import rank_labels
 
 LENGTHS = torch.tensor([23, 8, 17])
 LABELS = torch.tensor([[1.0, 0, 1, 0], [0, 1, 0, 0], [0, 0, 0, 1]])
@@ -30,7 +31,7 @@ def train_step(name, extra):
     x = F.pad(x, (0, 0, 0, extra), value=torch.nan)
     teacher = torch.randn(3, 23, 4, generator=torch.Generator().manual_seed(2))
     teacher = F.pad(teacher, (0, 0, 0, extra), value=torch.nan)
-    target = pseudo_labels(teacher, LENGTHS, LABELS, 0.8, 0.6)
+    target = rank_labels(teacher, LENGTHS, LABELS, 0.8, 0.6)
     torch.manual_seed(3)
     outputs = FrameOutputs(model(x, LENGTHS)) if name == "vlp" else model.outputs(x, LENGTHS, embedding=True)
     logits = outputs.logits

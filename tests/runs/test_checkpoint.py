@@ -16,7 +16,7 @@ from wtal.runs.checkpoint import (
     restore_optimizer,
     save_checkpoint,
 )
-from wtal.runs.checkpoint_folder import Checkpoints
+from wtal.runs.checkpoint_folder import CheckpointFolder
 
 
 def test_round_trip(tmp_path) -> None:
@@ -52,7 +52,7 @@ def test_any_changed_byte_is_noticed_or_changes_nothing(place: float, value: int
 
 
 def test_the_last_few_are_kept(tmp_path) -> None:
-    checkpoints = Checkpoints(tmp_path / "none-yet", keep=2)
+    checkpoints = CheckpointFolder(tmp_path / "none-yet", keep=2)
     assert checkpoints.newest() is None
     assert checkpoints.load(pytest.fail) is None
     for number in range(1, 5):
@@ -64,11 +64,11 @@ def test_the_last_few_are_kept(tmp_path) -> None:
     found, number = checkpoints.load(pytest.fail)
     assert number == found.tensors["w"] == 4
     with pytest.raises(WtalError, match="at least 1"):
-        Checkpoints(tmp_path, keep=0)
+        CheckpointFolder(tmp_path, keep=0)
 
 
 def test_a_damaged_newest_one_is_passed_over_and_overwritten(tmp_path) -> None:
-    checkpoints = Checkpoints(tmp_path, keep=3)
+    checkpoints = CheckpointFolder(tmp_path, keep=3)
     for number in range(1, 4):
         checkpoints.save({"w": torch.tensor(number)}, {}, number)
     for path in checkpoints.paths()[1:]:
@@ -120,7 +120,7 @@ def test_foreign_and_future_files_are_refused(tmp_path) -> None:
 
 
 def test_another_format_is_not_called_damage(tmp_path) -> None:
-    checkpoints = Checkpoints(tmp_path)
+    checkpoints = CheckpointFolder(tmp_path)
     for number in (1, 2):
         path = tmp_path / f"checkpoint-{number:06d}.safetensors"
         safetensors.torch.save_file({"w": torch.ones(1)}, path, metadata={"wtal": '{"format": 1}'})

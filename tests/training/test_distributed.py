@@ -25,12 +25,12 @@ from wtal.errors import WtalError
 from wtal.inference.branches import Branches
 from wtal.models.cbp import CBP
 from wtal.platform.device import Device, choose_device
-from wtal.platform.distributed import ALONE, PeerError, Peers
+from wtal.platform.distributed import SINGLE_PROCESS, ProcessError, Processes
 from wtal.runs.checkpoint import load_checkpoint
 from wtal.settings.config import CBPConfig, LossConfig, RunConfig
 from wtal.training.gradients import add_gradients
-from wtal.training.losses import PseudoLabelQuality
-from wtal.training.pseudo_labels import Lesson
+from wtal.training.pseudo_labels import PseudoLabels
+from wtal.training.rank_labels import PseudoLabelQuality
 
 WORKER = Path(__file__).with_name("torchrun_worker.py")
 VIDEOS, TRAINING, BATCH = 9, 7, 3  # batches of 3, 3 and 1: the second process has no video of the last
@@ -172,8 +172,8 @@ def test_losses_and_numbers_are_those_of_one_process(one: Path, two: tuple[Path,
 def test_pseudo_labels_are_those_of_one_process(one: Path, two: tuple[Path, Ended]) -> None:
     first: list[dict[str, torch.Tensor]] = []
     for run in (one, two[0]):
-        found = (load_checkpoint(path).part("lesson") for path in checkpoints(run))
-        first.append(next(lesson for lesson in found if lesson))  # of the untrained CBP
+        found = (load_checkpoint(path).part("pseudo_labels") for path in checkpoints(run))
+        first.append(next(pseudo_labels for pseudo_labels in found if pseudo_labels))  # of the untrained CBP
     assert first[0].keys() == first[1].keys()
     assert all(torch.equal(first[0][name], first[1][name]) for name in first[0])
 
@@ -228,7 +228,7 @@ def test_a_process_that_fails_ends_them_all(tmp_path: Path) -> None:
     assert "exitcode  : 2" in ended.text
 
 
-def branch_and_batch(lengths: list[int], seed: int) -> tuple[Branches, Batch, Lesson]:
+def branch_and_batch(lengths: list[int], seed: int) -> tuple[Branches, Batch, PseudoLabels]:
     torch.manual_seed(seed)
     config = CBPConfig(dim=8, heads=2, levels=2, dropout=0.0, input_dropout=0.0)
     branches = Branches({"cbp": CBP(6, 3, config).double().train()}, {})
@@ -242,7 +242,7 @@ def branch_and_batch(lengths: list[int], seed: int) -> tuple[Branches, Batch, Le
         torch.zeros(count, dtype=torch.int64),
     )
     targets = [torch.randint(-1, 2, (length, 3), dtype=torch.int8) for length in lengths]
-    return branches, batch, Lesson(targets, None, PseudoLabelQuality())
+    return branches, batch, PseudoLabels(targets, None, PseudoLabelQuality())
 
 
 @settings(max_examples=25)
@@ -256,7 +256,7 @@ def branch_and_batch(lengths: list[int], seed: int) -> tuple[Branches, Batch, Le
 def test_parts_of_a_batch_have_the_gradients_of_the_whole(
     lengths: list[int], micro: int, size: int, taught: bool, seed: int
 ) -> None:
-    branches, batch, lesson = branch_and_batch(lengths, seed)
+    branches, batch, pseudo_labels = branch_and_batch(lengths, seed)
     cpu = Device(torch.device("cpu"))
     config = RunConfig(loss=LossConfig(topk_divisor=2))
     parted = dataclasses.replace(config, batch=dataclasses.replace(config.batch, micro=micro))
@@ -265,12 +265,12 @@ def test_parts_of_a_batch_have_the_gradients_of_the_whole(
         branches.zero_grad()
         terms: dict[str, float] = {}
         for share in shares:  # one after another, where processes would sum
-            own = add_gradients(branches, "cbp", share, lesson if taught else None, config, cpu, ALONE)
+            own = add_gradients(branches, "cbp", share, pseudo_labels if taught else None, config, cpu, SINGLE_PROCESS)
             terms = {name: terms.get(name, 0.0) + value for name, value in own.items()}
         return terms, [None if p.grad is None else p.grad.clone() for p in branches.parameters()]
 
     def share(rank: int) -> Batch:
-        part = Peers(rank, size).part
+        part = Processes(rank, size).part
         parts = {name: value[part] for name, value in vars(batch).items() if isinstance(value, torch.Tensor)}
         return dataclasses.replace(batch, **parts, whole=len(lengths))
 
@@ -290,7 +290,7 @@ def test_what_no_process_has_a_gradient_for_has_none_after_the_sum(monkeypatch: 
     parameters = [torch.nn.Parameter(torch.zeros(shape)) for shape in shapes]
     parameters[1].requires_grad_(False)
     parameters[0].grad = torch.tensor([[1.0, 2], [3, 4]])
-    Peers(0, 2).sum_gradients(parameters)
+    Processes(0, 2).sum_gradients(parameters)
     assert parameters[0].grad.tolist() == [[1, 2], [3, 4]]
     assert parameters[1].grad is None
     assert parameters[2].grad.tolist() == [[5, 6], [7, 8]]
@@ -302,9 +302,9 @@ def test_each_process_of_a_machine_has_a_gpu_of_its_own(monkeypatch: pytest.Monk
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     monkeypatch.setattr("torch.cuda.set_device", chosen.append)
-    assert choose_device("auto", "auto", Peers(5, 8, 1).gpu) == Device(torch.device("cuda", 1), bf16=True)
+    assert choose_device("auto", "auto", Processes(5, 8, 1).gpu) == Device(torch.device("cuda", 1), bf16=True)
     assert chosen == [torch.device("cuda", 1)]
-    assert choose_device("cuda:1", "float32", ALONE.gpu).name == torch.device("cuda", 1)
+    assert choose_device("cuda:1", "float32", SINGLE_PROCESS.gpu).name == torch.device("cuda", 1)
     assert choose_device("cpu", "auto", 1).name == torch.device("cpu")
     with pytest.raises(WtalError, match="cuda:1: several processes take a GPU each"):
         choose_device("cuda:1", "auto", 0)
@@ -318,15 +318,15 @@ def test_a_process_that_is_gone_is_told_in_short(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr("torch.distributed.all_reduce", gone)
     told = r"another process of this run ended or does not answer \(Connection closed by peer \[127.0.0.1\]:9\)"
-    with pytest.raises(PeerError, match=told):
-        Peers(0, 2).any(True)
+    with pytest.raises(ProcessError, match=told):
+        Processes(0, 2).any(True)
 
 
 def test_how_all_processes_were_started(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert ALONE.launcher is None
+    assert SINGLE_PROCESS.launcher is None
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
-    assert Peers(0, 4).launcher == "torchrun --nproc-per-node 4 -m wtal.cli.train"
-    assert Peers(0, 8).launcher == "torchrun --nnodes 2 ... --nproc-per-node 4 -m wtal.cli.train"
+    assert Processes(0, 4).launcher == "torchrun --nproc-per-node 4 -m wtal.cli.train"
+    assert Processes(0, 8).launcher == "torchrun --nnodes 2 ... --nproc-per-node 4 -m wtal.cli.train"
 
 
 def test_a_batch_in_one_go_is_the_batch() -> None:

@@ -9,13 +9,8 @@ from hypothesis import strategies as st
 
 from wtal.models.cbp import FrameOutputs
 from wtal.settings.config import LossConfig
-from wtal.training.losses import (
-    PseudoLabelQuality,
-    distill_loss,
-    pseudo_label_quality,
-    pseudo_labels,
-    step_loss,
-)
+from wtal.training.losses import distill_loss, step_loss
+from wtal.training.rank_labels import PseudoLabelQuality, pseudo_label_quality, rank_labels
 from wtal.training.video_losses import attention_loss, video_loss
 
 
@@ -46,7 +41,7 @@ def batches(draw, classes=3):
 def test_pseudo_labels_are_ranks_within_video_and_class(batch, one, other):
     background, foreground = sorted((one, other))
     logits, lengths, labels = batch
-    out = pseudo_labels(logits, lengths, labels, foreground, background)
+    out = rank_labels(logits, lengths, labels, foreground, background)
     assert out.dtype == torch.int8
     for b, length in enumerate(lengths.tolist()):
         for c in range(3):
@@ -64,16 +59,16 @@ def test_pseudo_labels_are_ranks_within_video_and_class(batch, one, other):
 
 
 def test_a_single_snippet_has_the_middle_rank():
-    out = pseudo_labels(torch.zeros(1, 1, 2), torch.tensor([1]), torch.tensor([[1.0, 0.0]]), 0.85, 0.6)
+    out = rank_labels(torch.zeros(1, 1, 2), torch.tensor([1]), torch.tensor([[1.0, 0.0]]), 0.85, 0.6)
     assert out.tolist() == [[[0, 0]]]
-    out = pseudo_labels(torch.zeros(1, 1, 2), torch.tensor([1]), torch.tensor([[1.0, 0.0]]), 0.85, 0.5)
+    out = rank_labels(torch.zeros(1, 1, 2), torch.tensor([1]), torch.tensor([[1.0, 0.0]]), 0.85, 0.5)
     assert out.tolist() == [[[-1, 0]]]
 
 
 @pytest.mark.parametrize(("foreground", "background"), [(0.4, 0.6), (1.1, 0.5), (0.5, -0.1)])
 def test_thresholds_out_of_order_are_named(foreground, background):
     with pytest.raises(ValueError, match="expected 0 <= background <= foreground <= 1"):
-        pseudo_labels(torch.zeros(1, 4, 1), torch.tensor([4]), torch.ones(1, 1), foreground, background)
+        rank_labels(torch.zeros(1, 4, 1), torch.tensor([4]), torch.ones(1, 1), foreground, background)
 
 
 @settings(deadline=None, max_examples=50)
@@ -142,7 +137,7 @@ def test_attention_learns_with_the_classes_and_nothing_comes_from_padding():
 @given(batches())
 def test_distill_loss_against_loops(batch):
     logits, lengths, labels = batch
-    target = pseudo_labels(logits, lengths, labels, 0.7, 0.4)
+    target = rank_labels(logits, lengths, labels, 0.7, 0.4)
     out = distill_loss(logits, target, lengths, labels)
     for b, length in enumerate(lengths.tolist()):
         terms = {"foreground": [], "background": [], "absent": []}
@@ -161,7 +156,7 @@ def test_distill_loss_against_loops(batch):
 def test_step_loss_weighs_the_terms():
     torch.manual_seed(0)
     logits, lengths, labels = torch.randn(3, 9, 4), torch.tensor([9, 5, 1]), torch.eye(3, 4)
-    target = pseudo_labels(logits, lengths, labels, 0.7, 0.4)
+    target = rank_labels(logits, lengths, labels, 0.7, 0.4)
     config = LossConfig(topk_divisor=4, video=2.0, distill=3.0, absent=0.5)
     out = step_loss(FrameOutputs(logits), lengths, labels, config, target)
     parts = 3.0 * (out["foreground"] + out["background"]) + 0.5 * out["absent"]
@@ -176,7 +171,7 @@ def test_accumulation_over_parts_of_a_batch_is_the_whole():
     torch.manual_seed(0)
     logits, lengths = torch.randn(4, 30, 5, requires_grad=True), torch.tensor([30, 12, 7, 1])
     labels = torch.eye(4, 5)
-    target = pseudo_labels(logits, lengths, labels, 0.7, 0.4)
+    target = rank_labels(logits, lengths, labels, 0.7, 0.4)
     step_loss(FrameOutputs(logits), lengths, labels, LossConfig(), target)["total"].mean().backward()
     whole, logits.grad = logits.grad, None
     for part in (slice(0, 2), slice(2, 4)):
@@ -188,7 +183,7 @@ def test_accumulation_over_parts_of_a_batch_is_the_whole():
 def test_half_precision_logits_are_compared_in_float32():
     logits = torch.randn(2, 9, 3).bfloat16()
     labels, lengths = torch.tensor([[1.0, 0, 0], [0, 1, 1]]), torch.tensor([9, 4])
-    target = pseudo_labels(logits, lengths, labels, 0.7, 0.4)
+    target = rank_labels(logits, lengths, labels, 0.7, 0.4)
     for name, value in step_loss(FrameOutputs(logits), lengths, labels, LossConfig(), target).items():
         assert value.dtype == torch.float32, name
         exact = step_loss(FrameOutputs(logits.float()), lengths, labels, LossConfig(), target)[name]
@@ -199,7 +194,7 @@ def test_half_precision_logits_are_compared_in_float32():
 @given(batches(), st.integers(0, 10**6))
 def test_quality_against_counts(batch, seed):
     logits, lengths, labels = batch
-    target = pseudo_labels(logits, lengths, labels, 0.6, 0.5)
+    target = rank_labels(logits, lengths, labels, 0.6, 0.5)
     truth = torch.rand(logits.shape, generator=torch.Generator().manual_seed(seed)) > 0.5
     counts = dict.fromkeys(vars(PseudoLabelQuality()), 0)
     for b, length in enumerate(lengths.tolist()):

@@ -114,7 +114,7 @@ def test_a_run_that_ended_at_its_first_row_goes_on(tmp_path, write, monkeypatch)
         with pytest.raises(WtalError, match="no instance"):
             prepared(run, io.StringIO()).fit()
     trainer = prepared(Run.open(tmp_path / "run"), io.StringIO())
-    assert (trainer.stage, trainer.epoch) == (0, 1)  # the warm-up is not trained again
+    assert (trainer.stage_index, trainer.epoch) == (0, 1)  # the warm-up is not trained again
     assert len(trainer.fit()) == len(trainer.stages)
 
 

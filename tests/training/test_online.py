@@ -27,7 +27,7 @@ from wtal.runs.setup import Setup
 from wtal.settings.config import RunConfig
 from wtal.settings.recipe import from_table, load_recipe
 from wtal.training.job import prepare
-from wtal.training.pseudo_labels import Lesson
+from wtal.training.pseudo_labels import PseudoLabels
 from wtal.training.schedule import Stage, schedule
 from wtal.training.student import Student
 from wtal.training.trainer import Trainer
@@ -79,7 +79,7 @@ def test_schedule() -> None:
     ]
     assert stages[:3] == schedule(dataclasses.replace(online, kind="alternating"))[:3]  # warm-up, zero-shot, control
     alternating = schedule(dataclasses.replace(online, kind="alternating"))
-    for branch, epochs in (("cbp", stages[3].epochs), ("vlp", stages[3].peer.epochs)):
+    for branch, epochs in (("cbp", stages[3].epochs), ("vlp", stages[3].second.epochs)):
         taught = [stage.epochs for stage in alternating if stage.student == branch and stage.teacher]
         assert epochs == sum(taught) > 0
 
@@ -89,23 +89,23 @@ def test_both_learn_in_every_step_each_from_the_moving_average_of_the_other(tmp_
     trainer = new_trainer(tmp_path / "run", config)
     steps: list[tuple[str, int]] = []
     means: dict[str, dict[str, Tensor]] = {}
-    taught: list[tuple[str, int, Lesson]] = []
+    taught: list[tuple[str, int, PseudoLabels]] = []
     optimizers: dict[str, torch.optim.Optimizer] = {}
-    real_step, real_teach = Trainer.step, wtal.training.trainer.teach
+    real_step, real_teach = Trainer.step, wtal.training.trainer.make_pseudo_labels
 
-    def teach(stage: Stage, branches: Branches, *rest: object) -> Lesson:
+    def make_pseudo_labels(stage: Stage, branches: Branches, *rest: object) -> PseudoLabels:
         if not means:  # the stage begins
             means.update({name: weights(branches, name) for name in ("cbp", "vlp")})
         other = {"cbp": "vlp", "vlp": "cbp"}[stage.student]
         torch.testing.assert_close(weights(branches, stage.teacher), means[other], rtol=1e-5, atol=1e-7)
         if steps:
             assert not same(weights(branches, stage.teacher), weights(branches, other))  # an average, not the student
-        lesson = real_teach(stage, branches, *rest)
-        taught.append((stage.student, len(steps), lesson))
-        return lesson
+        pseudo_labels = real_teach(stage, branches, *rest)
+        taught.append((stage.student, len(steps), pseudo_labels))
+        return pseudo_labels
 
     def step(self: Trainer, stage: Stage, student: Student, batch: Batch) -> dict[str, float]:
-        if stage.peer is None:
+        if stage.second is None:
             return real_step(self, stage, student, batch)
         before = {name: weights(self.branches, name) for name in ("cbp", "vlp")}
         terms = real_step(self, stage, student, batch)
@@ -113,14 +113,14 @@ def test_both_learn_in_every_step_each_from_the_moving_average_of_the_other(tmp_
             assert same(weights(self.branches, name), old) == (name != student.name)
         for key, value in weights(self.branches, student.name).items():
             means[student.name][key] = DECAY * means[student.name][key] + (1 - DECAY) * value
-        own = [lesson for name, _, lesson in taught if name == student.name]
-        assert student.lesson is own[-1]
+        own = [pseudo_labels for name, _, pseudo_labels in taught if name == student.name]
+        assert student.pseudo_labels is own[-1]
         steps.append((student.name, id(batch)))
         optimizers.setdefault(student.name, student.optimizer)
         assert student.optimizer is optimizers[student.name]
         return terms
 
-    monkeypatch.setattr(wtal.training.trainer, "teach", teach)
+    monkeypatch.setattr(wtal.training.trainer, "make_pseudo_labels", make_pseudo_labels)
     monkeypatch.setattr(Trainer, "step", step)
     rows = trainer.fit()
 
@@ -133,8 +133,8 @@ def test_both_learn_in_every_step_each_from_the_moving_average_of_the_other(tmp_
         (name, 2 * STEPS * epoch) for epoch in range(EPOCHS) for name in ("cbp", "vlp")
     ]
     for branch in ("cbp", "vlp"):
-        lessons = [torch.cat(lesson.targets) for name, _, lesson in taught if name == branch]
-        assert all(not torch.equal(one, next_) for one, next_ in itertools.pairwise(lessons))
+        targets = [torch.cat(pseudo_labels.targets) for name, _, pseudo_labels in taught if name == branch]
+        assert all(not torch.equal(one, next_) for one, next_ in itertools.pairwise(targets))
     # What is measured and kept is the averages.
     assert [row["name"] for row in rows][2:] == ["CBP after online", "VLP after online", "ensemble"]
     assert set(trainer.branches) == {"cbp", "vlp"}
@@ -149,7 +149,7 @@ def test_the_one_with_fewer_epochs_stops_after_them_and_teaches_on(tmp_path, con
     real = Trainer.step
 
     def step(self: Trainer, stage: Stage, student: Student, batch: Batch) -> dict[str, float]:
-        if stage.peer:
+        if stage.second:
             seen.append((student.name, self.epoch))
         return real(self, stage, student, batch)
 
@@ -183,7 +183,7 @@ def test_cut_off_anywhere_in_the_online_stage_it_resumes_to_the_same_bits(tmp_pa
         assert [key for key in whole if not torch.equal(whole[key], cut[key])] == []
         assert (folder / "metrics.json").read_text() == (tmp_path / "whole" / "metrics.json").read_text()
 
-    # Killed after a checkpoint: of lessons, of the first epoch, of the last, of the row after the stage.
+    # Killed after a checkpoint: of targets, of the first epoch, of the last, of the row after the stage.
     for saves in (4, 5, 9, 10):
         with monkeypatch.context() as patch:
 
@@ -201,11 +201,11 @@ def test_cut_off_anywhere_in_the_online_stage_it_resumes_to_the_same_bits(tmp_pa
         resumes(tmp_path / f"killed{saves}")
     assert online == [2, 2, 2, 0]
 
-    # Interrupted between two steps of an epoch, whose lessons no teacher could give again.
+    # Interrupted between two steps of an epoch, whose targets no teacher could give again.
     with monkeypatch.context() as patch:
 
         def step(self: Trainer, stage: Stage, student: Student, batch: Batch) -> dict[str, float]:
-            if (stage.name, self.epoch, self.batch, student.name) == ("online", 1, 1, "cbp"):
+            if (stage.name, self.epoch, self.batch_index, student.name) == ("online", 1, 1, "cbp"):
                 os.kill(os.getpid(), signal.SIGINT)
             return real_step(self, stage, student, batch)
 
@@ -214,5 +214,5 @@ def test_cut_off_anywhere_in_the_online_stage_it_resumes_to_the_same_bits(tmp_pa
             new_trainer(tmp_path / "interrupted", config).fit()
     left = load_checkpoint(Run.open(tmp_path / "interrupted").checkpoints.newest())
     assert left.facts["batch"] == 2
-    assert all(left.part(f"{name}'s {kind}") for name in ("cbp", "vlp") for kind in ("lesson", "optimizer"))
+    assert all(left.part(f"{name}'s {kind}") for name in ("cbp", "vlp") for kind in ("pseudo_labels", "optimizer"))
     resumes(tmp_path / "interrupted")

@@ -15,8 +15,8 @@ from wtal.data.timebase import Timebase
 from wtal.data.video import Instance, Video, VideoSet
 from wtal.platform.device import Device
 from wtal.settings.config import DistillConfig
-from wtal.training.losses import pseudo_labels
-from wtal.training.pseudo_labels import Lesson, teach, teacher_scores
+from wtal.training.pseudo_labels import PseudoLabels, make_pseudo_labels, teacher_scores
+from wtal.training.rank_labels import rank_labels
 from wtal.training.schedule import Stage
 
 CPU = Device(torch.device("cpu"))
@@ -33,10 +33,12 @@ def videos(lengths: list[int]) -> tuple[VideoSet, tuple[Video, ...]]:
     return VideoSet("x", "own", CLASSES, made), made
 
 
-def lesson(monkeypatch, logits: dict[str, list[Tensor]], stage: Stage, config: DistillConfig, seed: int = 0) -> Lesson:
+def labels_of(
+    monkeypatch, logits: dict[str, list[Tensor]], stage: Stage, config: DistillConfig, seed: int = 0
+) -> PseudoLabels:
     monkeypatch.setattr(wtal.training.pseudo_labels, "frame_logits", lambda branches, name, *rest: logits[name])
     data, made = videos([len(scores) for scores in next(iter(logits.values()))])
-    return teach(stage, BRANCHES, data, made, config, CPU, seed)
+    return make_pseudo_labels(stage, BRANCHES, data, made, config, CPU, seed)
 
 
 def random_logits(seed: int, lengths: list[int]) -> list[Tensor]:
@@ -47,9 +49,9 @@ def random_logits(seed: int, lengths: list[int]) -> list[Tensor]:
 @pytest.mark.parametrize(("student", "quantiles"), [("vlp", (0.92, 0.60)), ("cbp", (0.85, 0.60))])
 def test_the_step_goes_by_the_student(monkeypatch, student: str, quantiles: tuple[float, float]) -> None:
     logits = random_logits(0, [40, 17])
-    found = lesson(monkeypatch, {"t": logits}, Stage("x", student, "t", 1, "x"), DistillConfig())
+    found = labels_of(monkeypatch, {"t": logits}, Stage("x", student, "t", 1, "x"), DistillConfig())
     for target, scores in zip(found.targets, logits, strict=True):
-        expected = pseudo_labels(scores[None], torch.tensor([len(scores)]), torch.tensor([[1.0, 0.0]]), *quantiles)
+        expected = rank_labels(scores[None], torch.tensor([len(scores)]), torch.tensor([[1.0, 0.0]]), *quantiles)
         assert torch.equal(target, expected[0])
     assert found.weights is None
     assert found.quality.action == 40 // 3 + 17 // 3
@@ -57,9 +59,11 @@ def test_the_step_goes_by_the_student(monkeypatch, student: str, quantiles: tupl
 
 def test_shuffled_labels_are_as_many_at_other_times(monkeypatch) -> None:
     logits = {"t": random_logits(1, [200])}
-    straight = lesson(monkeypatch, logits, Stage("x", "cbp", "t", 1, "x"), DistillConfig()).targets[0]
+    straight = labels_of(monkeypatch, logits, Stage("x", "cbp", "t", 1, "x"), DistillConfig()).targets[0]
     stage = Stage("x", "cbp", "t", 1, "x", labels="shuffled")
-    first, again, other = (lesson(monkeypatch, logits, stage, DistillConfig(), seed).targets[0] for seed in (1, 1, 2))
+    first, again, other = (
+        labels_of(monkeypatch, logits, stage, DistillConfig(), seed).targets[0] for seed in (1, 1, 2)
+    )
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     assert torch.equal(first.sort(0).values, straight.sort(0).values)
@@ -69,7 +73,7 @@ def test_shuffled_labels_are_as_many_at_other_times(monkeypatch) -> None:
 
 def test_truth_is_the_annotation(monkeypatch) -> None:
     stage = Stage("x", "cbp", None, 1, "x", labels="truth")
-    target = lesson(monkeypatch, {"cbp": [torch.zeros(9, 2)]}, stage, DistillConfig()).targets[0]
+    target = labels_of(monkeypatch, {"cbp": [torch.zeros(9, 2)]}, stage, DistillConfig()).targets[0]
     assert target.tolist() == [[1, 0]] * 3 + [[0, 0]] * 6
 
 
@@ -93,7 +97,7 @@ def test_adaptive_labels_are_more_where_the_teacher_fires_more(monkeypatch) -> N
     narrow[:10], wide[:30] = 1, 1
     noise = 0.01 * torch.rand(100, 2, generator=torch.Generator().manual_seed(0))
     stage, config = Stage("x", "cbp", "t", 1, "x"), DistillConfig(adaptive=True)
-    found = lesson(monkeypatch, {"t": [narrow + noise, wide + noise]}, stage, config).targets
+    found = labels_of(monkeypatch, {"t": [narrow + noise, wide + noise]}, stage, config).targets
     assert [int((target[:, 0] == 1).sum()) for target in found] == [7, 22]  # .15 times 1/2 and 3/2
     assert [int((target[:, 0] == 0).sum()) for target in found] == [80, 40]  # 1 - .4 times 1/2 and 3/2
 
@@ -102,13 +106,13 @@ def test_without_confidence_no_weights_are_made(monkeypatch) -> None:
     made: list[object] = []
     monkeypatch.setattr("wtal.training.pseudo_labels.scale_scores", lambda *of: made.append(of))
     scores = torch.rand(5, 2)
-    assert lesson(monkeypatch, {"t": [scores]}, Stage("x", "cbp", "t", 1, "x"), DistillConfig()).weights is None
+    assert labels_of(monkeypatch, {"t": [scores]}, Stage("x", "cbp", "t", 1, "x"), DistillConfig()).weights is None
     assert made == []
 
 
 def test_confidence_is_the_distance_from_one_half(monkeypatch) -> None:
     scores = torch.tensor([[0.0, 0.0], [1.0, 1.0], [4.0, 2.0]])
-    found = lesson(monkeypatch, {"t": [scores]}, Stage("x", "cbp", "t", 1, "x"), DistillConfig(confidence=True))
+    found = labels_of(monkeypatch, {"t": [scores]}, Stage("x", "cbp", "t", 1, "x"), DistillConfig(confidence=True))
     assert found.weights[0].tolist() == [[1.0, 0.0], [0.5, 0.0], [1.0, 0.0]]
 
 
@@ -129,7 +133,7 @@ def test_an_ensemble_teaches_with_the_mean_on_a_common_scale(monkeypatch, scale:
 
 
 def test_crops_carry_their_weights() -> None:
-    found = Lesson([torch.arange(10, dtype=torch.int8)[:, None]], [torch.arange(10.0)[:, None]], None)
+    found = PseudoLabels([torch.arange(10, dtype=torch.int8)[:, None]], [torch.arange(10.0)[:, None]], None)
     batch = SimpleNamespace(index=torch.tensor([0, 0]), start=torch.tensor([2, 7]), lengths=torch.tensor([4, 3]))
     target, weights = found.crops(batch, 4)
     assert target[..., 0].tolist() == [[2, 3, 4, 5], [7, 8, 9, -1]]

@@ -20,7 +20,7 @@ from wtal.data.synthetic.parameters import SizeParameters
 from wtal.errors import WtalError
 from wtal.evaluation.table import table, video_level_map
 from wtal.platform.device import Device
-from wtal.platform.distributed import ALONE
+from wtal.platform.distributed import SINGLE_PROCESS
 from wtal.platform.progress import Reporter
 from wtal.runs.checkpoint import load_checkpoint
 from wtal.runs.run import Run
@@ -165,7 +165,7 @@ def test_parts_of_a_batch_give_the_gradients_of_the_whole(tmp_path, additive) ->
         trainer = new_trainer(tmp_path / f"run{micro}", config)
         branches, stage = trainer.branches, trainer.stages[0]
         batch = next(iter(TrainingBatches(trainer.data, trainer.videos, config.batch, 0, with_clip=False).epoch(0, 0)))
-        terms = add_gradients(branches, stage.student, batch, None, config, CPU, ALONE)
+        terms = add_gradients(branches, stage.student, batch, None, config, CPU, SINGLE_PROCESS)
         found.append((terms, [parameter.grad for parameter in branches["cbp"].parameters()]))
     (one, whole), (other, parts) = found
     assert set(one) == {"loss", "video", "attended", "unattended", "attention", "contrast"}
@@ -222,7 +222,7 @@ def test_a_moving_average_is_its_definition_and_resumes(tmp_path, config, monkey
     def step(self: Trainer, *arguments: object) -> dict[str, float]:
         nonlocal steps
         terms = real(self, *arguments)
-        if self.stages[self.stage].name == "warmup":
+        if self.stages[self.stage_index].name == "warmup":
             steps += 1
             for name, value in self.branches["cbp"].named_parameters():
                 mean[name] = 0.7 * mean[name] + 0.3 * value.detach()
@@ -233,10 +233,10 @@ def test_a_moving_average_is_its_definition_and_resumes(tmp_path, config, monkey
 
     measured = Trainer.measure
 
-    def warmed_up(self: Trainer, stage: object, lesson: object) -> None:
+    def warmed_up(self: Trainer, stage: object, pseudo_labels: object) -> None:
         if stage.name == "warmup":
             raise WarmedUpError
-        measured(self, stage, lesson)
+        measured(self, stage, pseudo_labels)
 
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "step", step)

@@ -13,7 +13,7 @@ class Comparison:
     Attributes:
         row: title of a row of the table.
         to: title of another.
-        of: ``mAP``, or a rate of :func:`wtal.evaluation.snippet_errors.fault_rates`.
+        of: ``mAP``, or a rate of :func:`wtal.evaluation.snippet_errors.error_rates`.
         expect: how it should come out (:func:`wtal.ablation.verdict.verdict`); None where it is only reported.
     """
 

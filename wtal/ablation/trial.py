@@ -30,7 +30,7 @@ from wtal.platform.files import write_atomically
 from wtal.platform.progress import Reporter
 from wtal.report.analysis import analyse
 from wtal.report.errors import KINDS
-from wtal.runs.checkpoint_folder import Checkpoints
+from wtal.runs.checkpoint_folder import CheckpointFolder
 from wtal.runs.run import Run, slug
 from wtal.runs.setup import Setup
 from wtal.settings.config import RunConfig
@@ -92,7 +92,7 @@ class Trial:
         return root / self.name / f"seed{self.seed}{part}"
 
 
-class _Timed(Checkpoints):
+class _Timed(CheckpointFolder):
     """Writes down how much CPU time went into each checkpoint."""
 
     def __init__(self, folder: Path, keep: int) -> None:
@@ -140,19 +140,19 @@ def run_trial(root: Path, trial: Trial) -> dict[str, Any]:
     else:  # nothing is lost
         shutil.rmtree(folder, ignore_errors=True)
         run = Run.create(folder, trial.setup, recipe.config, recipe.source, made_on())
-    run.hold()
+    run.lock()
     try:
         run.checkpoints = timed = _Timed(run.checkpoints.folder, run.setup.keep_checkpoints)
         trainer = prepare(run, choose_device("cpu", "float32"), Reporter(Console(), True, run.log))
         timed.go_on_from(trainer.saved)
-        if trainer.stage < len(trainer.stages):
+        if trainer.stage_index < len(trainer.stages):
             also_made_on(folder / "versions.json", made_on())
         record = _record(trial, trainer.fit(), trainer.data, run)
         record |= {"cpu_seconds": round(timed.seconds, 1), "peak_memory_mb": _peak_memory()}
         write_atomically(folder / RECORD, json.dumps(record, indent=1).encode())
         return record
     finally:
-        run.release()
+        run.unlock()
 
 
 def recorded(root: Path, trial: Trial) -> dict[str, Any] | None:

@@ -7,7 +7,7 @@ branches, ``cbp`` and ``vlp``, stay as they are. No torch in here.
 from __future__ import annotations
 
 from wtal.settings.config import ScheduleConfig
-from wtal.training.schedule import Peer, Stage
+from wtal.training.schedule import SecondStudent, Stage
 
 GROUPS = ("core", "comparisons", "rounds", "candidates", "online")
 """Parts of the table. Each but the first goes on from what ``core`` trained."""
@@ -77,7 +77,15 @@ def group_stages(group: str, config: ScheduleConfig) -> tuple[Stage, ...]:
             Stage("again", "cbp again+vlp again", None, 0, "ensemble after F, twice as long"),
         ),
         "online": (
-            Stage("online", "cbp online", None, f, "CBP after online", "cbp warm", peer=Peer("vlp online", b, "vlp")),
+            Stage(
+                "online",
+                "cbp online",
+                None,
+                f,
+                "CBP after online",
+                "cbp warm",
+                second=SecondStudent("vlp online", b, "vlp"),
+            ),
             Stage("online vlp", "vlp online", None, 0, "VLP after online"),
             Stage("online ensemble", "cbp online+vlp online", None, 0, "ensemble after online"),
             # B and F whose weights are averaged alike: what averaging alone brings.

@@ -113,7 +113,7 @@ def run_group(root: Path, world: World, group: str, only: tuple[str, ...] | None
         )
         shutil.rmtree(folder, ignore_errors=True)
         run = Run.create(folder, setup, recipe.config, recipe.source, made_on())
-    run.hold()
+    run.lock()
     try:
         if before and run.checkpoints.newest() is None:
             found = Run.open(world.folder(root) / "core").checkpoints.newest()
@@ -122,11 +122,11 @@ def run_group(root: Path, world: World, group: str, only: tuple[str, ...] | None
             shutil.copyfile(found, run.checkpoints.folder / found.name)
         trainer = prepare(run, choose_device("cpu", "float32"), Reporter(Console(), True, run.log), (*before, *own))
         trainer.branches[RANDOM] = RandomScores(len(trainer.data.classes), world.seed)
-        if trainer.stage < len(trainer.stages):
+        if trainer.stage_index < len(trainer.stages):
             also_made_on(folder / "versions.json", made_on())
         return trainer.fit()[len(before) :]
     finally:
-        run.release()
+        run.unlock()
 
 
 def _stages_aside(config: RunConfig) -> RunConfig:

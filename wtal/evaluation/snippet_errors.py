@@ -16,7 +16,7 @@ FIRES = 0.5
 """A branch fires on a snippet whose score, scaled to [0, 1] per video and class, is above this."""
 
 
-def fault_rates(data: VideoSet, found: Sequence[Found]) -> dict[str, float | None]:
+def error_rates(data: VideoSet, found: Sequence[Found]) -> dict[str, float | None]:
     """Shares of snippets, over the labelled classes of all videos.
 
     Returns:

@@ -11,16 +11,16 @@ from wtal.data.features import feature_lengths
 from wtal.data.predictions import Detection
 from wtal.data.video import VideoSet, nothing_to_measure
 from wtal.evaluation.average_precision import evaluate
-from wtal.evaluation.snippet_errors import fault_rates
+from wtal.evaluation.snippet_errors import error_rates
 from wtal.inference.branches import Branches
 from wtal.inference.frame_scores import Found, find
 from wtal.platform.device import Device
-from wtal.platform.distributed import ALONE, Peers
+from wtal.platform.distributed import SINGLE_PROCESS, Processes
 from wtal.settings.config import RunConfig
 
 Row = dict[str, Any]
 """``name``, ``branch``, ``kind``, ``videos``, ``protocol``, ``mean`` (percent), and either ``per_tiou`` (percent) and
-``snippets`` (:func:`wtal.evaluation.snippet_errors.fault_rates`) or, without temporal ground truth,
+``snippets`` (:func:`wtal.evaluation.snippet_errors.error_rates`) or, without temporal ground truth,
 ``proposals_per_video``. ``mean`` is None where no test video has an action."""
 
 
@@ -37,7 +37,7 @@ def measure(
     data: VideoSet,
     config: RunConfig,
     device: Device,
-    peers: Peers = ALONE,
+    processes: Processes = SINGLE_PROCESS,
 ) -> tuple[Row, dict[str, list[Detection]]]:
     """Run a branch on the test videos.
 
@@ -50,9 +50,9 @@ def measure(
     test = data.subset("test")
     training = branches.training
     branches.eval()
-    share = list(find(branches, branch, data, test, config, device, peers.part))
+    share = list(find(branches, branch, data, test, config, device, processes.part))
     branches.train(training)
-    found = {item.video.id: item for part in peers.gather(share, everywhere=False) for item in part}
+    found = {item.video.id: item for part in processes.gather(share, everywhere=False) for item in part}
     longest_first = [test[index].id for index in np.argsort(-feature_lengths(test), kind="stable")]
     detections: dict[str, list[Detection]] = {}
 
@@ -61,7 +61,7 @@ def measure(
         made, detections = _row(name, branch, data, [found[video] for video in longest_first], config)
         return made
 
-    return peers.first(row), detections
+    return processes.from_rank_zero(row), detections
 
 
 def _row(
@@ -80,7 +80,7 @@ def _row(
             **({"ambiguous": "drop"} if result.ambiguous == "drop" else {}),
             "mean": result.mean,
             "per_tiou": {f"{tiou:g}": value for tiou, value in result.per_tiou.items()},
-            "snippets": fault_rates(data, found),
+            "snippets": error_rates(data, found),
         }, detections
     scores = np.stack([item.video_scores.numpy() for item in found]) if found else np.zeros((0, len(data.classes)))
     labels = np.stack([data.multi_hot(item.video) for item in found]) if found else scores

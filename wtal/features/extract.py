@@ -24,7 +24,7 @@ from wtal.features.networks import Network, clip_network, flow_network, rgb_netw
 from wtal.features.options import Extraction, Stream, check, unused
 from wtal.features.pipeline import Finished, queue_depth, run
 from wtal.features.settings import settings_of, versions
-from wtal.features.shard import Shard, wait_for_all
+from wtal.features.shard import Shard, wait_for_other_shards
 from wtal.features.snippets import Cut, Piece, SubmitFlow, cut
 from wtal.features.video_list import Target, check_there, find_videos, layout_targets, own_targets
 from wtal.features.words import counted, few
@@ -85,7 +85,7 @@ def extract(job: Extraction, shard: Shard, reporter: Reporter) -> Summary:
                 "versions": versions(),
             }
             _extract(_Work(job, left, networks, pool, _workers(job, shard), common), summary, reporter)
-    wait_for_all(shard)
+    wait_for_other_shards(shard)
     if job.layout == "wtalc" and not (shard.launched and shard.index > 0):
         alone = shard.launched or shard.count == 1
         path, missing = write_joint(job.folder, job.dataset, older_than=0 if alone else 60)

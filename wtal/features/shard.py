@@ -71,7 +71,7 @@ def _launched() -> Shard:
     return shard
 
 
-def wait_for_all(shard: Shard) -> None:
+def wait_for_other_shards(shard: Shard) -> None:
     """Under torchrun, wait until every process is done: it ends all of them when one fails."""
     if shard.launched and shard.count > 1:
         import torch.distributed as dist

@@ -21,7 +21,7 @@ from wtal.inference.branches import Branches, members
 from wtal.inference.localize import detect, scale_scores, to_seconds
 from wtal.models.vlp import VLP
 from wtal.platform.device import Device
-from wtal.platform.distributed import ALONE, Peers
+from wtal.platform.distributed import SINGLE_PROCESS, Processes
 from wtal.settings.config import RunConfig
 
 _BATCH = 16  # whole videos at once; sorted by length, so that little of it is padding
@@ -43,18 +43,23 @@ class Found:
 
 
 def frame_logits(
-    branches: Branches, name: str, data: VideoSet, videos: Sequence[Video], device: Device, peers: Peers = ALONE
+    branches: Branches,
+    name: str,
+    data: VideoSet,
+    videos: Sequence[Video],
+    device: Device,
+    processes: Processes = SINGLE_PROCESS,
 ) -> list[Tensor]:
     """Logits ``[T, C]`` of one branch for each video, float32 on the CPU, in the order given.
 
     Several processes share the work, and each has all of it in the end.
     """
     found: dict[int, Tensor] = {}
-    for scored in _scored(branches, (name,), data, videos, device, peers.part):
+    for scored in _scored(branches, (name,), data, videos, device, processes.part):
         logits = scored.logits[name].cpu()
         for row, (index, length) in enumerate(zip(scored.index, scored.lengths.tolist(), strict=True)):
             found[index] = logits[row, :length].clone()
-    every = {index: logits for share in peers.gather(found) for index, logits in share.items()}
+    every = {index: logits for share in processes.gather(found) for index, logits in share.items()}
     return [every[index] for index in range(len(videos))]
 
 

@@ -181,7 +181,7 @@ def load_i3d(state: Mapping[str, Tensor], channels: int, source: str) -> I3D:
     with torch.random.fork_rng(devices=[]):
         model = I3D(channels, 400 if bias is None else len(bias))
     expected = model.state_dict()
-    # Checkpoints from before torch 0.4.1 do not count batches, and without a classifier there are still features.
+    # CheckpointFolder from before torch 0.4.1 do not count batches, and without a classifier there are still features.
     needed = [key for key in expected if not key.endswith("num_batches_tracked") and not key.startswith("logits.")]
     if missing := [key for key in needed if key not in state]:
         raise WtalError(f"{source}: {len(missing)} of {len(needed)} tensors of I3D are missing, the first {missing[0]}")

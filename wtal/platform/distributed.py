@@ -29,12 +29,12 @@ WORK = timedelta(days=1)
 """How long it may while it does alone what the others wait for: preparing data, reading all features."""
 
 
-class PeerError(WtalError):
+class ProcessError(WtalError):
     """Another process of this run ended or does not answer."""
 
 
 @dataclass(frozen=True)
-class Peers:
+class Processes:
     """This process among those that train one run; alone by default, and then every method does nothing.
 
     All processes must call the same methods in the same order.
@@ -97,7 +97,7 @@ class Peers:
                 dist.gather_object(item, found or None, dst=0, group=self.patient)
         return found
 
-    def first(self, make: Callable[[], T]) -> T:
+    def from_rank_zero(self, make: Callable[[], T]) -> T:
         """What rank 0 makes of ``make``, for all; the others wait and do not call it."""
         if self.size == 1:
             return make()
@@ -106,7 +106,7 @@ class Peers:
             dist.broadcast_object_list(made, src=0, group=self.patient)
         return made[0]
 
-    def machine_first(self, make: Callable[[], T]) -> T:
+    def once_per_machine(self, make: Callable[[], T]) -> T:
         """``make()``, called in one process of each machine and then in the others, which find its files there."""
         if self.size == 1:
             return make()
@@ -116,7 +116,7 @@ class Peers:
         return made[0] if made else make()
 
     @torch.no_grad()
-    def spread(self, tensors: Iterable[Tensor]) -> None:
+    def broadcast(self, tensors: Iterable[Tensor]) -> None:
         """Overwrite tensors with those of rank 0."""
         if self.size == 1:
             return
@@ -141,7 +141,7 @@ class Peers:
         for parameter, count, total in zip(learned, flat[: len(learned)].tolist(), sums, strict=True):
             parameter.grad = total.view_as(parameter) if count else None
 
-    def says(self, message: str) -> bool:
+    def speaks_first(self, message: str) -> bool:
         """Whether this process is to tell a message that several may have: the one that asks first is."""
         if self.size == 1:
             return True
@@ -152,39 +152,39 @@ class Peers:
             return True
 
 
-ALONE = Peers()
+SINGLE_PROCESS = Processes()
 
 
 @contextmanager
-def joined() -> Iterator[Peers]:
+def joined() -> Iterator[Processes]:
     """Join the other processes that torchrun started, if it did; leave them at the end.
 
     An error that several have is told by one of them, an interruption by rank 0; the others end in silence, with the
     same exit code.
     """
     if int(os.environ.get("WORLD_SIZE", 1)) == 1 or "RANK" not in os.environ:
-        yield ALONE
+        yield SINGLE_PROCESS
         return
-    peers = _join()
+    processes = _join()
     try:
-        yield peers
+        yield processes
     except KeyboardInterrupt:
-        if peers.rank:
+        if processes.rank:
             raise SystemExit(130) from None
         raise
-    except PeerError as error:
-        if peers.rank:
+    except ProcessError as error:
+        if processes.rank:
             raise SystemExit(error.exit_code) from None
         raise
     except WtalError as error:
-        if not peers.says(str(error)):
+        if not processes.speaks_first(str(error)):
             raise SystemExit(error.exit_code) from None
         raise
     # Not after an error: a process that waits for one that is gone would not come back from this.
     dist.destroy_process_group()
 
 
-def _join() -> Peers:
+def _join() -> Processes:
     local = int(os.environ.get("LOCAL_RANK", 0))
     try:
         store, rank, size = next(dist.rendezvous("env://", timeout=ANSWER))
@@ -192,9 +192,9 @@ def _join() -> Peers:
         dist.init_process_group(
             backend, store=dist.PrefixStore("wtal", store), rank=rank, world_size=size, timeout=ANSWER
         )
-        return Peers(rank, size, local, store, dist.new_group(backend="gloo", timeout=WORK))
+        return Processes(rank, size, local, store, dist.new_group(backend="gloo", timeout=WORK))
     except (RuntimeError, ValueError) as error:
-        raise PeerError(f"cannot join the other processes of this run: {_gist(error)}") from error
+        raise ProcessError(f"cannot join the other processes of this run: {_gist(error)}") from error
 
 
 @contextmanager
@@ -202,7 +202,7 @@ def _answering() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # whatever gloo and NCCL raise
-        raise PeerError(f"another process of this run ended or does not answer ({_gist(error)})") from error
+        raise ProcessError(f"another process of this run ended or does not answer ({_gist(error)})") from error
 
 
 def _gist(error: Exception) -> str:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
-from wtal.platform.distributed import ALONE, Peers
+from wtal.platform.distributed import SINGLE_PROCESS, Processes
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)  # SIGTERM is how cluster schedulers announce the end
 
@@ -26,10 +26,10 @@ class Interruptible:
         requested: whether a signal came that was deferred; stays so, as it must not be lost between two epochs.
     """
 
-    def __init__(self, peers: Peers = ALONE) -> None:
+    def __init__(self, processes: Processes = SINGLE_PROCESS) -> None:
         self.requested = False
         self._deferring = self._heeded = False
-        self._peers = peers
+        self._processes = processes
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Interruptible:
@@ -40,7 +40,7 @@ class Interruptible:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        ending = kind is KeyboardInterrupt and self._peers.size > 1
+        ending = kind is KeyboardInterrupt and self._processes.size > 1
         for number, handler in self._before.items():
             signal.signal(number, signal.SIG_IGN if ending else handler)
 
@@ -58,17 +58,17 @@ class Interruptible:
             yield
         finally:
             self._deferring = False
-        if self.requested and self._peers.size == 1:
+        if self.requested and self._processes.size == 1:
             raise KeyboardInterrupt
 
     def anywhere(self) -> bool:
         """Whether an interruption was requested in any process; to be asked by all of them."""
-        return self._peers.any(self.requested)
+        return self._processes.any(self.requested)
 
     def _take_note(self, number: int, frame: FrameType | None) -> None:
-        if self._peers.size > 1 and self._heeded:
+        if self._processes.size > 1 and self._heeded:
             return
-        if not self._deferring or (self.requested and self._peers.size == 1):
+        if not self._deferring or (self.requested and self._processes.size == 1):
             self._heeded = True
             raise KeyboardInterrupt
         self.requested = True

@@ -16,7 +16,7 @@ from wtal.runs.checkpoint import Checkpoint, FormatError, load_checkpoint, save_
 _NAME = re.compile(r"checkpoint-(\d{6,})\.safetensors")
 
 
-class Checkpoints:
+class CheckpointFolder:
     """A folder of ``checkpoint-<number>.safetensors``.
 
     Args:

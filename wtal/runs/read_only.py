@@ -11,13 +11,13 @@ from typing import Any
 from torch import Tensor
 
 from wtal.data.predictions import Detection
-from wtal.runs.checkpoint_folder import Checkpoints
+from wtal.runs.checkpoint_folder import CheckpointFolder
 from wtal.runs.run import Run
 from wtal.runs.setup import Setup
 from wtal.settings.config import RunConfig
 
 
-class Follower(Run):
+class ReadOnlyRun(Run):
     """A run as all of its processes but the first have it: they train it, too, and leave every file alone."""
 
     def __init__(self, folder: Path, setup: Setup, config: RunConfig) -> None:
@@ -35,10 +35,10 @@ class Follower(Run):
     def remember(self) -> None:
         """Nothing."""
 
-    def hold(self) -> None:
+    def lock(self) -> None:
         """Nothing."""
 
-    def release(self) -> None:
+    def unlock(self) -> None:
         """Nothing."""
 
     def write_rows(self, rows: list[dict[str, Any]]) -> None:
@@ -52,7 +52,7 @@ class Follower(Run):
         return _NoCurves()
 
 
-class _Unwritten(Checkpoints):
+class _Unwritten(CheckpointFolder):
     def save(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any], number: int) -> Path:
         return self.folder / str(number)
 

@@ -32,7 +32,7 @@ from wtal.platform.as_json import dumps
 from wtal.platform.fields import load_json, parse_toml, shown
 from wtal.platform.files import WriteError, is_temporary, remove_temporaries, write_atomically
 from wtal.platform.text import read_text
-from wtal.runs.checkpoint_folder import Checkpoints
+from wtal.runs.checkpoint_folder import CheckpointFolder
 from wtal.runs.setup import Setup
 from wtal.settings.config import RunConfig
 from wtal.settings.recipe import Sources, from_table, to_toml, toml_value
@@ -51,7 +51,7 @@ class Run:
         self.folder = folder
         self.setup = setup
         self.config = config
-        self.checkpoints = Checkpoints(folder / "checkpoints", setup.keep_checkpoints)
+        self.checkpoints = CheckpointFolder(folder / "checkpoints", setup.keep_checkpoints)
         self._lock: IO[str] | None = None
         self.log = logging.getLogger(f"wtal.runs.run.{folder.resolve()}")
         self.log.setLevel(logging.INFO)
@@ -121,7 +121,7 @@ class Run:
         if now != text:
             write_atomically(path, now.encode())
 
-    def hold(self) -> None:
+    def lock(self) -> None:
         """Keep other processes from training this run until this one ends, however it ends.
 
         Also removes what a killed process left half written.
@@ -141,7 +141,7 @@ class Run:
         for part in (self.folder, self.checkpoints.folder, self.folder / "predictions"):
             remove_temporaries(part)
 
-    def release(self) -> None:
+    def unlock(self) -> None:
         """Let other processes train this run again."""
         if self._lock is not None:
             self._lock.close()

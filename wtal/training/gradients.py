@@ -11,10 +11,10 @@ from wtal.data.batches import Batch
 from wtal.inference.branch_scores import is_softmax
 from wtal.inference.branches import Branches
 from wtal.platform.device import Device
-from wtal.platform.distributed import Peers
+from wtal.platform.distributed import Processes
 from wtal.settings.config import RunConfig
 from wtal.training.losses import DistillLoss, step_loss
-from wtal.training.pseudo_labels import Lesson
+from wtal.training.pseudo_labels import PseudoLabels
 from wtal.training.video_losses import AttentionLoss
 
 
@@ -22,10 +22,10 @@ def add_gradients(
     branches: Branches,
     student: str,
     batch: Batch,
-    lesson: Lesson | None,
+    pseudo_labels: PseudoLabels | None,
     config: RunConfig,
     device: Device,
-    peers: Peers,
+    processes: Processes,
 ) -> dict[str, float]:
     """Add to the student's gradients those that this process's videos have in the batch's loss.
 
@@ -36,10 +36,10 @@ def add_gradients(
         branches: of which one learns.
         student: that one, in training mode.
         batch: this process's share, on the CPU; ``config.batch.micro`` videos of it at a time go to the device.
-        lesson: pseudo-labels, None for video labels alone.
+        pseudo_labels: pseudo-labels, None for video labels alone.
         config: of batch and loss.
         device: where to compute.
-        peers: the processes that share the batch.
+        processes: the processes that share the batch.
 
     Returns:
         ``loss`` and its terms, averaged over all videos of the batch; the same in every process.
@@ -50,21 +50,21 @@ def add_gradients(
         "video",
         *(field.name for field in fields(AttentionLoss) if own and config.cbp.attention),
         *(["contrast"] if own and config.loss.contrast else []),
-        *([] if lesson is None else (field.name for field in fields(DistillLoss))),
+        *([] if pseudo_labels is None else (field.name for field in fields(DistillLoss))),
     ]
     means = torch.zeros(len(names), dtype=torch.float64)
     for part in batch.parts(config.batch.micro):
-        terms = _terms(branches, student, part, lesson, config, device)
+        terms = _terms(branches, student, part, pseudo_labels, config, device)
         share = len(part.lengths) / part.videos
         loss = terms["total"].mean() * share
         loss.backward()
         means += torch.stack([terms[name].detach().mean() for name in names]).cpu().double() * share
-    total, *rest = peers.add(means.tolist())
+    total, *rest = processes.add(means.tolist())
     return {"loss": total, **dict(zip(names[1:], rest, strict=True))}
 
 
 def _terms(
-    branches: Branches, student: str, part: Batch, lesson: Lesson | None, config: RunConfig, device: Device
+    branches: Branches, student: str, part: Batch, pseudo_labels: PseudoLabels | None, config: RunConfig, device: Device
 ) -> dict[str, Tensor]:
     """The loss of each video and its terms, ``[B]`` each."""
     here = part.to(device.name)
@@ -72,8 +72,8 @@ def _terms(
         outputs = branches.outputs(student, here, embedding=config.loss.contrast > 0)
     outputs = replace(outputs, logits=outputs.logits.float())
     target = weights = None
-    if lesson is not None:
-        cropped = lesson.crops(part, outputs.logits.shape[1])
+    if pseudo_labels is not None:
+        cropped = pseudo_labels.crops(part, outputs.logits.shape[1])
         target, weights = (None if found is None else found.to(device.name) for found in cropped)
     softmax = is_softmax(branches, student, config)
     return step_loss(outputs, here.lengths, here.labels, config.loss, target, weights, softmax)

@@ -25,12 +25,12 @@ from wtal.inference.branches import Branches, build_branches
 from wtal.inference.frame_scores import check_lengths
 from wtal.platform.as_json import dumps
 from wtal.platform.device import Device, choose_device, describe
-from wtal.platform.distributed import ALONE, PeerError, Peers, joined
+from wtal.platform.distributed import SINGLE_PROCESS, ProcessError, Processes, joined
 from wtal.platform.files import WriteError, no_room
 from wtal.platform.interrupt import Interruptible
 from wtal.platform.progress import Reporter
 from wtal.runs.checkpoint import own_tensors
-from wtal.runs.read_only import Follower
+from wtal.runs.read_only import ReadOnlyRun
 from wtal.runs.resume import resumed_setup
 from wtal.runs.run import CONFIG, Run, default_folder
 from wtal.runs.setup import Setup
@@ -69,24 +69,24 @@ def start(
         quiet: print the table only.
         as_json: print the run folder and its rows as JSON, and nothing else.
     """
-    with joined() as peers:
+    with joined() as processes:
         before: Setup | None = None
         if resume is not None:
-            before, settings = peers.first(partial(_known, resume))
+            before, settings = processes.from_rank_zero(partial(_known, resume))
             setup, config = resumed_setup(before, settings, setup, config, given), settings
         if setup.threads is not None:
             torch.set_num_threads(setup.threads)
-        where = choose_device(setup.device, setup.precision, peers.gpu)
-        facts = facts_of(where, peers)
+        where = choose_device(setup.device, setup.precision, processes.gpu)
+        facts = facts_of(where, processes)
         setup = replace(setup, **facts)
-        told = describe(where) + (f", {peers.size} processes" if peers.size > 1 else "")
+        told = describe(where) + (f", {processes.size} processes" if processes.size > 1 else "")
         other = [] if before is None else [name for name in facts if getattr(before, name) != facts[name]]
         if other:
             told += f" instead of {', '.join(f'{k} {getattr(before, k)}' for k in other)}: from here on, other bits"
         told = f"{f'{setup.recipe} recipe, seed {setup.seed}' if before is None else 'resumed'}, {told}"
-        folder = peers.first(lambda: _create(out, setup, config, source) if resume is None else resume)
-        run = Follower(folder, setup, config) if peers.rank else Run(folder, setup, config)
-        return _train(run, where, peers, told, quiet, as_json, fresh=resume is None, given=given)
+        folder = processes.from_rank_zero(lambda: _create(out, setup, config, source) if resume is None else resume)
+        run = ReadOnlyRun(folder, setup, config) if processes.rank else Run(folder, setup, config)
+        return _train(run, where, processes, told, quiet, as_json, fresh=resume is None, given=given)
 
 
 def _known(folder: Path) -> tuple[Setup, RunConfig]:
@@ -99,15 +99,22 @@ def _create(out: Path | None, setup: Setup, config: RunConfig, source: Sources) 
 
 
 def _train(
-    run: Run, device: Device, peers: Peers, told: str, quiet: bool, as_json: bool, fresh: bool, given: Collection[str]
+    run: Run,
+    device: Device,
+    processes: Processes,
+    told: str,
+    quiet: bool,
+    as_json: bool,
+    fresh: bool,
+    given: Collection[str],
 ) -> int:
-    console = Console(quiet=peers.rank > 0)
+    console = Console(quiet=processes.rank > 0)
     reporter = Reporter(console, quiet or as_json, run.log)
-    again = f"go on with: {peers.launcher or PROGRAM} --resume {run.folder}"
+    again = f"go on with: {processes.launcher or PROGRAM} --resume {run.folder}"
     try:
-        with Interruptible(peers):
-            run.hold()
-            trainer = begin(run, device, reporter, peers, fresh, given)
+        with Interruptible(processes):
+            run.lock()
+            trainer = begin(run, device, reporter, processes, fresh, given)
             run.remember()
             reporter.say(f"{told}; every setting is in {run.folder}/config.toml")
             rows = trainer.fit()
@@ -117,12 +124,12 @@ def _train(
         told = str(error) if isinstance(error, WriteError) else f"{run.folder}: {error.strerror or error}"
         when = "when there is room" if no_room(error) else "once that is mended"
         raise WtalError(f"{told}; earlier checkpoints are intact; {when}, {again}") from None
-    except PeerError as error:
-        raise PeerError(f"{error}; {again}" if (run.folder / CONFIG).is_file() else str(error)) from None
+    except ProcessError as error:
+        raise ProcessError(f"{error}; {again}" if (run.folder / CONFIG).is_file() else str(error)) from None
     finally:
-        run.release()
+        run.unlock()
     if as_json:
-        if peers.rank == 0:
+        if processes.rank == 0:
             print(dumps({"run": str(run.folder), "rows": rows}, indent=1))
         return 0
     console.print(table(rows, escape(caption(trainer.data, rows))))
@@ -130,22 +137,22 @@ def _train(
     return 0
 
 
-def facts_of(device: Device, peers: Peers) -> dict[str, Any]:
+def facts_of(device: Device, processes: Processes) -> dict[str, Any]:
     """What a run's bits depend on beside its settings, as :class:`wtal.runs.setup.Setup` has it."""
     return {
-        "processes": peers.size,
-        "device": str(device.name) if peers.gpu is None else device.name.type,
+        "processes": processes.size,
+        "device": str(device.name) if processes.gpu is None else device.name.type,
         "precision": "bf16" if device.bf16 else "float32",
         "threads": torch.get_num_threads(),
     }
 
 
 def begin(
-    run: Run, device: Device, reporter: Reporter, peers: Peers, fresh: bool, given: Collection[str] = ()
+    run: Run, device: Device, reporter: Reporter, processes: Processes, fresh: bool, given: Collection[str] = ()
 ) -> Trainer:
     """:func:`prepare`; a ``fresh`` run, whose folder was made just now, leaves none behind where it fails at this."""
     try:
-        return prepare(run, device, reporter, peers=peers, given=given)
+        return prepare(run, device, reporter, processes=processes, given=given)
     except WtalError:
         if fresh and run.checkpoints.newest() is None:
             run.discard()
@@ -157,7 +164,7 @@ def prepare(
     device: Device,
     reporter: Reporter,
     stages: Sequence[Stage] | None = None,
-    peers: Peers = ALONE,
+    processes: Processes = SINGLE_PROCESS,
     given: Collection[str] = (),
 ) -> Trainer:
     """Data and branches of a run, fresh or as its checkpoint has them.
@@ -167,11 +174,11 @@ def prepare(
         device: where to compute.
         reporter: told what happens.
         stages: in place of its own schedule.
-        peers: the processes that train it.
+        processes: the processes that train it.
         given: which options were asked for by name: an error where they need CLIP features and there are none.
     """
     setup = run.setup
-    data = peers.machine_first(lambda: open_with_progress(run, reporter))
+    data = processes.once_per_machine(lambda: open_with_progress(run, reporter))
     train, test = data.subset("train"), data.subset("test")
     if not train:
         raise WtalError(f"data set {data.name}: no training videos")
@@ -197,9 +204,9 @@ def prepare(
     torch.manual_seed(setup.seed)
     branches = build_branches(data, run.config, setup.clip_model, _path(setup.clip_weights))
     branches.to(device.name)
-    trainer = Trainer(branches, data, run, device, reporter, stages, peers)
+    trainer = Trainer(branches, data, run, device, reporter, stages, processes)
     check_lengths(branches, tuple(branches), data.videos)  # training and measuring need them whole, sooner or later
-    if found := peers.first(lambda: run.checkpoints.load(reporter.say)):
+    if found := processes.from_rank_zero(lambda: run.checkpoints.load(reporter.say)):
         try:
             trainer.resume(*found)
         except WtalError:
@@ -207,10 +214,10 @@ def prepare(
         except Exception as error:  # what it lacks or has of another form surfaces as almost anything
             told = f"training cannot go on from it ({type(error).__name__}: {reason(error)})"
             raise WtalError(f"{found[0].path}: {told}") from error
-        peers.first(lambda: read_all(data, reporter))  # what has changed since is read again
+        processes.from_rank_zero(lambda: read_all(data, reporter))  # what has changed since is read again
     else:
-        peers.first(lambda: fit_inputs(branches, data, run.config, device, reporter))
-        peers.spread(tensor for branch in branches.values() for tensor in own_tensors(branch).values())
+        processes.from_rank_zero(lambda: fit_inputs(branches, data, run.config, device, reporter))
+        processes.broadcast(tensor for branch in branches.values() for tensor in own_tensors(branch).values())
     return trainer
 
 

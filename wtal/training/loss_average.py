@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 
-class Tally:
+class LossAverage:
     """Loss terms by name, averaged over the videos of the batches that had them: one that is left out has none.
 
     Args:

@@ -15,10 +15,10 @@ from wtal.inference.branches import Branches, members
 from wtal.inference.frame_scores import frame_logits
 from wtal.inference.localize import scale_scores
 from wtal.platform.device import Device
-from wtal.platform.distributed import ALONE, Peers
+from wtal.platform.distributed import SINGLE_PROCESS, Processes
 from wtal.settings.config import DistillConfig
 from wtal.training.label_packing import pack_targets, unpack_targets
-from wtal.training.losses import IGNORE, PseudoLabelQuality, pseudo_label_quality, pseudo_labels, temporal_quantiles
+from wtal.training.rank_labels import IGNORE, PseudoLabelQuality, pseudo_label_quality, rank_labels, temporal_quantiles
 from wtal.training.schedule import Stage
 
 FIRES = 0.5
@@ -29,7 +29,7 @@ WIDEST = 3.0
 
 
 @dataclass(frozen=True)
-class Lesson:
+class PseudoLabels:
     """Pseudo-labels of every training video.
 
     Attributes:
@@ -50,7 +50,7 @@ class Lesson:
         return {f"{part}.{key}": value for part, frames in parts.items() for key, value in pack_targets(frames).items()}
 
     @classmethod
-    def of_tensors(cls, packed: Mapping[str, Tensor], quality: Mapping[str, int]) -> Lesson:
+    def of_tensors(cls, packed: Mapping[str, Tensor], quality: Mapping[str, int]) -> PseudoLabels:
         """What :meth:`tensors` was made of; ``quality`` as its fields."""
 
         def part(name: str) -> list[Tensor]:
@@ -65,7 +65,7 @@ class Lesson:
         return _crops(self.targets, batch, width, IGNORE), weights
 
 
-def teach(
+def make_pseudo_labels(
     stage: Stage,
     branches: Branches,
     data: VideoSet,
@@ -73,18 +73,18 @@ def teach(
     config: DistillConfig,
     device: Device,
     seed: int,
-    peers: Peers = ALONE,
-) -> Lesson:
+    processes: Processes = SINGLE_PROCESS,
+) -> PseudoLabels:
     """The lesson of one stage; ``branches`` are in eval mode, ``seed`` is that of shuffling.
 
     Several processes share the teacher's work, and each has the same whole lesson in the end.
     """
     if stage.labels == "truth":
-        lengths = [len(scores) for scores in frame_logits(branches, stage.student, data, videos, device, peers)]
+        lengths = [len(scores) for scores in frame_logits(branches, stage.student, data, videos, device, processes)]
         truth = [snippet_truth(data, video, n).to(torch.int8) for video, n in zip(videos, lengths, strict=True)]
-        return Lesson(truth, None, PseudoLabelQuality())
+        return PseudoLabels(truth, None, PseudoLabelQuality())
     assert stage.teacher is not None
-    scores = teacher_scores(branches, stage.teacher, data, videos, config, device, peers)
+    scores = teacher_scores(branches, stage.teacher, data, videos, config, device, processes)
     labels = [torch.from_numpy(data.multi_hot(video))[None] for video in videos]
     foreground, background = (
         (config.b_foreground, config.b_background)
@@ -99,7 +99,7 @@ def teach(
     for video, score, label, share in zip(videos, scores, labels, shares, strict=True):
         length = torch.tensor([len(score)])
         above, below = 1 - (1 - foreground) * share, 1 - (1 - background) * share
-        target = pseudo_labels(score[None], length, label, above.clamp(min=0.0), below.clamp(min=0.0))
+        target = rank_labels(score[None], length, label, above.clamp(min=0.0), below.clamp(min=0.0))
         if stage.labels in ("shuffled", "shifted"):
             target = target[:, _other_times(len(score), stage.labels, random)]
         targets.append(target[0])
@@ -107,7 +107,7 @@ def teach(
             weights.append((2 * scale_scores(score[None], length)[0] - 1).abs() * label)
         if video.instances is not None:  # for the log; the student never sees it
             quality += pseudo_label_quality(target, snippet_truth(data, video, len(score))[None], length, label)
-    return Lesson(targets, weights, quality)
+    return PseudoLabels(targets, weights, quality)
 
 
 def teacher_scores(
@@ -117,10 +117,10 @@ def teacher_scores(
     videos: Sequence[Video],
     config: DistillConfig,
     device: Device,
-    peers: Peers = ALONE,
+    processes: Processes = SINGLE_PROCESS,
 ) -> list[Tensor]:
     """Frame scores ``[T, C]`` of a teacher: a branch's logits, or the mean over an ensemble on a common scale."""
-    logits = [frame_logits(branches, name, data, videos, device, peers) for name in members(teacher)]
+    logits = [frame_logits(branches, name, data, videos, device, processes) for name in members(teacher)]
     if len(logits) == 1:
         return logits[0]
 

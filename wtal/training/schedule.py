@@ -13,7 +13,7 @@ from wtal.settings.config import ScheduleConfig
 
 
 @dataclass(frozen=True)
-class Peer:
+class SecondStudent:
     """A second student, which learns in the same steps of a stage as the first, each from the other's moving average.
 
     Attributes:
@@ -41,7 +41,7 @@ class Stage:
         labels: ``ranked`` pseudo-labels are the method. The others are comparisons: ``shuffled`` in the time of each
             video; ``shifted`` there, wrapped around, by a quarter of it or more, so that runs stay runs; ``truth``.
         settings: section -> key -> value, where this stage departs from the run's settings.
-        peer: a second student; there is no other teacher then, and pseudo-labels are made anew every epoch.
+        second: a second student; there is no other teacher then, and pseudo-labels are made anew every epoch.
     """
 
     name: str
@@ -52,17 +52,17 @@ class Stage:
     start: str | None = None
     labels: Literal["ranked", "shuffled", "shifted", "truth"] = "ranked"
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    peer: Peer | None = None
+    second: SecondStudent | None = None
 
     @property
     def length(self) -> int:
         """Epochs until its last student is done."""
-        return max(self.epochs, self.peer.epochs if self.peer else 0)
+        return max(self.epochs, self.second.epochs if self.second else 0)
 
     @property
     def starts(self) -> dict[str, str | None]:
         """Each student's start."""
-        return {self.student: self.start, **({self.peer.student: self.peer.start} if self.peer else {})}
+        return {self.student: self.start, **({self.second.student: self.second.start} if self.second else {})}
 
 
 def schedule(config: ScheduleConfig, has_clip: bool = True) -> tuple[Stage, ...]:
@@ -90,8 +90,8 @@ def schedule(config: ScheduleConfig, has_clip: bool = True) -> tuple[Stage, ...]
     if alone:
         return tuple(stages)
     if config.kind == "online":
-        peer = Peer("vlp", config.b_epochs * config.rounds)
-        stages.append(Stage("online", "cbp", None, config.f_epochs * config.rounds, "CBP after online", peer=peer))
+        second = SecondStudent("vlp", config.b_epochs * config.rounds)
+        stages.append(Stage("online", "cbp", None, config.f_epochs * config.rounds, "CBP after online", second=second))
         stages.append(Stage("online vlp", "vlp", None, 0, "VLP after online"))
     else:
         for number in range(1, config.rounds + 1):

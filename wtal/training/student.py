@@ -12,7 +12,7 @@ from wtal.errors import WtalError
 from wtal.inference.branches import Branches
 from wtal.runs.checkpoint import Checkpoint, optimizer_tensors, restore_optimizer
 from wtal.settings.config import OptimizerConfig, RunConfig
-from wtal.training.pseudo_labels import Lesson
+from wtal.training.pseudo_labels import PseudoLabels
 from wtal.training.schedule import Stage
 
 EMA = "moving average"
@@ -28,7 +28,7 @@ class Student:
         epochs: how many of the stage's it learns in.
         optimizer: over what it learns, fresh.
         mean: the branch that holds its moving average, None without one.
-        lesson: its pseudo-labels, None until they are made.
+        pseudo_labels: its pseudo-labels, None until they are made.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Student:
         self.name = name
         self.teacher = teacher
         self.epochs = epochs
-        self.lesson: Lesson | None = None
+        self.pseudo_labels: PseudoLabels | None = None
         self.mean = None if decay is None else mark + EMA
         self._branches = branches
         self._decay = decay
@@ -78,13 +78,13 @@ class Student:
     def tensors(self) -> dict[str, Tensor]:
         """What a checkpoint stores of it, beside the branches."""
         parts = {"optimizer": optimizer_tensors(self.optimizer)}
-        if self.lesson is not None:
-            parts["lesson"] = self.lesson.tensors()
+        if self.pseudo_labels is not None:
+            parts["pseudo_labels"] = self.pseudo_labels.tensors()
         return {f"{self._mark}{part}.{key}": value for part, found in parts.items() for key, value in found.items()}
 
     def facts(self) -> dict[str, Any]:
         """What a checkpoint says of it."""
-        return {f"{self._mark}quality": None if self.lesson is None else asdict(self.lesson.quality)}
+        return {f"{self._mark}quality": None if self.pseudo_labels is None else asdict(self.pseudo_labels.quality)}
 
     def restore(self, checkpoint: Checkpoint, videos: int) -> None:
         """Put back what a checkpoint of the same stage has of it; ``videos`` are trained on now."""
@@ -92,12 +92,12 @@ class Student:
         if self.mean is not None and (average := checkpoint.part(self.mean)):
             mean = self._branches[self.mean]
             mean.load_state_dict({**mean.state_dict(), **average})
-        if packed := checkpoint.part(f"{self._mark}lesson"):
-            self.lesson = Lesson.of_tensors(packed, checkpoint.facts[f"{self._mark}quality"])
-            if len(self.lesson.targets) != videos:
+        if packed := checkpoint.part(f"{self._mark}pseudo_labels"):
+            self.pseudo_labels = PseudoLabels.of_tensors(packed, checkpoint.facts[f"{self._mark}quality"])
+            if len(self.pseudo_labels.targets) != videos:
                 raise WtalError(
-                    f"{checkpoint.path}: has pseudo-labels of {len(self.lesson.targets)} videos, the data set has "
-                    f"{videos} for training now"
+                    f"{checkpoint.path}: has pseudo-labels of {len(self.pseudo_labels.targets)} videos, the data set "
+                    f"has {videos} for training now"
                 )
 
 
@@ -110,11 +110,11 @@ def begin_copies(stage: Stage, branches: Branches) -> None:
 
 def students_of(stage: Stage, branches: Branches, config: RunConfig) -> tuple[Student, ...]:
     """Who learns in a stage."""
-    if stage.peer is None:
+    if stage.second is None:
         decay = config.optimizer.ema or None
         return (Student(branches, stage.student, stage.teacher, stage.epochs, config.optimizer, decay),)
-    epochs = {stage.student: stage.epochs, stage.peer.student: stage.peer.epochs}
-    other = {stage.student: f"{stage.peer.student}'s {EMA}", stage.peer.student: f"{stage.student}'s {EMA}"}
+    epochs = {stage.student: stage.epochs, stage.second.student: stage.second.epochs}
+    other = {stage.student: f"{stage.second.student}'s {EMA}", stage.second.student: f"{stage.student}'s {EMA}"}
     return tuple(
         Student(branches, name, other[name], epochs[name], config.optimizer, config.schedule.online_ema, f"{name}'s ")
         for name in epochs

@@ -22,7 +22,7 @@ from wtal.errors import WtalError
 from wtal.evaluation.table import Row, measure
 from wtal.inference.branches import Branches
 from wtal.platform.device import Device
-from wtal.platform.distributed import ALONE, Peers
+from wtal.platform.distributed import SINGLE_PROCESS, Processes
 from wtal.platform.interrupt import Interruptible
 from wtal.platform.progress import Reporter, Work
 from wtal.runs.checkpoint import Checkpoint
@@ -31,8 +31,8 @@ from wtal.runs.run import Run
 from wtal.settings.config import RunConfig
 from wtal.settings.recipe import from_table
 from wtal.training.gradients import add_gradients
-from wtal.training.loss_average import Tally, together
-from wtal.training.pseudo_labels import Lesson, teach
+from wtal.training.loss_average import LossAverage, together
+from wtal.training.pseudo_labels import PseudoLabels, make_pseudo_labels
 from wtal.training.schedule import Stage, schedule
 from wtal.training.student import Student, begin_copies, students_of
 
@@ -48,7 +48,7 @@ class Trainer:
         device: Device,
         reporter: Reporter,
         stages: Sequence[Stage] | None = None,
-        peers: Peers = ALONE,
+        processes: Processes = SINGLE_PROCESS,
     ) -> None:
         self.branches = branches
         self.data = data
@@ -58,11 +58,11 @@ class Trainer:
         self.seed = run.setup.seed
         self.device = device
         self.reporter = reporter
-        self.peers = peers  # the processes that train this run
+        self.processes = processes  # the processes that train this run
         self.stages = tuple(schedule(run.config.schedule, data.has_clip) if stages is None else stages)
-        self.stage, self.epoch = 0, 0  # the next to train
-        self.losses = Tally()  # of the epoch so far
-        self.batch = 0  # batches of the epoch that are done
+        self.stage_index, self.epoch = 0, 0  # the next to train
+        self.losses = LossAverage()  # of the epoch so far
+        self.batch_index = 0  # batches of the epoch that are done
         self.skipped = 0  # batches left out because their loss or its gradient was not finite
         self._skipped_last: tuple[int, int, int] | None = None  # of these: stage, epoch, batch
         self.rows: list[Row] = []
@@ -73,22 +73,22 @@ class Trainer:
 
     def fit(self) -> list[Row]:
         """Carry out the schedule from where it stands; returns the rows of the table."""
-        with Interruptible(self.peers) as self.interrupt, self.run.curves() as self.curves:
-            while self.stage < len(self.stages):
-                stage = self.stages[self.stage]
+        with Interruptible(self.processes) as self.interrupt, self.run.curves() as self.curves:
+            while self.stage_index < len(self.stages):
+                stage = self.stages[self.stage_index]
                 self.config = from_table(stage.settings, self.run.config, f"stage {stage.name}")
                 begin_copies(stage, self.branches)
-                lesson = self.train_stage(stage) if stage.length else None
-                self.stage, self.epoch = self.stage + 1, 0
-                self.measure(stage, lesson)
+                pseudo_labels = self.train_stage(stage) if stage.length else None
+                self.stage_index, self.epoch = self.stage_index + 1, 0
+                self.measure(stage, pseudo_labels)
         return self.rows
 
     @property
     def number(self) -> int:
         """What the stage's order, crops and dropout are drawn by: its name, so that no other stage can change them."""
-        return int.from_bytes(hashlib.sha256(self.stages[self.stage].name.encode()).digest()[:4], "big")
+        return int.from_bytes(hashlib.sha256(self.stages[self.stage_index].name.encode()).digest()[:4], "big")
 
-    def train_stage(self, stage: Stage) -> Lesson | None:
+    def train_stage(self, stage: Stage) -> PseudoLabels | None:
         """All epochs of one stage, a checkpoint after each; returns what its student learned from last."""
         students = students_of(stage, self.branches, self.config)
         if self._checkpoint is not None:
@@ -102,13 +102,13 @@ class Trainer:
             self.seed,
             with_i3d=not all(self.branches.reads_clip(student.name) for student in students),
             with_clip=any(self.branches.reads_clip(student.name) for student in students),
-            part=self.peers.part,
+            part=self.processes.part,
         )
         names = " and ".join(student.name for student in students)
         with self.reporter.work(f"{stage.name}: {names}", stage.length * batches.videos, "videos") as work:
-            work.skip(self.epoch * batches.videos + min(self.batch * self.config.batch.size, batches.videos))
+            work.skip(self.epoch * batches.videos + min(self.batch_index * self.config.batch.size, batches.videos))
             while self.epoch < stage.length:
-                self.teach(stage, students)
+                self.prepare_pseudo_labels(stage, students)
                 with self.interrupt.deferred():
                     self.train_epoch(stage, students, batches, work)
                     path = self.save(students)
@@ -116,23 +116,23 @@ class Trainer:
                         raise KeyboardInterrupt(f"interrupted; saved all that was trained in {path}")
         for student in students:
             student.finish()
-        return students[0].lesson
+        return students[0].pseudo_labels
 
-    def teach(self, stage: Stage, students: Sequence[Student]) -> None:
+    def prepare_pseudo_labels(self, stage: Stage, students: Sequence[Student]) -> None:
         """Give a lesson to each student that learns on and has none, its quality to the log."""
         learning = [s for s in students if self.epoch < s.epochs and (s.teacher or stage.labels == "truth")]
-        waiting = [student for student in learning if student.lesson is None]
+        waiting = [student for student in learning if student.pseudo_labels is None]
         seed = self.seed + 1_000_003 * (self.number + 1)
         self.branches.eval()
         for student in waiting:
             own = replace(stage, student=student.name, teacher=student.teacher)
-            lesson = teach(
-                own, self.branches, self.data, self.videos, self.config.distill, self.device, seed, self.peers
+            pseudo_labels = make_pseudo_labels(
+                own, self.branches, self.data, self.videos, self.config.distill, self.device, seed, self.processes
             )
-            if lesson.quality.action:
-                told = "  ".join(f"{name} {_share(value)}" for name, value in lesson.quality.rates().items())
+            if pseudo_labels.quality.action:
+                told = "  ".join(f"{name} {_share(value)}" for name, value in pseudo_labels.quality.rates().items())
                 self.reporter.log_only(f"{stage.name}: {stage.labels} pseudo-labels of {student.teacher}: {told}")
-            student.lesson = lesson
+            student.pseudo_labels = pseudo_labels
         if waiting:
             self.save(students)
 
@@ -140,38 +140,40 @@ class Trainer:
         """One epoch, or what is left of it; returns early when an interrupt is requested."""
         # Order, crops and dropout follow from (seed, stage, epoch); only within an epoch is there more to go on from.
         torch.manual_seed(
-            self.seed + 1_000_003 * (self.number + 1) + 10_007 * self.epoch + 15_485_863 * self.peers.rank
+            self.seed + 1_000_003 * (self.number + 1) + 10_007 * self.epoch + 15_485_863 * self.processes.rank
         )
         self.restore_random()
         learning = [student for student in students if self.epoch < student.epochs]
         for student in learning:
             self.branches[student.name].train()
-        for batch in batches.epoch(1_000 * self.number + self.epoch, self.batch):
+        for batch in batches.epoch(1_000 * self.number + self.epoch, self.batch_index):
             each = {student.name: self.step(stage, student, batch) for student in learning}
-            terms = together(each) if stage.peer else each[stage.student]
-            self.batch += 1
+            terms = together(each) if stage.second else each[stage.student]
+            self.batch_index += 1
             self.losses.add(terms, batch.videos, batches.videos)
             work.advance(batch.videos, {"loss": terms["loss"]} if "loss" in terms else {})
-            if self.batch < len(batches) and self.interrupt.anywhere():
+            if self.batch_index < len(batches) and self.interrupt.anywhere():
                 return
         self.epoch += 1
         for student in learning:
-            if stage.peer and self.epoch < student.epochs:
-                student.lesson = None  # its teacher has learned something, too
+            if stage.second and self.epoch < student.epochs:
+                student.pseudo_labels = None  # its teacher has learned something, too
         self.log_epoch(stage, self.losses.means(batches.videos))
-        waiting = max(self.peers.gather(batches.waiting()))
+        waiting = max(self.processes.gather(batches.waiting()))
         self.reporter.log_only(f"{stage.name}: {waiting:.1%} of the time waiting for data")
-        self.batch, self.losses = 0, Tally()
+        self.batch_index, self.losses = 0, LossAverage()
 
     def step(self, stage: Stage, student: Student, batch: Batch) -> dict[str, float]:
         """One optimiser step; returns the loss and its terms, averaged over the batch's videos; nothing if skipped."""
         student.optimizer.zero_grad()
         learned = list(self.branches[student.name].parameters())
-        terms = add_gradients(self.branches, student.name, batch, student.lesson, self.config, self.device, self.peers)
+        terms = add_gradients(
+            self.branches, student.name, batch, student.pseudo_labels, self.config, self.device, self.processes
+        )
         if not math.isfinite(terms["loss"]):
             self.bad_batch(stage, batch, f"the loss became {terms['loss']}")
             return {}
-        self.peers.sum_gradients(learned)
+        self.processes.sum_gradients(learned)
         clip = self.config.optimizer.clip_norm
         # Without clipping, too: one gradient that is not finite under a finite loss ruins the weights for good.
         norm = float(
@@ -188,12 +190,14 @@ class Trainer:
 
     def bad_batch(self, stage: Stage, batch: Batch, fault: str) -> None:
         """Count a batch that cannot be learned from, once; an error when there are more than the run may skip."""
-        here = (self.stage, self.epoch, self.batch)
+        here = (self.stage_index, self.epoch, self.batch_index)
         self.skipped += here != self._skipped_last
         self._skipped_last = here
         allowed = self.run.setup.skip_bad_batches
-        videos = ", ".join(self.videos[index].id for part in self.peers.gather(batch.index.tolist()) for index in part)
-        where = f"{stage.name}, epoch {self.epoch + 1}, step {self.batch + 1}"
+        videos = ", ".join(
+            self.videos[index].id for part in self.processes.gather(batch.index.tolist()) for index in part
+        )
+        where = f"{stage.name}, epoch {self.epoch + 1}, step {self.batch_index + 1}"
         told = f"{fault} in {where} (videos {videos})"
         if self.skipped > allowed:
             advice = f" after {allowed} skipped batches" if allowed else "; --skip-bad-batches N would leave it out"
@@ -202,7 +206,7 @@ class Trainer:
 
     def last_good(self) -> str:
         """Where the last checkpoint is, for people; all that are written are good (:meth:`check_weights`)."""
-        last = self.peers.first(self.run.checkpoints.newest)
+        last = self.processes.from_rank_zero(self.run.checkpoints.newest)
         return f"the last good checkpoint is {last}" if last else "no checkpoint yet"
 
     def check_weights(self) -> None:
@@ -211,13 +215,13 @@ class Trainer:
             if not all(parameter.isfinite().all() for parameter in branch.parameters() if parameter.requires_grad):
                 raise WtalError(f"the weights of {name} are no longer finite (--optimizer.lr?); {self.last_good()}")
 
-    def measure(self, stage: Stage, lesson: Lesson | None) -> None:
+    def measure(self, stage: Stage, pseudo_labels: PseudoLabels | None) -> None:
         """Add a stage's row to the table, write it and the detections behind it, and save."""
         row, detections = measure(
-            stage.row, stage.student, self.branches, self.data, self.config, self.device, self.peers
+            stage.row, stage.student, self.branches, self.data, self.config, self.device, self.processes
         )
-        if lesson is not None and lesson.quality.action:
-            row["pseudo_labels"] = lesson.quality.rates()
+        if pseudo_labels is not None and pseudo_labels.quality.action:
+            row["pseudo_labels"] = pseudo_labels.quality.rates()
         self.rows.append(row)
         self.run.write_detections(stage.row, detections)
         self.run.write_rows(self.rows)
@@ -238,14 +242,14 @@ class Trainer:
         tensors = self.branches.tensors()
         for student in students:
             tensors |= student.tensors()
-        if self.batch:
-            for rank, state in enumerate(self.peers.gather(self.random_state())):
+        if self.batch_index:
+            for rank, state in enumerate(self.processes.gather(self.random_state())):
                 tensors |= {f"{_random(rank)}.{name}": tensor for name, tensor in state.items()}
         facts: dict[str, Any] = {
             **self.facts,
-            "stage": self.stage,
+            "stage": self.stage_index,
             "epoch": self.epoch,
-            "batch": self.batch,
+            "batch": self.batch_index,
             "losses": self.losses.sums,
             "counted": self.losses.videos,
             "skipped": self.skipped,
@@ -276,18 +280,18 @@ class Trainer:
         """Put everything back as checkpoint ``number`` has it."""
         facts = checkpoint.facts
         check_same(checkpoint, self.facts, self.run.config)
-        self.stage, self.epoch, self.rows = facts["stage"], facts["epoch"], facts["rows"]
-        self.batch, self.skipped, self.saved = facts["batch"], facts["skipped"], number
-        self.losses = Tally(facts["losses"], facts.get("counted"))
-        if [row["name"] for row in self.rows] != [stage.row for stage in self.stages[: self.stage]]:
+        self.stage_index, self.epoch, self.rows = facts["stage"], facts["epoch"], facts["rows"]
+        self.batch_index, self.skipped, self.saved = facts["batch"], facts["skipped"], number
+        self.losses = LossAverage(facts["losses"], facts.get("counted"))
+        if [row["name"] for row in self.rows] != [stage.row for stage in self.stages[: self.stage_index]]:
             raise WtalError(f"{checkpoint.path}: was trained on another schedule; start a new run")
-        for stage in self.stages[: self.stage + 1]:
+        for stage in self.stages[: self.stage_index + 1]:
             for name, start in stage.starts.items():
                 if start and checkpoint.part(name):
                     self.branches.copy(start, name)
         for name, branch in self.branches.items():
             branch.load_state_dict({**branch.state_dict(), **checkpoint.part(name)})
-        self._checkpoint, self._random = checkpoint, checkpoint.part(_random(self.peers.rank))
+        self._checkpoint, self._random = checkpoint, checkpoint.part(_random(self.processes.rank))
 
 
 def _random(rank: int) -> str:
