@@ -22,9 +22,9 @@ PROGRAM = "wtal-train"
 class Options(RunConfig):
     """Train a weakly-supervised temporal action localizer: videos, and which actions occur in them, never where.
 
-    A classification branch on I3D features (CBP) is warmed up, then B and F steps alternate: CBP's confident
-    background trains a CLIP branch (VLP), VLP's confident foreground trains CBP. With --schedule.kind online both
-    learn at once. A data set without CLIP features trains CBP alone. Without options it generates the embedded
+    A classification branch on I3D features (CBP) is warmed up, then B and F steps alternate: CBP's pseudo-labels,
+    above all its background, train a CLIP branch (VLP); VLP's, above all its foreground, train CBP. With
+    --schedule.kind online both learn at once. A data set without CLIP features trains CBP alone. Without options it generates the embedded
     benchmark, trains on it in about two minutes, and prints the mAP that each step buys. Under torchrun the processes
     share each batch.
 

@@ -26,9 +26,9 @@ class ScheduleConfig:
     warmup_epochs: int = 10
     """Epochs of the CBP warm-up on video labels alone."""
     b_epochs: int = 20
-    """Epochs of each B step (CBP's confident background trains VLP)."""
+    """Epochs of each B step: CBP's pseudo-labels, foreground and above all background, train VLP."""
     f_epochs: int = 20
-    """Epochs of each F step (VLP's confident foreground trains CBP)."""
+    """Epochs of each F step: VLP's pseudo-labels, background and above all foreground, train CBP."""
     rounds: int = 1
     """How many times B and F alternate."""
     self_training: int = 0
