@@ -24,9 +24,9 @@ class Options(RunConfig):
 
     A classification branch on I3D features (CBP) is warmed up, then B and F steps alternate: CBP's pseudo-labels,
     above all its background, train a CLIP branch (VLP); VLP's, above all its foreground, train CBP. With
-    --schedule.kind online both learn at once. A data set without CLIP features trains CBP alone. Without options it generates the embedded
-    benchmark, trains on it in about two minutes, and prints the mAP that each step buys. Under torchrun the processes
-    share each batch.
+    --schedule.kind online both learn at once. A data set without CLIP features trains CBP alone. Without options it
+    generates the embedded benchmark, trains on it in about two minutes, and prints the mAP that each step buys. Under
+    torchrun the processes share each batch.
 
     Options below come from the recipe of the data set and can be set one by one. Times in seconds, tIoU and scores
     in 0..1, mAP in percent.
