@@ -97,3 +97,9 @@ def test_a_full_disk_behind_stdout_is_one_line(files, words: list[str]) -> None:
         )
     assert done.stderr == "wtal-eval: error: standard output cannot be written (No space left on device)\n"
     assert done.returncode == 2
+
+
+def test_a_closed_stdout_is_no_error(files) -> None:
+    command = f'{sys.executable} -P -m wtal.cli.eval "$0" "$1" >&-'
+    done = subprocess.run(["sh", "-c", command, *map(str, files)], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -52,7 +52,8 @@ def run(command: Callable[[Sequence[str]], int | None], program: str, alone: boo
         try:
             return _run(command, program, alone)
         finally:
-            sys.stdout.flush()
+            if sys.stdout is not None:  # as where it was closed (>&-): there is nobody to tell
+                sys.stdout.flush()
     except OSError as error:
         closed = isinstance(error, BrokenPipeError)
         if not closed and (error.filename is not None or error.errno not in _FULL):

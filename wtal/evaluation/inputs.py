@@ -187,13 +187,18 @@ def _ambiguous_notes(chosen: Sequence[AnnotatedVideo], ambiguous: str, notes: _N
     """What an evaluation did with ambiguous intervals, or that it did nothing with them."""
     if ambiguous == "drop":
         return [f"{notes.unclear} detections that meet an ambiguous interval were dropped, as CO2-Net and P-MIL do"]
+    return unused_ambiguous(chosen)
+
+
+def unused_ambiguous(videos: Sequence[AnnotatedVideo | Video]) -> list[str]:
+    """What a person should know of ambiguous intervals where they are kept, a sentence each; none where none are."""
     told = []
-    if there := [video for video in chosen if video.ambiguous]:
+    if there := [video for video in videos if video.ambiguous]:
         told.append(
             f"{sum(len(video.ambiguous) for video in there)} ambiguous intervals in {len(there)} videos ({FILE}) are "
             "not used; ambiguous 'drop' drops the detections that meet them, as CO2-Net and P-MIL do"
         )
-    if count := sum(len(_labelled(video)) for video in chosen):
+    if count := sum(len(_labelled(video)) for video in videos):
         told.append(
             f"{count} instances are labelled 'Ambiguous', and count as a class of its own; ambiguous 'drop' takes them "
             "for intervals where nobody knows"

@@ -14,12 +14,12 @@ from rich.console import Console
 from rich.markup import escape
 
 from wtal.about import versions
-from wtal.data.ambiguous import FILE
+from wtal.data.ambiguous import FILE, is_ambiguous
 from wtal.data.batches import whole_videos
 from wtal.data.index import survey
 from wtal.data.video import VideoSet
 from wtal.errors import WtalError, reason
-from wtal.evaluation.inputs import has_ambiguous
+from wtal.evaluation.inputs import has_ambiguous, unused_ambiguous
 from wtal.evaluation.table import caption, has_ground_truth, table
 from wtal.inference.branches import Branches, build_branches
 from wtal.inference.frame_scores import check_lengths
@@ -195,7 +195,10 @@ def prepare(
     )
     labels = {label for video in train for label in video.labels}
     untrained = [name for name in data.classes if name not in labels]
-    for note in (*data.notes, *([f"no training video has {', '.join(untrained)}"] if untrained else [])):
+    unclear = unused_ambiguous(test) if run.config.evaluate.ambiguous == "keep" else []
+    if trained := sorted(filter(is_ambiguous, labels)):
+        unclear.append(f"the label {trained[0]!r} of training videos is trained as a class of its own")
+    for note in (*data.notes, *([f"no training video has {', '.join(untrained)}"] if untrained else []), *unclear):
         reporter.say(f"note: {note}")
     if told := check_clip(data, setup, run.config, given):
         reporter.say(f"note: {told}")
