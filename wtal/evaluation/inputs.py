@@ -136,7 +136,10 @@ def _record(video: str, subset: str, listed: Sequence[Any] | None, ambiguous: In
     if listed is not None:
         try:
             segments = [(*fields.segment((it.start, it.end)), fields.name(it.label, "label")) for it in listed]
-        except (AttributeError, ValueError) as error:
+        except AttributeError:
+            told = f"{fields.shown(listed)}, expected a list of wtal.Detection or of what has start, end and label"
+            raise WtalError(f"ground truth: video {video!r}: {told}") from None
+        except ValueError as error:
             raise WtalError(f"ground truth: video {video!r}: {error}") from None
         instances = tuple(Instance(*segment) for segment in segments)
     return AnnotatedVideo(video, subset, None, None, instances, (), ambiguous)
@@ -145,6 +148,8 @@ def _record(video: str, subset: str, listed: Sequence[Any] | None, ambiguous: In
 def _select(truth: Annotations, subset: str | None) -> tuple[str, tuple[AnnotatedVideo, ...]]:
     """What the ground truth calls the subset to evaluate, and its videos."""
     counts = Counter(video.subset for video in truth.videos.values())
+    if not (subset is None or isinstance(subset, str)):
+        raise WtalError(f"subset is {fields.shown(subset)}, expected a name")
     if subset is None and set(counts) <= {""}:
         return "all", tuple(truth.videos.values())
     chosen = truth.split(subset or "test")
