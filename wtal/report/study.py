@@ -100,6 +100,7 @@ def study(
     try:
         data = open_again(run.setup, run.config.schedule, root)
     except WtalError as error:
+        reporter.say(f"note: {error}")
         return Study(**facts, data=None, scored=[], detections={}, analyses={}, trouble=str(error))
     test = data.subset("test")
     if list(data.classes) != branches.facts["classes"]:
