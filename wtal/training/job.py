@@ -34,7 +34,7 @@ from wtal.runs.read_only import ReadOnlyRun
 from wtal.runs.resume import resumed_setup
 from wtal.runs.run import CONFIG, Run, default_folder
 from wtal.runs.setup import Setup
-from wtal.runs.videos import open_videos
+from wtal.runs.videos import check_place, open_videos
 from wtal.settings.config import RunConfig
 from wtal.settings.recipe import Sources
 from wtal.training.needs import check_clip
@@ -74,6 +74,7 @@ def start(
         if resume is not None:
             before, settings = processes.from_rank_zero(partial(_known, resume))
             setup, config = resumed_setup(before, settings, setup, config, given), settings
+            processes.from_rank_zero(partial(check_place, setup))
         if setup.threads is not None:
             torch.set_num_threads(setup.threads)
         where = choose_device(setup.device, setup.precision, processes.gpu)
