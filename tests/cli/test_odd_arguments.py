@@ -78,6 +78,12 @@ def test_a_threshold_that_no_score_can_pass(value: str) -> None:
         _parsed([f"--localize.theta-loc={value}"])
 
 
+@pytest.mark.parametrize("words", [["--tiou"], ["--tiou", "half"], ["--tiou=half"], ["--tiou="]])
+def test_thresholds_without_a_number(files, words: list[str]) -> None:
+    with pytest.raises(WtalError, match=r"^--tiou(=|=half)?: expected numbers.*, or FIRST:STEP:LAST"):
+        evaluation_command([*map(str, files), *words])
+
+
 def test_root_goes_with_a_run(files) -> None:
     with pytest.raises(WtalError, match="--root goes with a run or a checkpoint"):
         evaluation_command([*map(str, files), "--root", "x"])
