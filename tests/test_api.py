@@ -193,6 +193,12 @@ def test_tensors_are_refused_as_arrays_of_their_kind_are(model, features, clip, 
     assert told[0].startswith(f"{argument}: {kind} of shape {list(given[argument].shape)}, expected floating point")
 
 
+@pytest.mark.parametrize(("change", "kind"), [(torch.Tensor.to_sparse, "sparse_coo"), (lambda t: t.to("meta"), "meta")])
+def test_a_tensor_that_numpy_cannot_see_is_refused(model, features, change, kind: str) -> None:
+    with pytest.raises(wtal.WtalError, match=f"^features: a {kind} tensor, expected a dense one with values"):
+        model.detect(change(torch.from_numpy(features)))
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_tensors_of_every_floating_point_are_taken(model, features, dtype) -> None:
     assert model.detect(torch.from_numpy(features).to(dtype))

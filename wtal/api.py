@@ -199,6 +199,9 @@ def _array(name: str, value: Features, width: int) -> npt.NDArray[np.float32]:
         if not value.is_floating_point():
             found = f"{str(value.dtype).removeprefix('torch.')} of shape {list(value.shape)}"
             raise WtalError(f"{name}: {found}, expected floating point [T, {width}]")
+        if value.layout != torch.strided or value.device.type == "meta":
+            told = "meta" if value.device.type == "meta" else str(value.layout).removeprefix("torch.")
+            raise WtalError(f"{name}: a {told} tensor, expected a dense one with values, floating point [T, {width}]")
         value = value.detach().cpu().float().numpy()
     rows = np.asarray(value)
     if rows.ndim != 2 or rows.dtype.kind != "f" or 0 in rows.shape:

@@ -78,6 +78,12 @@ def test_a_threshold_that_no_score_can_pass(value: str) -> None:
         _parsed([f"--localize.theta-loc={value}"])
 
 
+@pytest.mark.parametrize("words", [["--tiou"], ["--tiou", "half"], ["--tiou=half"], ["--tiou="]])
+def test_thresholds_without_a_number(files, words: list[str]) -> None:
+    with pytest.raises(WtalError, match=r"^--tiou(=|=half)?: expected numbers.*, or FIRST:STEP:LAST"):
+        evaluation_command([*map(str, files), *words])
+
+
 def test_root_goes_with_a_run(files) -> None:
     with pytest.raises(WtalError, match="--root goes with a run or a checkpoint"):
         evaluation_command([*map(str, files), "--root", "x"])
@@ -97,3 +103,9 @@ def test_a_full_disk_behind_stdout_is_one_line(files, words: list[str]) -> None:
         )
     assert done.stderr == "wtal-eval: error: standard output cannot be written (No space left on device)\n"
     assert done.returncode == 2
+
+
+def test_a_closed_stdout_is_no_error(files) -> None:
+    command = f'{sys.executable} -P -m wtal.cli.eval "$0" "$1" >&-'
+    done = subprocess.run(["sh", "-c", command, *map(str, files)], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")

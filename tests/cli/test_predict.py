@@ -179,3 +179,8 @@ def test_the_same_folder_behind_a_link(model, features) -> None:
     link = features.parent / "linked"
     os.symlink(features, link)
     assert predict(model, link) == predict(model, features)
+
+
+def test_a_folder_of_clip_features_that_is_not_there_is_told_once(model, features) -> None:
+    with pytest.raises(WtalError, match=r"^--clip nowhere: no such folder"):
+        predict(model, features, "--clip", "nowhere", "--branch", "ensemble")

@@ -1,7 +1,4 @@
-"""The three layouts on disk: the same data set comes out of each, and what is missing is named.
-
-No ActivityNet-1.2 file was at hand: its tests use files made here in the schemas of the layouts.
-"""
+"""The three layouts on disk: the same data set comes out of each, and what is missing is named."""
 
 from __future__ import annotations
 

@@ -58,9 +58,9 @@ def test_all_bad_files_are_named_at_once_and_count_as_missing(own: Path, folder:
         open_data(str(own))
     told = str(caught.value)
     assert "\n" not in told
-    assert told.startswith("the features of 4 of 7 videos cannot be used: ")  # a NaN is seen when all are read
+    assert told.startswith("the features of 5 of 7 videos cannot be used: video b: ")
     assert told.endswith("; --allow-missing leaves them out")
-    for video in "bdef":
+    for video in bad:
         assert told.count(str(own.parent / folder / f"{video}.npy")) == 1
     for _ in range(2):  # the second time from memory
         opened = open_data(str(own), allow_missing=True)

@@ -322,6 +322,13 @@ def test_no_detection_is_zero():
         (PERFECT, TRUTH, {"tiou": "half"}, "tIoU thresholds 'half', expected numbers"),
         (PERFECT, [], {}, "subset all has 0 videos"),
         (PERFECT, 5, {}, "ground truth is 5, expected a path"),
+        (
+            PERFECT,
+            {"t1": [{"segment": [1, 2]}]},
+            {},
+            r"ground truth: video 't1': \[\{.*expected a list of wtal.Detection",
+        ),
+        (PERFECT, TRUTH, {"subset": 3}, "subset is 3, expected a name"),
         ([1], TRUTH, {}, r"predictions are \[1\], expected a path"),
         ({"t1": [Detection(2, 1, "a", 1.0)]}, TRUTH, {}, "predictions: video 't1': detection 0: .*ends before"),
         ({"t1": [Detection(1, 2, "a", np.nan)]}, TRUTH, {}, "video 't1': detection 0: score is nan, expected"),

@@ -108,6 +108,8 @@ def test_a_run_goes_on_where_its_data_have_moved(without_segments: Path, tmp_pat
     shutil.copytree(without_segments.parent, folder)
     setup = folder / "run" / "config.toml"
     setup.write_text(setup.read_text().replace(str(without_segments.parent), str(tmp_path / "old")))
+    with pytest.raises(WtalError, match=r"/old/dataset\.toml: no such file or folder; .*, say --root NEW$"):
+        train_command(["--resume", str(folder / "run"), "--quiet"])
     assert train_command(["--resume", str(folder / "run"), "--root", str(folder), "--quiet"]) == 0
     assert f'dataset = "{folder / "dataset.toml"}"' in setup.read_text()
     assert eval_command([str(folder / "run"), "--device", "cpu"]) == 0

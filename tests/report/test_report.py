@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import io
 import json
 import re
 import shutil
@@ -156,8 +157,10 @@ def test_a_run_without_its_data_still_shows_its_table(browser, small_run: Path, 
     shutil.copytree(small_run, folder)
     config = (folder / "config.toml").read_text()
     (folder / "config.toml").write_text(config.replace('dataset = "synthetic"', 'dataset = "/nowhere/dataset.toml"'))
-    moved = study(folder, "cpu", QUIET)
+    said = io.StringIO()
+    moved = study(folder, "cpu", Reporter(Console(file=said, width=500)))
     assert "/nowhere/dataset.toml" in moved.trouble
+    assert said.getvalue() == f"note: {moved.trouble}\n"
     assert moved.analyses == {}
     (tmp_path / "r.html").write_text(html(payload([moved]), "x"), encoding="utf-8")
     browser.get((tmp_path / "r.html").as_uri())

@@ -52,7 +52,8 @@ def run(command: Callable[[Sequence[str]], int | None], program: str, alone: boo
         try:
             return _run(command, program, alone)
         finally:
-            sys.stdout.flush()
+            if sys.stdout is not None:  # as where it was closed (>&-): there is nobody to tell
+                sys.stdout.flush()
     except OSError as error:
         closed = isinstance(error, BrokenPipeError)
         if not closed and (error.filename is not None or error.errno not in _FULL):
@@ -102,7 +103,7 @@ def with_ranges(arguments: Sequence[str], *options: str) -> list[str]:
     ``0.5:0.05:0.95`` becomes the numbers from 0.5 by 0.05 to 0.95, and ``0.5,0.75`` two.
 
     Raises:
-        WtalError: a range that is none.
+        WtalError: a range that is none, or no number.
     """
     rest: list[str] = []
     found: dict[str, list[str]] = {}
@@ -110,13 +111,18 @@ def with_ranges(arguments: Sequence[str], *options: str) -> list[str]:
     for word in arguments:
         option, equals, value = word.partition("=")
         if option in options:
-            found.setdefault(option, []).extend(_numbers(option, value) or [value] if equals else [])
+            found.setdefault(option, []).extend(_numbers(option, value) or [] if equals else [])
+            if equals and not _numbers(option, value):
+                raise WtalError(f"{word}: expected numbers, or FIRST:STEP:LAST such as 0.5:0.05:0.95")
             open_option = "" if equals else option
         elif open_option and (numbers := _numbers(open_option, word)) is not None:
             found[open_option] += numbers
         else:
             open_option = ""
             rest.append(word)
+    for option, values in found.items():
+        if not values:
+            raise WtalError(f"{option}: expected numbers after it, or FIRST:STEP:LAST such as 0.5:0.05:0.95")
     return [*rest, *(word for option, values in found.items() for word in (option, *values))]
 
 

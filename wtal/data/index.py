@@ -10,7 +10,7 @@ import hashlib
 import io
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -41,7 +41,8 @@ def with_lengths(data: VideoSet, allow_missing: bool = False, progress: Progress
         progress: told of that reading.
 
     Raises:
-        WtalError: files are missing or malformed: it names every one. With ``allow_missing`` where no video is left.
+        WtalError: files are missing or malformed: it names every one, and for that reads all features once. With
+            ``allow_missing`` where no video is left.
     """
     stamps, young = _stamps(data.videos)
     place = _place("lengths", (os.path.abspath(path) for video in data.videos for path in _files(video)))
@@ -68,8 +69,10 @@ def with_lengths(data: VideoSet, allow_missing: bool = False, progress: Progress
         young[list(bad)] = True  # looked into again the next time, for the message
         stamps[young] = 0
         _store(place, {"stamps": stamps, **kept})
+    if bad and not allow_missing:  # so that the next start does not end at a NaN in another file
+        bad |= _faults({index: video for index, video in enumerate(data.videos) if index not in bad}, progress)
     if bad and (not allow_missing or len(bad) == len(data.videos)):
-        raise unusable(bad.values(), len(data.videos))
+        raise unusable((bad[index] for index in sorted(bad)), len(data.videos))
     videos = tuple(
         replace(video, snippets=int(kept["lengths"][index]), clip_rows=int(kept["clip_rows"][index]))
         for index, video in enumerate(data.videos)
@@ -118,8 +121,8 @@ def survey(data: VideoSet, progress: Progress | None = None) -> tuple[np.ndarray
     try:
         mean, deviation = _survey(data, width, clip_width, progress)
     except WtalError:
-        if faults := [*_faults(data.videos)]:
-            raise unusable(faults, len(data.videos)) from None
+        if faults := _faults(dict(enumerate(data.videos))):
+            raise unusable(faults.values(), len(data.videos)) from None
         raise
     if not young.any():
         _store(place, {"mean": mean, "deviation": deviation})
@@ -147,13 +150,17 @@ def _survey(data: VideoSet, width: int, clip_width: int, progress: Progress | No
     return statistics(checked("train"))
 
 
-def _faults(videos: Iterable[Video]) -> Iterator[str]:
+def _faults(videos: Mapping[int, Video], progress: Progress | None = None) -> dict[int, str]:
     """What is wrong with each video of which something is, other than its width."""
-    for video in videos:
+    found: dict[int, str] = {}
+    for done, (index, video) in enumerate(videos.items(), 1):
         try:
             check_features(video, i3d=True)
         except WtalError as error:
-            yield str(error)
+            found[index] = str(error)
+        if progress is not None:
+            progress(done, len(videos))
+    return found
 
 
 def _files(video: Video) -> list[Path]:

@@ -136,7 +136,10 @@ def _record(video: str, subset: str, listed: Sequence[Any] | None, ambiguous: In
     if listed is not None:
         try:
             segments = [(*fields.segment((it.start, it.end)), fields.name(it.label, "label")) for it in listed]
-        except (AttributeError, ValueError) as error:
+        except AttributeError:
+            told = f"{fields.shown(listed)}, expected a list of wtal.Detection or of what has start, end and label"
+            raise WtalError(f"ground truth: video {video!r}: {told}") from None
+        except ValueError as error:
             raise WtalError(f"ground truth: video {video!r}: {error}") from None
         instances = tuple(Instance(*segment) for segment in segments)
     return AnnotatedVideo(video, subset, None, None, instances, (), ambiguous)
@@ -145,6 +148,8 @@ def _record(video: str, subset: str, listed: Sequence[Any] | None, ambiguous: In
 def _select(truth: Annotations, subset: str | None) -> tuple[str, tuple[AnnotatedVideo, ...]]:
     """What the ground truth calls the subset to evaluate, and its videos."""
     counts = Counter(video.subset for video in truth.videos.values())
+    if not (subset is None or isinstance(subset, str)):
+        raise WtalError(f"subset is {fields.shown(subset)}, expected a name")
     if subset is None and set(counts) <= {""}:
         return "all", tuple(truth.videos.values())
     chosen = truth.split(subset or "test")
@@ -187,13 +192,18 @@ def _ambiguous_notes(chosen: Sequence[AnnotatedVideo], ambiguous: str, notes: _N
     """What an evaluation did with ambiguous intervals, or that it did nothing with them."""
     if ambiguous == "drop":
         return [f"{notes.unclear} detections that meet an ambiguous interval were dropped, as CO2-Net and P-MIL do"]
+    return unused_ambiguous(chosen)
+
+
+def unused_ambiguous(videos: Sequence[AnnotatedVideo | Video]) -> list[str]:
+    """What a person should know of ambiguous intervals where they are kept, a sentence each; none where none are."""
     told = []
-    if there := [video for video in chosen if video.ambiguous]:
+    if there := [video for video in videos if video.ambiguous]:
         told.append(
             f"{sum(len(video.ambiguous) for video in there)} ambiguous intervals in {len(there)} videos ({FILE}) are "
             "not used; ambiguous 'drop' drops the detections that meet them, as CO2-Net and P-MIL do"
         )
-    if count := sum(len(_labelled(video)) for video in chosen):
+    if count := sum(len(_labelled(video)) for video in videos):
         told.append(
             f"{count} instances are labelled 'Ambiguous', and count as a class of its own; ambiguous 'drop' takes them "
             "for intervals where nobody knows"

@@ -120,6 +120,8 @@ def detect_in_folder(
     reads_clip = "vlp" in members(branch)
     if reads_clip and clip is None:
         raise WtalError(f"--branch {branch} reads CLIP features: give their folder with --clip")
+    if clip is not None and not clip.is_dir():
+        raise WtalError(f"--clip {clip}: no such folder, expected one of <video>.npy")
     clip = clip if branches.has_vlp else None
     known = {**checkpoint.facts["grid"], **{name: value for name, value in grid.items() if value is not None}}
     if rates is None:

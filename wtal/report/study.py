@@ -15,6 +15,7 @@ from typing import Any
 from wtal.data.predictions import Detection
 from wtal.data.video import VideoSet, nothing_to_measure
 from wtal.errors import WtalError
+from wtal.evaluation.inputs import unused_ambiguous
 from wtal.evaluation.table import has_ground_truth
 from wtal.inference.saved_model import load
 from wtal.platform.progress import Reporter
@@ -99,6 +100,7 @@ def study(
     try:
         data = open_again(run.setup, run.config.schedule, root)
     except WtalError as error:
+        reporter.say(f"note: {error}")
         return Study(**facts, data=None, scored=[], detections={}, analyses={}, trouble=str(error))
     test = data.subset("test")
     if list(data.classes) != branches.facts["classes"]:
@@ -112,6 +114,8 @@ def study(
     analyses, trouble = {}, ""
     asked = ambiguous or config.evaluate.ambiguous
     if has_ground_truth(data):
+        for note in unused_ambiguous(test) if asked == "keep" else []:
+            reporter.say(f"note: {note}")
         analyses = {
             source: analyse(listed, test, config.evaluate.protocol, config.evaluate.tiou, asked)
             for source, listed in found.items()

@@ -51,8 +51,17 @@ def open_again(setup: Setup, schedule: ScheduleConfig, root: Path | None = None)
     Raises:
         WtalError: as :func:`open_videos`; where nothing is left in the old place it tells of ``--root``.
     """
-    now = moved(setup, None if root is None else str(root))
-    place = now.dataset if now.dataset.endswith(".toml") else now.root
-    if root is None and place is not None and not Path(place).exists():
+    if root is None:
+        check_place(setup)
+    return open_videos(moved(setup, None if root is None else str(root)), schedule)
+
+
+def check_place(setup: Setup) -> None:
+    """Tell of ``--root`` where nothing is left in the place that a run's data had.
+
+    Raises:
+        WtalError: there is no such file or folder.
+    """
+    place = setup.dataset if setup.dataset.endswith(".toml") else setup.root
+    if place is not None and not Path(place).exists():
         raise WtalError(f"{place}: no such file or folder; if the data of the run have moved, say --root NEW")
-    return open_videos(now, schedule)

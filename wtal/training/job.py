@@ -14,12 +14,12 @@ from rich.console import Console
 from rich.markup import escape
 
 from wtal.about import versions
-from wtal.data.ambiguous import FILE
+from wtal.data.ambiguous import FILE, is_ambiguous
 from wtal.data.batches import whole_videos
 from wtal.data.index import survey
 from wtal.data.video import VideoSet
 from wtal.errors import WtalError, reason
-from wtal.evaluation.inputs import has_ambiguous
+from wtal.evaluation.inputs import has_ambiguous, unused_ambiguous
 from wtal.evaluation.table import caption, has_ground_truth, table
 from wtal.inference.branches import Branches, build_branches
 from wtal.inference.frame_scores import check_lengths
@@ -34,7 +34,7 @@ from wtal.runs.read_only import ReadOnlyRun
 from wtal.runs.resume import resumed_setup
 from wtal.runs.run import CONFIG, Run, default_folder
 from wtal.runs.setup import Setup
-from wtal.runs.videos import open_videos
+from wtal.runs.videos import check_place, open_videos
 from wtal.settings.config import RunConfig
 from wtal.settings.recipe import Sources
 from wtal.training.needs import check_clip
@@ -74,6 +74,7 @@ def start(
         if resume is not None:
             before, settings = processes.from_rank_zero(partial(_known, resume))
             setup, config = resumed_setup(before, settings, setup, config, given), settings
+            processes.from_rank_zero(partial(check_place, setup))
         if setup.threads is not None:
             torch.set_num_threads(setup.threads)
         where = choose_device(setup.device, setup.precision, processes.gpu)
@@ -195,7 +196,10 @@ def prepare(
     )
     labels = {label for video in train for label in video.labels}
     untrained = [name for name in data.classes if name not in labels]
-    for note in (*data.notes, *([f"no training video has {', '.join(untrained)}"] if untrained else [])):
+    unclear = unused_ambiguous(test) if run.config.evaluate.ambiguous == "keep" else []
+    if trained := sorted(filter(is_ambiguous, labels)):
+        unclear.append(f"the label {trained[0]!r} of training videos is trained as a class of its own")
+    for note in (*data.notes, *([f"no training video has {', '.join(untrained)}"] if untrained else []), *unclear):
         reporter.say(f"note: {note}")
     if told := check_clip(data, setup, run.config, given):
         reporter.say(f"note: {told}")
