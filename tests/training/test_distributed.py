@@ -45,6 +45,7 @@ SETTINGS = {
     "cbp.levels": 2,
     "cbp.dropout": 0.0,
     "cbp.input-dropout": 0.0,
+    "cbp.output-dropout": 0.0,
     "vlp.heads": 2,
     "vlp.blocks": 1,
     "vlp.dropout": 0.0,

@@ -256,7 +256,7 @@ def test_the_command(tmp_path: Path, toml: Path, monkeypatch, capsys) -> None:
 def test_two_processes_train_cbp_alone(tmp_path: Path, toml: Path) -> None:
     options = ["--dataset", str(toml), "--schedule.self-training", "1", "--schedule.f-epochs", "1", "--threads", "1"]
     options += ["--schedule.warmup-epochs", "2", "--batch.size", "3", "--cbp.dim", "8", "--cbp.heads", "2"]
-    options += ["--cbp.dropout", "0", "--cbp.input-dropout", "0", "--json"]
+    options += ["--cbp.dropout", "0", "--cbp.input-dropout", "0", "--cbp.output-dropout", "0", "--json"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1"}
     rows = []
     for launch in ([], ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]):
