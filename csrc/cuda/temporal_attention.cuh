@@ -15,6 +15,8 @@ namespace wtal::attention {
 
 constexpr int kWarps = 4;  // warps, so rows, a block
 constexpr int kRowThreads = 32 * kWarps;
+constexpr int kRowBlocks =
+    8;  // an SM: up to 64 registers a thread; left to itself ptxas spills 8 bytes to save a few
 
 // One row of the grid of B * H * T rows (H * R), and the range of rows that it sees or that see it.
 struct RowPosition {
@@ -24,9 +26,10 @@ struct RowPosition {
 
 __device__ inline RowPosition row_position(const Problem& p, int64_t index) {
   RowPosition row;
-  row.t = index % p.total;
-  row.head = index / p.total % p.heads;
-  row.video = index / p.total / p.heads;
+  const int64_t line = index / p.total;  // of video and head; a 64-bit division is a call
+  row.t = index - line * p.total;
+  row.video = line / p.heads;
+  row.head = line - row.video * p.heads;
   const Video video =
       p.at(p.rows ? last_video(p, [&](int64_t b) { return p.start(b) <= row.t; }) : row.video);
   row.live = video.begin <= row.t && row.t < video.end;
@@ -91,7 +94,7 @@ __device__ inline int64_t next_row(int64_t row) { return row + static_cast<int64
 __device__ inline int64_t rows_of(const Problem& p) { return p.elements() * p.heads * p.total; }
 
 template <class T, int D>
-__global__ void __launch_bounds__(kRowThreads)
+__global__ void __launch_bounds__(kRowThreads, kRowBlocks)
     forward_kernel(Problem p, View<T> q, View<T> k, View<T> v, Output<T> out, float* lse) {
   for (int64_t index = first_row(); index < rows_of(p); index = next_row(index)) {
     const RowPosition row = row_position(p, index);
@@ -126,7 +129,7 @@ __global__ void __launch_bounds__(kRowThreads)
 
 // delta[B, H, T] = rowsum(grad_out * out) - grad_lse; only that of rows inside a video is later used.
 template <class T>
-__global__ void __launch_bounds__(kRowThreads)
+__global__ void __launch_bounds__(kRowThreads, kRowBlocks)
     delta_kernel(Problem p, View<T> grad_out, View<T> out, View<float> grad_lse, float* delta) {
   for (int64_t index = first_row(); index < rows_of(p); index = next_row(index)) {
     const RowPosition row = row_position(p, index);
@@ -144,7 +147,7 @@ __global__ void __launch_bounds__(kRowThreads)
 }
 
 template <class T, int D>
-__global__ void __launch_bounds__(kRowThreads)
+__global__ void __launch_bounds__(kRowThreads, kRowBlocks)
     grad_q_kernel(Problem p, View<T> grad_out, View<T> q, View<T> k, View<T> v, View<float> lse,
                   const float* delta, Output<T> grad_q) {
   for (int64_t index = first_row(); index < rows_of(p); index = next_row(index)) {
@@ -168,7 +171,7 @@ __global__ void __launch_bounds__(kRowThreads)
 }
 
 template <class T, int D>
-__global__ void __launch_bounds__(kRowThreads)
+__global__ void __launch_bounds__(kRowThreads, kRowBlocks)
     grad_kv_kernel(Problem p, View<T> grad_out, View<T> q, View<T> k, View<T> v, View<float> lse,
                    const float* delta, Output<T> grad_k, Output<T> grad_v) {
   for (int64_t index = first_row(); index < rows_of(p); index = next_row(index)) {
