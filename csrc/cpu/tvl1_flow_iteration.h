@@ -1,6 +1,6 @@
-// One inner iteration of TV-L1: flow from the thresholded residual and the dual's divergence, dual from the flow's
-// gradient. Row y of the flow needs rows y and y - 1 of the old dual, row y - 1 of the new dual needs rows y - 1 and y
-// of the new flow: one pass over the image does both, in place.
+// One inner iteration of TV-L1: flow from the thresholded residual and the dual's divergence, dual from the
+// flow's gradient. Row y of the flow needs rows y and y - 1 of the old dual, row y - 1 of the new dual needs
+// rows y - 1 and y of the new flow: one pass over the image does both, in place.
 #pragma once
 #include <cmath>
 
@@ -9,20 +9,28 @@
 namespace wtal::flow {
 
 struct Fields {
-  Plane u, v;                          // the flow in x and in y
+  Plane u, v;  // the flow in x and in y
   Plane ux_dual, uy_dual, vx_dual, vy_dual;
-  Plane image_x, image_y, residual;    // gradient of the warped image; its difference to the first one, less gradient . flow
-  std::vector<float> zeros, change;    // a row each
+  Plane image_x, image_y,
+      residual;  // gradient of the warped image; its difference to the first one, less gradient . flow
+  std::vector<float> zeros, change;  // a row each
 
   explicit Fields(Size size)
-      : ux_dual(size), uy_dual(size), vx_dual(size), vy_dual(size), image_x(size), image_y(size), residual(size),
-        zeros(size.width, 0.f), change(size.width) {}
+      : ux_dual(size),
+        uy_dual(size),
+        vx_dual(size),
+        vy_dual(size),
+        image_x(size),
+        image_y(size),
+        residual(size),
+        zeros(size.width, 0.f),
+        change(size.width) {}
 };
 
 // Row y of the flow. The squared change is added up column by column.
 WTAL_INLINE void move_row(Fields& f, int64_t y, float threshold, float theta) {
   const int64_t width = f.residual.size().width;
-  float *__restrict u = f.u.row(y), *__restrict v = f.v.row(y), *__restrict change = f.change.data();
+  float* __restrict u = f.u.row(y), * __restrict v = f.v.row(y), * __restrict change = f.change.data();
   const float *gx = f.image_x.row(y), *gy = f.image_y.row(y), *constant = f.residual.row(y);
   const float *ux = f.ux_dual.row(y), *uy = f.uy_dual.row(y), *vx = f.vx_dual.row(y), *vy = f.vy_dual.row(y);
   const float* uy_above = y ? f.uy_dual.row(y - 1) : f.zeros.data();
@@ -45,8 +53,8 @@ WTAL_INLINE void move_row(Fields& f, int64_t y, float threshold, float theta) {
   v[width] = v[width - 1];
 }
 
-WTAL_INLINE void dual_row(const float* flow, const float* below, float* __restrict across, float* __restrict down,
-                          int64_t width, float rate) {
+WTAL_INLINE void dual_row(const float* flow, const float* below, float* __restrict across,
+                          float* __restrict down, int64_t width, float rate) {
   for (int64_t x = 0; x < width; ++x) {
     const float dx = flow[x + 1] - flow[x], dy = below[x] - flow[x];
     const float scale = 1.f / (1.f + rate * std::sqrt(dx * dx + dy * dy));

@@ -1,5 +1,5 @@
-// Median filters of 3 x 3 and 5 x 5 pixels with repeated edges: a sorting network on whole rows. The compiler drops
-// what does not lead to the median.
+// Median filters of 3 x 3 and 5 x 5 pixels with repeated edges: a sorting network on whole rows. The compiler
+// drops what does not lead to the median.
 #pragma once
 #include <array>
 #include <utility>

@@ -1,4 +1,5 @@
-// TV-L1 flow of one pair of images: the pyramid from its coarsest level down, warps, outer and inner iterations.
+// TV-L1 flow of one pair of images: the pyramid from its coarsest level down, warps, outer and inner
+// iterations.
 #pragma once
 #include <limits>
 
@@ -65,7 +66,8 @@ WTAL_INLINE Plane as_floats(const uint8_t* pixels, Size size) {
 }
 
 // first, second [H, W] -> flow [H, W, 2]
-WTAL_INLINE void flow_of_pair(const uint8_t* first, const uint8_t* second, float* flow, Size size, const Settings& s) {
+WTAL_INLINE void flow_of_pair(const uint8_t* first, const uint8_t* second, float* flow, Size size,
+                              const Settings& s) {
   std::vector<Plane> firsts, seconds;
   firsts.push_back(as_floats(first, size));
   seconds.push_back(as_floats(second, size));

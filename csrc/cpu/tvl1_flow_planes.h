@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <vector>
 
-#define WTAL_INLINE inline __attribute__((always_inline))
+#include "cpu/inline.h"
 
 namespace wtal::flow {
 

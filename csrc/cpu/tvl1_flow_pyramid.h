@@ -1,4 +1,5 @@
-// Bilinear resizing with pixel centres at half integers and clamped edges, as OpenCV's INTER_LINEAR has it for floats.
+// Bilinear resizing with pixel centres at half integers and clamped edges, as OpenCV's INTER_LINEAR has it
+// for floats.
 #pragma once
 #include <cmath>
 
@@ -6,7 +7,8 @@
 
 namespace wtal::flow {
 
-// Where each target coordinate lies in the source: its lower neighbour, its upper one, and the upper one's weight.
+// Where each target coordinate lies in the source: its lower neighbour, its upper one, and the upper one's
+// weight.
 struct Taps {
   std::vector<int64_t> low, high;
   std::vector<float> weight;

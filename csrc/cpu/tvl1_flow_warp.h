@@ -1,5 +1,6 @@
-// The second image and its gradient, moved by the flow: bicubic (A = -0.75), at coordinates rounded to 1/32 pixel, zero
-// outside, as OpenCV's remap has it. The three lie in one array of four lanes, so that a tap is one load.
+// The second image and its gradient, moved by the flow: bicubic (A = -0.75), at coordinates rounded to 1/32
+// pixel, zero outside, as OpenCV's remap has it. The three lie in one array of four lanes, so that a tap is
+// one load.
 #pragma once
 #include <array>
 #include <cmath>
@@ -43,8 +44,7 @@ class WarpSource {
   WTAL_INLINE void at(float x, float y, Four& value) const {
     const int64_t fine_x = fine(x, size_.width), fine_y = fine(y, size_.height);
     const auto &across = weights_[fine_x & (kSteps - 1)], &down = weights_[fine_y & (kSteps - 1)];
-    const Four* tap =
-        &pixels_[((fine_y >> 5) - 1 + kMargin) * stride_ + ((fine_x >> 5) - 1 + kMargin)];
+    const Four* tap = &pixels_[((fine_y >> 5) - 1 + kMargin) * stride_ + ((fine_x >> 5) - 1 + kMargin)];
     value = Four{};
 #pragma GCC unroll 4
     for (int i = 0; i < 4; ++i, tap += stride_) {
@@ -53,8 +53,11 @@ class WarpSource {
   }
 
  private:
+  // Clamped as an integer: what lrintf makes of a number that is too large, or of none, is an address inside,
+  // too.
   WTAL_INLINE static int64_t fine(float at, int64_t size) {
-    return std::lrintf(std::min(std::max(at, -3.f), static_cast<float>(size + 1)) * kSteps);
+    const int64_t rounded = std::lrintf(at * kSteps);
+    return std::min(std::max<int64_t>(rounded, -3 * kSteps), (size + 1) * kSteps);
   }
 
   Size size_;
