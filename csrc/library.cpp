@@ -41,4 +41,9 @@ STABLE_TORCH_LIBRARY(wtal, m) {
   m.def(
       "soft_nms(Tensor segments, Tensor scores, Tensor offsets, float sigma, float iou_threshold,"
       " float min_score, str method, int? max_per_group) -> (Tensor keep, Tensor scores, Tensor offsets)");
+
+  // first, second uint8 [N, H, W] -> flow [N, H, W, 2], float32, x and y in pixels
+  m.def(
+      "tvl1_flow(Tensor first, Tensor second, float tau, float lam, float theta, int scales, int warps,"
+      " float epsilon, int inner, int outer, float scale_step, int median) -> Tensor");
 }

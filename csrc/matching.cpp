@@ -15,7 +15,8 @@ namespace {
 std::string shape_of(const py::array& array) {
   std::string text = "[";
   for (py::ssize_t dim = 0; dim < array.ndim(); ++dim) {
-    text += (dim ? ", " : "") + std::to_string(array.shape(dim));
+    if (dim > 0) text += ", ";
+    text += std::to_string(array.shape(dim));
   }
   return text + "]";
 }

@@ -69,7 +69,14 @@ def _calls(device: str) -> Mapping[str, Callable[[], object]]:
     import numpy as np
     import torch
 
-    from wtal.ops import group_proposals, match_detections, soft_nms, temporal_attention, temporal_attention_rows
+    from wtal.ops import (
+        group_proposals,
+        match_detections,
+        soft_nms,
+        temporal_attention,
+        temporal_attention_rows,
+        tvl1_flow,
+    )
 
     q = torch.linspace(-1, 1, 2 * 5 * 8, device=device).reshape(1, 2, 5, 8).requires_grad_()
     scores = torch.tensor([0.1, 0.9, 0.8, 0.2, 0.7], device=device).reshape(1, 5, 1)
@@ -97,4 +104,6 @@ def _calls(device: str) -> Mapping[str, Callable[[], object]]:
         calls["match_detections"] = lambda: match_detections(
             one, np.array([1.0]), zero, zero, one, zero, zero, np.array([0.5])
         )
+        images = torch.arange(2 * 4 * 5, dtype=torch.uint8).reshape(2, 1, 4, 5)
+        calls["tvl1_flow"] = lambda: tvl1_flow(images[0], images[1])
     return calls

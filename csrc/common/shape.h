@@ -9,7 +9,8 @@ namespace wtal {
 inline std::string shape_of(const torch::stable::Tensor& tensor) {
   std::string text = "[";
   for (int64_t dim = 0; dim < tensor.dim(); ++dim) {
-    text += (dim ? ", " : "") + std::to_string(tensor.size(dim));
+    if (dim > 0) text += ", ";
+    text += std::to_string(tensor.size(dim));
   }
   return text + "]";
 }

@@ -12,7 +12,7 @@
 #include <limits>
 #include <utility>
 
-#define WTAL_INLINE inline __attribute__((always_inline))
+#include "cpu/inline.h"
 
 namespace wtal::attention {
 

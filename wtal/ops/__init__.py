@@ -1,6 +1,7 @@
-"""The ops: one native kernel each for CPU and CUDA, and one Python face each."""
+"""The ops: one Python face each, a native kernel on the CPU, and on CUDA where the face does not say otherwise."""
 
 from wtal.ops.attention import temporal_attention, temporal_attention_packed, temporal_attention_rows
+from wtal.ops.flow import tvl1_flow
 from wtal.ops.matching import match_detections
 from wtal.ops.nms import soft_nms
 from wtal.ops.proposals import group_proposals
@@ -12,4 +13,5 @@ __all__ = [
     "temporal_attention",
     "temporal_attention_packed",
     "temporal_attention_rows",
+    "tvl1_flow",
 ]

@@ -1,4 +1,4 @@
-"""CheckpointFolder: one safetensors file each, tensors and everything needed to use or resume them."""
+"""Checkpoints: one safetensors file each, tensors and everything needed to use or resume them."""
 
 from __future__ import annotations
 

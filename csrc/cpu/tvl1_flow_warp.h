@@ -1,0 +1,69 @@
+// The second image and its gradient, moved by the flow: bicubic (A = -0.75), at coordinates rounded to 1/32
+// pixel, zero outside, as OpenCV's remap has it. The three lie in one array of four lanes, so that a tap is
+// one load.
+#pragma once
+#include <array>
+#include <cmath>
+
+#include "cpu/tvl1_flow_planes.h"
+
+namespace wtal::flow {
+
+class WarpSource {
+ public:
+  typedef float Four __attribute__((vector_size(16)));
+  // A coordinate is clamped to where all of its 4 x 4 taps lie in the margin and are zero.
+  static constexpr int64_t kMargin = 4;
+  static constexpr int kSteps = 32;
+
+  explicit WarpSource(const Plane& image)
+      : size_(image.size()),
+        stride_(size_.width + 2 * kMargin),
+        pixels_(static_cast<size_t>(stride_ * (size_.height + 2 * kMargin)), Four{}) {
+    const int64_t height = size_.height, width = size_.width;
+    for (int64_t y = 0; y < height; ++y) {
+      const float *row = image.row(y), *above = image.row(std::max<int64_t>(y - 1, 0)),
+                  *below = image.row(std::min(y + 1, height - 1));
+      Four* out = &pixels_[(y + kMargin) * stride_ + kMargin];
+      for (int64_t x = 0; x < width; ++x) {
+        const float left = row[std::max<int64_t>(x - 1, 0)], right = row[std::min(x + 1, width - 1)];
+        out[x] = Four{row[x], 0.5f * (right - left), 0.5f * (below[x] - above[x]), 0.f};
+      }
+    }
+    for (int i = 0; i < kSteps; ++i) {
+      const float x = static_cast<float>(i) / kSteps, a = -0.75f, after = x + 1, before = 1 - x;
+      auto& weights = weights_[i];
+      weights[0] = ((a * after - 5 * a) * after + 8 * a) * after - 4 * a;
+      weights[1] = ((a + 2) * x - (a + 3)) * x * x + 1;
+      weights[2] = ((a + 2) * before - (a + 3)) * before * before + 1;
+      weights[3] = 1.f - weights[0] - weights[1] - weights[2];
+    }
+  }
+
+  // Image, its x and its y derivative at (x, y).
+  WTAL_INLINE void at(float x, float y, Four& value) const {
+    const int64_t fine_x = fine(x, size_.width), fine_y = fine(y, size_.height);
+    const auto &across = weights_[fine_x & (kSteps - 1)], &down = weights_[fine_y & (kSteps - 1)];
+    const Four* tap = &pixels_[((fine_y >> 5) - 1 + kMargin) * stride_ + ((fine_x >> 5) - 1 + kMargin)];
+    value = Four{};
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i, tap += stride_) {
+      value += down[i] * (across[0] * tap[0] + across[1] * tap[1] + across[2] * tap[2] + across[3] * tap[3]);
+    }
+  }
+
+ private:
+  // Clamped as an integer: what lrintf makes of a number that is too large, or of none, is an address inside,
+  // too.
+  WTAL_INLINE static int64_t fine(float at, int64_t size) {
+    const int64_t rounded = std::lrintf(at * kSteps);
+    return std::min(std::max<int64_t>(rounded, -3 * kSteps), (size + 1) * kSteps);
+  }
+
+  Size size_;
+  int64_t stride_;
+  std::vector<Four> pixels_;
+  std::array<std::array<float, 4>, kSteps> weights_;
+};
+
+}  // namespace wtal::flow
