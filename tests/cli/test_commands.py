@@ -89,7 +89,7 @@ def test_a_misspelt_option_gets_a_proposal() -> None:
         (["--features", "guess"], "--features"),
         (["--cbp.heads", "7"], "7 attention heads"),
         (["--batch.size", "0"], "batch.size is 0, expected a number from 1 on"),
-        (["--localize.theta-loc"], "localize.theta_loc is empty"),
+        (["--localize.theta-loc"], "--localize.theta-loc: expected numbers after it"),
         (["--seed", "-1"], "--seed -1: expected a whole number from 0 on"),
         (["--threads", "0"], "--threads 0"),
     ],

@@ -168,7 +168,9 @@ from wtal.features.flow import centre_crop
 frames = total = 0
 for frame in VideoReader(Path(sys.argv[1]), Fraction(25), 256):
     frames, total = frames + 1, total + int(centre_crop(frame, 224)[0, 0, 0])
-print(frames, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+# Not ru_maxrss: that begins with the peak of the process that started this one.
+peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM:"))
+print(frames, int(peak.split()[1]) * 1024)
 """
 
 

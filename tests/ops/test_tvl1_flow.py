@@ -26,8 +26,8 @@ from wtal.features.flow import to_fixed
 from wtal.ops import tvl1_flow
 
 CLOSE = 1e-4
-"""Pixels. About 100 iterations of float32 sums on flows of at most 20 pixels, whose last place is 2e-6; every
-iteration is a contraction apart from the threshold, and 2000 drawn cases lay within 2e-5."""
+"""Pixels. The definition sums in float64, the op in float32: 300 drawn pairs of one level and one warp, of 30
+iterations each, lay within 4e-6."""
 
 
 def texture(random: np.random.Generator, height: int, width: int) -> np.ndarray:
@@ -83,7 +83,7 @@ def test_equals_the_definition(seed: int, height: int, width: int, kind: str, da
 def test_levels_equal_the_definition(defaults: bool) -> None:
     """A coordinate that is rounded differently spoils the pixels around it; that is rare, an error is everywhere.
 
-    Of 630 drawn pairs of noise and textures 2 % had more than a tenth of their pixels beyond 1e-4.
+    Of 150 pairs drawn as here 1 (9 with the defaults) had more than a tenth of their pixels beyond 1e-4.
     """
     seed = int(np.random.SeedSequence().generate_state(1)[0])
     random, good = np.random.default_rng(seed), 0
@@ -106,7 +106,7 @@ def test_levels_equal_the_definition(defaults: bool) -> None:
         expected, _ = flow_of_pair(*images, epsilon=0, **parameters)
         apart = np.linalg.norm(op(images, epsilon=0, **parameters) - expected, axis=-1)
         good += np.mean(apart > CLOSE) <= 0.1
-    assert good >= 18, f"seed {seed}"
+    assert good >= 14, f"seed {seed}"
 
 
 @settings(max_examples=40)
