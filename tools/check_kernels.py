@@ -15,7 +15,6 @@ import torch
 from wtal import _native
 from wtal.ops import _library
 
-
 CPU_ALONE = {"wtal::tvl1_flow"}
 """Ops that no CUDA kernel has been written for yet; docs/ops.md says so."""
 
