@@ -136,9 +136,14 @@ def build() -> Path:
 
 
 @functools.cache
+def _library() -> ctypes.CDLL:
+    """Once a process: its ops cannot be registered again, and another process may have linked the file anew."""
+    return ctypes.CDLL(str(build()))
+
+
 def load(seed: int = 1) -> ctypes.CDLL:
     """The library, its ops registered as torch.ops.wtal_on_ptx; seed: the order of threads, what ex2.approx gives."""
-    library = ctypes.CDLL(str(build()))
+    library = _library()
     library.ptx_seed(ctypes.c_uint64(seed))
     return library
 
