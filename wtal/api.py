@@ -19,9 +19,9 @@ from wtal.data.predictions import Detection
 from wtal.data.timebase import Timebase
 from wtal.errors import WtalError
 from wtal.inference import saved_model
-from wtal.inference.branch_scores import frame_scores_, is_softmax, video_probabilities
+from wtal.inference.branch_scores import branch_scores
 from wtal.inference.branches import Branches, members
-from wtal.inference.localize import detect, scale_scores, to_seconds
+from wtal.inference.localize import detect, to_seconds
 from wtal.platform.device import Device
 from wtal.settings.config import LocalizeConfig, RunConfig
 
@@ -170,10 +170,9 @@ class Model:
             for name in names:
                 with self._device.autocast():
                     logits = self._branches.logits(name, batch).float()
-                softmax = is_softmax(self._branches, name, self.config)
-                divisor = self.config.loss.topk_divisor
-                levels.append(video_probabilities(logits, batch.lengths, softmax, divisor)[0])
-                frames.append(scale_scores(frame_scores_(logits, softmax), batch.lengths)[0])
+                scores, level = branch_scores(self._branches, name, logits, batch.lengths, self.config)
+                frames.append(scores[0])
+                levels.append(level[0])
             return torch.stack(frames).mean(0), torch.stack(levels).mean(0)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import functools
 import hashlib
 import json
@@ -99,6 +100,16 @@ def made_by(command: list[str], target: Path, version: str) -> Path:
     return target
 
 
+@contextlib.contextmanager
+def building() -> Iterator[None]:
+    """One process at a time builds below build/host_cuda; the others wait, and find what it has made."""
+    folder = ROOT / "build" / "host_cuda"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def build(variant: str = "plain") -> Path:
     """Compile what has changed of the ops and link; returns the shared library."""
     sources = [HERE / "schemas.cpp", *sorted((ROOT / "csrc" / "cuda").glob("*.cu"))]
@@ -113,11 +124,11 @@ def build_program(variant: str) -> Path:
 def _link(name: str, variant: str, sources: list[Path], options: list[str]) -> Path:
     folder = ROOT / "build" / "host_cuda" / variant
     folder.mkdir(parents=True, exist_ok=True)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with building(), ThreadPoolExecutor(os.cpu_count()) as pool:
         objects = list(
             pool.map(lambda s: compile_source(s, folder, [*FLAGS, *VARIANTS[variant], *contraction(s)]), sources)
         )
-    return link(folder, name, objects, [*VARIANTS[variant], *options])
+        return link(folder, name, objects, [*VARIANTS[variant], *options])
 
 
 def link(folder: Path, name: str, objects: list[Path], options: list[str]) -> Path:
@@ -134,9 +145,14 @@ def link(folder: Path, name: str, objects: list[Path], options: list[str]) -> Pa
 
 
 @functools.cache
+def _library(variant: str) -> ctypes.CDLL:
+    """Once a process: its ops cannot be registered again, and another process may have linked the file anew."""
+    return ctypes.CDLL(str(build(variant)))
+
+
 def load(variant: str = "plain", seed: int = 1) -> ctypes.CDLL:
     """The library, its ops registered as torch.ops.wtal_on_host; seed decides the order of threads and blocks."""
-    library = ctypes.CDLL(str(build(variant)))
+    library = _library(variant)
     library.host_cuda_shuffle(ctypes.c_uint64(seed))
     return library
 

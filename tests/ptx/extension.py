@@ -118,21 +118,22 @@ def runtime_jobs(folder: Path, *, with_torch: bool) -> list[tuple[Path, Path, li
 
 def build() -> Path:
     """nvcc, translate, compile what has changed, link; returns the shared library."""
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    kernels = sorted((host.ROOT / "csrc" / "cuda").glob("*.cu"), key=lambda path: -path.stat().st_size)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        files = list(pool.map(ptx_of, kernels))
-    sources = write_translated(translated_entries(files), FOLDER / "translated")
-    jobs = [(source, FOLDER / "translated", [*TRANSLATED_FLAGS, *host.fma_flag()]) for source in sources]
-    jobs += runtime_jobs(FOLDER, with_torch=True)
-    jobs += [(source, FOLDER, [*HOST_FLAGS, "-O0"]) for source in [*kernels, host.HERE / "schemas.cpp"]]
-    objects = compile_all(jobs)
-    # The runtime first: the linker takes the first of what several objects have, and only these are optimised.
-    runtime = [path for path in objects if path.stem in ("runtime", "memory")]
-    objects = [*runtime, *(path for path in objects if path not in runtime)]
-    return host.link(
-        FOLDER, NAMESPACE, objects, ["-shared", f"-L{host.TORCH / 'lib'}", "-ltorch", "-ltorch_cpu", "-lc10"]
-    )
+    with host.building():
+        FOLDER.mkdir(parents=True, exist_ok=True)
+        kernels = sorted((host.ROOT / "csrc" / "cuda").glob("*.cu"), key=lambda path: -path.stat().st_size)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            files = list(pool.map(ptx_of, kernels))
+        sources = write_translated(translated_entries(files), FOLDER / "translated")
+        jobs = [(source, FOLDER / "translated", [*TRANSLATED_FLAGS, *host.fma_flag()]) for source in sources]
+        jobs += runtime_jobs(FOLDER, with_torch=True)
+        jobs += [(source, FOLDER, [*HOST_FLAGS, "-O0"]) for source in [*kernels, host.HERE / "schemas.cpp"]]
+        objects = compile_all(jobs)
+        # The runtime first: the linker takes the first of what several objects have, and only these are optimised.
+        runtime = [path for path in objects if path.stem in ("runtime", "memory")]
+        objects = [*runtime, *(path for path in objects if path not in runtime)]
+        return host.link(
+            FOLDER, NAMESPACE, objects, ["-shared", f"-L{host.TORCH / 'lib'}", "-ltorch", "-ltorch_cpu", "-lc10"]
+        )
 
 
 @functools.cache

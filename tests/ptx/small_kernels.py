@@ -33,11 +33,12 @@ class Kernels:
         folder = FOLDER.parent / "ptx_small"
         folder.mkdir(parents=True, exist_ok=True)
         self.ptx = folder / f"{name}.ptx"
-        self.ptx.write_text(HEAD + text)
         source = folder / f"{name}.cpp"
-        source.write_text("\n".join(map(cpp_of, parse(HEAD + text, self.ptx.name))))
-        jobs = [(source, folder, [*TRANSLATED_FLAGS, *host.fma_flag()]), *runtime_jobs(folder, with_torch=False)]
-        self.library = ctypes.CDLL(str(host.link(folder, name, compile_all(jobs), ["-shared", "-ldl"])))
+        with host.building():
+            self.ptx.write_text(HEAD + text)
+            source.write_text("\n".join(map(cpp_of, parse(HEAD + text, self.ptx.name))))
+            jobs = [(source, folder, [*TRANSLATED_FLAGS, *host.fma_flag()]), *runtime_jobs(folder, with_torch=False)]
+            self.library = ctypes.CDLL(str(host.link(folder, name, compile_all(jobs), ["-shared", "-ldl"])))
         self.library.ptx_launch.restype = ctypes.c_char_p
 
     def seed(self, seed: int) -> None:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from wtal.inference.branches import Branches
+from wtal.inference.localize import scale_scores
 from wtal.models.mil import video_logits
 from wtal.settings.config import RunConfig
 
@@ -15,17 +16,26 @@ def is_softmax(branches: Branches, name: str, config: RunConfig) -> bool:
     return config.cbp.activation == "softmax" and not branches.reads_clip(name)
 
 
-def video_probabilities(logits: Tensor, lengths: Tensor, softmax: bool, divisor: int) -> Tensor:
-    """Video-level class probabilities ``[B, C]`` of frame logits ``[B, T, C]``; ``divisor`` as in ``video_logits``."""
-    pooled = video_logits(logits, lengths, divisor)
-    return torch.softmax(pooled, 1) if softmax else torch.sigmoid(pooled)
-
-
-def frame_scores_(logits: Tensor, softmax: bool) -> Tensor:
-    """Frame scores of logits ``[B, T, C]``, in place; not yet scaled.
+def branch_scores(
+    branches: Branches, name: str, logits: Tensor, lengths: Tensor, config: RunConfig
+) -> tuple[Tensor, Tensor]:
+    """Frame scores and video-level probabilities of one branch.
 
     Under a softmax over classes a snippet's logit, and not its probability, is what grows along an action: the
     probability is near 0 or 1 wherever one class leads, action or not (7 to 20 mAP lower on THUMOS14 features). Below
     0 there is less of the class than of none.
+
+    Args:
+        branches: of which one is meant.
+        name: that one.
+        logits: its frame logits ``[B, T, C]``; overwritten, since a long video's are large.
+        lengths: ``[B]`` int64.
+        config: of branch, pooling and loss.
+
+    Returns:
+        frame scores ``[B, T, C]``, scaled to [0, 1] per video and class; probabilities ``[B, C]``.
     """
-    return logits.clamp_(min=0) if softmax else logits.sigmoid_()
+    softmax = is_softmax(branches, name, config)
+    pooled = video_logits(logits, lengths, config.loss.topk_divisor)
+    frames = scale_scores(logits.clamp_(min=0) if softmax else logits.sigmoid_(), lengths)
+    return frames, torch.softmax(pooled, 1) if softmax else torch.sigmoid(pooled)

@@ -16,7 +16,7 @@ from wtal.data.predictions import Detection
 from wtal.data.span import known_end
 from wtal.data.video import Video, VideoSet
 from wtal.errors import WtalError
-from wtal.inference.branch_scores import frame_scores_, is_softmax, video_probabilities
+from wtal.inference.branch_scores import branch_scores
 from wtal.inference.branches import Branches, members
 from wtal.inference.localize import detect, scale_scores, to_seconds
 from wtal.models.vlp import VLP
@@ -92,9 +92,8 @@ def find(
             levels, together = [], None
             for name in names:  # a long video's scores are large: no more of them at a time than it takes
                 logits = scored.logits.pop(name)
-                softmax = is_softmax(branches, name, config)
-                levels.append(video_probabilities(logits, lengths, softmax, config.loss.topk_divisor))
-                scores = scale_scores(frame_scores_(logits, softmax), lengths)
+                scores, level = branch_scores(branches, name, logits, lengths, config)
+                levels.append(level)
                 together = scores if together is None else together.add_(scores)
                 del logits, scores
             assert together is not None

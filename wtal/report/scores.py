@@ -13,9 +13,9 @@ from wtal.data.batches import whole_videos
 from wtal.data.predictions import Detection
 from wtal.data.span import known_end
 from wtal.data.video import Video, VideoSet
-from wtal.inference.branch_scores import frame_scores_, is_softmax, video_probabilities
+from wtal.inference.branch_scores import branch_scores
 from wtal.inference.branches import Branches
-from wtal.inference.localize import detect, scale_scores, to_seconds
+from wtal.inference.localize import detect, to_seconds
 from wtal.platform.device import Device
 from wtal.settings.config import LocalizeConfig, RunConfig
 
@@ -62,12 +62,11 @@ def score_videos(
             for name in names:
                 with device.autocast():
                     logits = branches.logits(name, here).float()
-                softmax = is_softmax(branches, name, config)
-                levels[name] = video_probabilities(logits, here.lengths, softmax, config.loss.topk_divisor).cpu()
-                scaled[name] = scale_scores(frame_scores_(logits, softmax), here.lengths).cpu()
+                frames, level = branch_scores(branches, name, logits, here.lengths, config)
+                scaled[name], levels[name] = frames.cpu(), level.cpu()
         for row, (index, length) in enumerate(zip(batch.index.tolist(), batch.lengths.tolist(), strict=True)):
-            frames = {name: scores[row, :length].clone() for name, scores in scaled.items()}
-            found[index] = VideoScores(videos[index], frames, {name: level[row] for name, level in levels.items()})
+            own = {name: scores[row, :length].clone() for name, scores in scaled.items()}
+            found[index] = VideoScores(videos[index], own, {name: level[row] for name, level in levels.items()})
     return [item for item in found if item is not None]
 
 
