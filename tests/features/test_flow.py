@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import itertools
+import multiprocessing.util
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -106,6 +110,40 @@ def test_a_cache_that_cannot_be_written_ends_the_run(moving: list[np.ndarray], t
     (tmp_path / "file").touch()
     with FlowPool("tvl1", 1) as pool, pytest.raises(WriteError, match=r"0\.npy: cannot be written"):
         pool.submit(moving, 32, True, tmp_path / "file" / "0.npy").result()
+
+
+def test_an_interrupt_between_a_workers_start_and_its_first_message(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The signal goes to the process: a thread that does not block it takes it, whatever the main thread blocks."""
+    spawn = multiprocessing.util.spawnv_passfds
+    children = []
+
+    def spawn_then_interrupt(path: str, arguments: list[str], descriptors: list[int]) -> int:
+        pid: int = spawn(path, arguments, descriptors)
+        if "--multiprocessing-fork" in arguments:  # a worker, not multiprocessing's own tracker
+            children.append(pid)
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.1)  # until the other thread has it
+        return pid
+
+    done = threading.Event()
+    other = threading.Thread(target=done.wait)
+    other.start()
+    monkeypatch.setattr(multiprocessing.util, "spawnv_passfds", spawn_then_interrupt)
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        FlowPool("tvl1", 2)
+    assert signal.getsignal(signal.SIGINT) is handler
+    done.set()
+    other.join()
+    assert children
+    monkeypatch.undo()
+    gc.collect()  # the pool ends its workers when nobody has it any more
+    for pid in children:
+        with contextlib.suppress(ChildProcessError):  # waited for already
+            os.waitpid(pid, 0)
+    assert capfd.readouterr().err == ""
 
 
 def test_without_opencv_or_its_contributed_modules(monkeypatch: pytest.MonkeyPatch) -> None:

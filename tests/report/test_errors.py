@@ -25,20 +25,20 @@ def tiou(a: Detection | Instance, b: Detection | Instance) -> float:
 
 
 def taken(found: Found, videos: list[Video], alpha: float) -> dict[tuple[str, int], int]:
-    """(video, index of detection) -> index of the instance it takes: greedily by falling score."""
+    """(video, index of detection) -> index of its instance: greedily by falling score; of equal tIoU, the last one."""
     result = {}
     for video in videos:
         free = set(range(len(video.instances)))
         listed = found[video.id]
         for index in sorted(range(len(listed)), key=lambda i: (-listed[i].score, i)):
             fits = [
-                (-tiou(listed[index], video.instances[g]), g)
+                (tiou(listed[index], video.instances[g]), g)
                 for g in free
                 if video.instances[g].label == listed[index].label and tiou(listed[index], video.instances[g]) >= alpha
             ]
             if fits:
-                result[video.id, index] = min(fits)[1]
-                free.remove(min(fits)[1])
+                result[video.id, index] = max(fits)[1]
+                free.remove(max(fits)[1])
     return result
 
 

@@ -6,9 +6,10 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol
@@ -47,16 +48,12 @@ class FlowPool:
         # spawn: this process has threads (torch, decoding), which a fork would leave in pieces.
         context = multiprocessing.get_context("spawn")
         self._pool = ProcessPoolExecutor(workers, context, initializer=_start, initargs=(backend,))
-        # A terminal's Ctrl-C goes to all processes. Workers inherit that it is held back, so that it cannot hit one
-        # before it is able to ignore it; ours is delivered as soon as they are there.
-        held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            while len(self._pool._processes) < workers:
-                self._pool.submit(_ready)
+            with _interrupt_waits():
+                while len(self._pool._processes) < workers:
+                    self._pool.submit(_ready)
         except BrokenProcessPool:
             raise _died() from None
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, held)
 
     def __enter__(self) -> FlowPool:
         return self
@@ -100,6 +97,29 @@ class _Computing:
 
 def _died() -> WorkersDied:
     return WorkersDied("a flow worker died, perhaps for want of memory; fewer --workers need less. Run again to go on")
+
+
+@contextmanager
+def _interrupt_waits() -> Iterator[None]:
+    """Ctrl-C has its effect at the end, on this process alone.
+
+    A terminal sends it to every process. Workers that are started in here inherit a mask that blocks it, so that it
+    cannot hit one before it is able to ignore it. The mask is of this thread, and another thread of this process may
+    still take the signal; Python would then interrupt the main thread between a worker's start and the message that
+    the worker waits for. So the handler waits too.
+    """
+    came: list[int] = []
+    main = threading.current_thread() is threading.main_thread()
+    handler = signal.signal(signal.SIGINT, lambda number, _: came.append(number)) if main else None
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        if main:
+            signal.signal(signal.SIGINT, handler)
+        if came:
+            signal.raise_signal(signal.SIGINT)
 
 
 _backend: FlowBackend
