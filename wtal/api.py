@@ -169,8 +169,8 @@ class Model:
         with torch.inference_mode():
             for name in names:
                 with self._device.autocast():
-                    outputs = self._branches.scores(name, batch)
-                scores, level = branch_scores(self._branches, name, outputs, batch.lengths, self.config)
+                    logits = self._branches.logits(name, batch).float()
+                scores, level = branch_scores(self._branches, name, logits, batch.lengths, self.config)
                 frames.append(scores[0])
                 levels.append(level[0])
             return torch.stack(frames).mean(0), torch.stack(levels).mean(0)

@@ -64,29 +64,6 @@ def test_parts_give_the_logits_of_the_whole(
     torch.testing.assert_close(split, whole, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("part", [1, 7, 40])
-def test_parts_give_the_discriminant_of_the_whole(part: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    data = videos(tmp_path, [53, 30])
-    cbp = CBP(6, 3, CBPConfig(dim=8, heads=2, levels=2, window=2, activation="softmax", discriminant=True))
-    assert cbp.discriminant is not None
-    cbp.discriminant.weight.normal_()
-    model = Branches({"cbp": cbp}, {}).eval()
-    config = dataclasses.replace(RunConfig(), cbp=cbp.config)
-
-    def probabilities() -> dict[str, torch.Tensor]:
-        each = frame_scores.find(model, "cbp", data, data.videos, config, CPU)
-        return {found.video.id: found.video_scores for found in each}
-
-    whole = probabilities()
-    monkeypatch.setattr(frame_scores, "_SNIPPETS", part)
-    split = probabilities()
-    assert set(split) == {"v0", "v1"}
-    for name, expected in whole.items():
-        torch.testing.assert_close(split[name], expected, rtol=1e-4, atol=1e-5)
-    cbp.discriminant.weight.zero_()
-    assert any((probabilities()[name] - expected).abs().max() > 0.01 for name, expected in whole.items())
-
-
 @pytest.mark.parametrize("name", ["cbp", "vlp"])
 def test_a_logit_depends_on_no_more_than_its_reach(name: str) -> None:
     model = branches(2)

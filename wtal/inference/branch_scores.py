@@ -7,12 +7,8 @@ from torch import Tensor
 
 from wtal.inference.branches import Branches
 from wtal.inference.localize import scale_scores
-from wtal.models.cbp import FrameOutputs
 from wtal.models.mil import video_logits
 from wtal.settings.config import RunConfig
-
-DISCRIMINANT_DIVISOR = 16
-"""A sixteenth of a video's snippets speaks for a class of the linear discriminant (docs/real.md)."""
 
 
 def is_softmax(branches: Branches, name: str, config: RunConfig) -> bool:
@@ -21,7 +17,7 @@ def is_softmax(branches: Branches, name: str, config: RunConfig) -> bool:
 
 
 def branch_scores(
-    branches: Branches, name: str, outputs: FrameOutputs, lengths: Tensor, config: RunConfig
+    branches: Branches, name: str, logits: Tensor, lengths: Tensor, config: RunConfig
 ) -> tuple[Tensor, Tensor]:
     """Frame scores and video-level probabilities of one branch.
 
@@ -32,25 +28,14 @@ def branch_scores(
     Args:
         branches: of which one is meant.
         name: that one.
-        outputs: what it says of each snippet; its logits ``[B, T, C]`` are overwritten, since a long video's are large.
+        logits: its frame logits ``[B, T, C]``; overwritten, since a long video's are large.
         lengths: ``[B]`` int64.
-        config: of branch, pooling, loss and localisation.
+        config: of branch, pooling and loss.
 
     Returns:
         frame scores ``[B, T, C]``, scaled to [0, 1] per video and class; probabilities ``[B, C]``.
     """
-    logits = outputs.logits
+    softmax = is_softmax(branches, name, config)
     pooled = video_logits(logits, lengths, config.loss.topk_divisor)
-    if not is_softmax(branches, name, config):
-        return scale_scores(logits.sigmoid_(), lengths), torch.sigmoid(pooled)
-    probabilities = torch.softmax(pooled, 1)
-    if outputs.discriminant is not None:
-        second = video_logits(outputs.discriminant, lengths, DISCRIMINANT_DIVISOR)
-        probabilities = (probabilities + torch.softmax(second, 1)) / 2
-    logits.clamp_(min=0)
-    if not config.localize.actionness:
-        return scale_scores(logits, lengths), probabilities
-    actionness = scale_scores(logits.sum(2, keepdim=True), lengths)
-    frames = scale_scores(logits, lengths)
-    frames.lerp_(actionness.expand_as(frames), config.localize.actionness)
-    return scale_scores(frames, lengths), probabilities
+    frames = scale_scores(logits.clamp_(min=0) if softmax else logits.sigmoid_(), lengths)
+    return frames, torch.softmax(pooled, 1) if softmax else torch.sigmoid(pooled)

@@ -81,11 +81,6 @@ class Branches(nn.ModuleDict):
             return branch.outputs(features, batch.lengths, embedding)
         return FrameOutputs(branch(features, batch.lengths))
 
-    def scores(self, name: str, batch: Batch) -> FrameOutputs:
-        """What :func:`wtal.inference.branch_scores.branch_scores` reads, in float32 under autocast, too."""
-        outputs = self.outputs(name, batch)
-        return FrameOutputs(outputs.logits.float(), discriminant=outputs.discriminant)
-
     def reading(self, name: str) -> CBP | VLP:
         """One branch as what it is, for its ``reach`` and ``stride``."""
         return cast("CBP | VLP", self[name])

@@ -19,7 +19,6 @@ from wtal.errors import WtalError
 from wtal.inference.branch_scores import branch_scores
 from wtal.inference.branches import Branches, members
 from wtal.inference.localize import detect, scale_scores, to_seconds
-from wtal.models.cbp import FrameOutputs
 from wtal.models.vlp import VLP
 from wtal.platform.device import Device
 from wtal.platform.distributed import SINGLE_PROCESS, Processes
@@ -57,7 +56,7 @@ def frame_logits(
     """
     found: dict[int, Tensor] = {}
     for scored in _scored(branches, (name,), data, videos, device, processes.part):
-        logits = scored.outputs[name].logits.cpu()
+        logits = scored.logits[name].cpu()
         for row, (index, length) in enumerate(zip(scored.index, scored.lengths.tolist(), strict=True)):
             found[index] = logits[row, :length].clone()
     every = {index: logits for share in processes.gather(found) for index, logits in share.items()}
@@ -92,11 +91,11 @@ def find(
         with torch.inference_mode():
             levels, together = [], None
             for name in names:  # a long video's scores are large: no more of them at a time than it takes
-                outputs = scored.outputs.pop(name)
-                scores, level = branch_scores(branches, name, outputs, lengths, config)
+                logits = scored.logits.pop(name)
+                scores, level = branch_scores(branches, name, logits, lengths, config)
                 levels.append(level)
                 together = scores if together is None else together.add_(scores)
-                del outputs, scores
+                del logits, scores
             assert together is not None
             together /= len(names)
             pooled = torch.stack(levels).mean(0)
@@ -112,11 +111,11 @@ def find(
 
 @dataclass(frozen=True)
 class _Scored:
-    """What each branch says of the snippets of the videos at ``index``, in float32, with ``lengths`` ``[B]``."""
+    """Frame logits float32 ``[B, T, C]`` by branch, of the videos at ``index``, with ``lengths`` ``[B]``."""
 
     index: list[int]
     lengths: Tensor
-    outputs: dict[str, FrameOutputs]
+    logits: dict[str, Tensor]
 
 
 def _scored(
@@ -145,15 +144,15 @@ def _scored_each(
     kinds = {"with_i3d": not all(clip), "with_clip": any(clip)}
     for index in alone[part]:
         length = int(lengths[index])
-        outputs = {name: _in_parts(branches, name, data, videos[index], length, sizes[name], device) for name in names}
-        yield _Scored([index], torch.tensor([length], device=device.name), outputs)
+        logits = {name: _in_parts(branches, name, data, videos[index], length, sizes[name], device) for name in names}
+        yield _Scored([index], torch.tensor([length], device=device.name), logits)
     rest = sorted(longest_first[len(alone) :])
     shown = [videos[index] for index in rest]
     for batch in whole_videos(data, shown, _BATCH, snippets=_SNIPPETS, part=part, **kinds):
         here = batch.to(device.name)
         with torch.inference_mode(), device.autocast():
-            outputs = {name: branches.scores(name, here) for name in names}
-        yield _Scored([rest[place] for place in batch.index.tolist()], here.lengths, outputs)
+            logits = {name: branches.logits(name, here).float() for name in names}
+        yield _Scored([rest[place] for place in batch.index.tolist()], here.lengths, logits)
 
 
 def check_lengths(branches: Branches, names: Sequence[str], videos: Sequence[Video]) -> None:
@@ -182,23 +181,19 @@ def _size(branches: Branches, name: str) -> int:
 
 def _in_parts(
     branches: Branches, name: str, data: VideoSet, video: Video, length: int, size: int, device: Device
-) -> FrameOutputs:
-    """Of one long video, ``[1, T, C]``: each part with as much around it as its logits depend on."""
+) -> Tensor:
+    """Logits ``[1, T, C]`` of one long video: each part with as much around it as its logits depend on."""
     branch = branches.reading(name)
     size = size or length
     overlap = -(-(branch.reach or 0) // branch.stride) * branch.stride  # so that each part is pooled as the whole is
     clip = branches.reads_clip(name)
-    whole: list[Tensor | None] | None = None
+    whole: Tensor | None = None
     for batch, first, last in in_parts(data, video, length, size, overlap, not clip, clip):
         start = int(batch.start)
         with torch.inference_mode(), device.autocast():
-            outputs = branches.scores(name, batch.to(device.name))
-        part = (outputs.logits, outputs.discriminant)
+            logits = branches.logits(name, batch.to(device.name)).float()
         if whole is None:
-            whole = [None if rows is None else rows.new_empty(1, length, rows.shape[2]) for rows in part]
-        for every, rows in zip(whole, part, strict=True):
-            if every is not None and rows is not None:
-                every[:, first:last] = rows[:, first - start : last - start]
+            whole = logits.new_empty(1, length, logits.shape[2])
+        whole[:, first:last] = logits[:, first - start : last - start]
     assert whole is not None
-    assert whole[0] is not None
-    return FrameOutputs(whole[0], discriminant=whole[1])
+    return whole

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from wtal.errors import WtalError
 from wtal.models.blocks import TemporalConv, TransformerBlock, pool_pairs, residual_scale, upsample_pairs
-from wtal.models.discriminant import LinearDiscriminant
 from wtal.models.masks import at_least_float32
 from wtal.models.packing import Packing, packings
 from wtal.settings.config import CBPConfig
@@ -24,23 +23,17 @@ class FrameOutputs:
         logits: of the classes, ``[B, T, C]``.
         attention: logits ``[B, T]`` of the foreground attention, None of a branch without.
         embedding: what the last layer reads, before its dropout, ``[B, T, D]``; None where nobody asked for it.
-        discriminant: of the classes, ``[B, T, C]``, from a linear discriminant on the features; None of a branch
-            without, and in training, which it takes no part in.
     """
 
     logits: Tensor
     attention: Tensor | None = None
     embedding: Tensor | None = None
-    discriminant: Tensor | None = None
 
 
 class CBP(nn.Module):
     """Frame-level action logits from I3D features (supplement of Ju et al., CVPR 2023).
 
     Features are standardised inside, so that a checkpoint carries the statistics it was trained with.
-
-    With ``discriminant`` it carries a :class:`LinearDiscriminant` on the standardised features, fitted before training:
-    a second opinion on which classes a video has.
 
     With ``residual_init`` near 0 it begins as one convolution, on which encoder and decoder then build: every layer
     after the embedding adds to what it is given, by a learned factor, and coarser levels of the pyramid add likewise
@@ -66,7 +59,6 @@ class CBP(nn.Module):
         dim = config.dim
         self.register_buffer("input_mean", torch.zeros(input_dim))
         self.register_buffer("input_std", torch.ones(input_dim))
-        self.discriminant = LinearDiscriminant(input_dim, num_classes) if config.discriminant else None
         self.input_dropout = nn.Dropout(config.input_dropout, inplace=True)
         self.embedding = TemporalConv(input_dim, dim, 3)
         self.encoder = nn.ModuleList(
@@ -96,20 +88,6 @@ class CBP(nn.Module):
                 raise ValueError(f"{name} has shape {tuple(value.shape)}; expected finite values [{self.input_dim}]")
         self.input_mean.copy_(mean)
         self.input_std.copy_(torch.where(std > 1e-6, std, torch.ones_like(std)))
-
-    def fit_discriminant(self, videos: Iterable[tuple[Tensor, Tensor]]) -> None:
-        """Fit the discriminant, after the statistics are set.
-
-        Args:
-            videos: features ``[T, input_dim]`` and labels ``[C]`` of each training video.
-        """
-        if self.discriminant is None:
-            raise ValueError("this branch has no discriminant")
-        self.discriminant.fit((self._standardized(rows.clone()), labels) for rows, labels in videos)
-
-    def _standardized(self, rows: Tensor) -> Tensor:
-        """``[R, input_dim]``, in place where it can be: a batch of 64 x 1000 x 2048 is half a gigabyte."""
-        return at_least_float32(rows).sub_(self.input_mean).div_(self.input_std)
 
     @property
     def stride(self) -> int:
@@ -148,8 +126,8 @@ class CBP(nn.Module):
             raise ValueError(f"i3d has shape {tuple(i3d.shape)}; expected [B, T, {self.input_dim}]")
         levels = packings(i3d, lengths, len(self.encoder), gap=True)
         finest = levels[0]
-        x = self._standardized(finest.pack(i3d)).masked_fill_(~finest.mask, 0)
-        discriminant = None if self.discriminant is None or self.training else self.discriminant(x)
+        # In place on one new tensor: a batch of 64 x 1000 x 2048 is half a gigabyte.
+        x = at_least_float32(finest.pack(i3d)).sub_(self.input_mean).div_(self.input_std).masked_fill_(~finest.mask, 0)
         x = self.embedding(self.input_dropout(x), finest.mask)
         if self.additive:
             x = torch.relu(x)
@@ -164,7 +142,6 @@ class CBP(nn.Module):
             finest.unpack(self.output(x, finest.mask), size),
             None if self.attention is None else finest.unpack(self.attention(x, finest.mask), size)[..., 0],
             finest.unpack(decoded, size) if embedding else None,
-            None if discriminant is None else finest.unpack(discriminant, size),
         )
 
     def _pyramid(self, x: Tensor, levels: Sequence[Packing]) -> Tensor:

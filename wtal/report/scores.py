@@ -61,8 +61,8 @@ def score_videos(
         with torch.inference_mode():
             for name in names:
                 with device.autocast():
-                    outputs = branches.scores(name, here)
-                frames, level = branch_scores(branches, name, outputs, here.lengths, config)
+                    logits = branches.logits(name, here).float()
+                frames, level = branch_scores(branches, name, logits, here.lengths, config)
                 scaled[name], levels[name] = frames.cpu(), level.cpu()
         for row, (index, length) in enumerate(zip(batch.index.tolist(), batch.lengths.tolist(), strict=True)):
             own = {name: scores[row, :length].clone() for name, scores in scaled.items()}

@@ -104,9 +104,6 @@ class CBPConfig:
     attention: bool = False
     """A class-agnostic foreground attention beside the classes, trained by loss.attended and unattended; localisation
     does not read it."""
-    discriminant: bool = False
-    """A video's class probabilities are the mean of the branch's own and those of a linear discriminant on the
-    features, fitted before training from video-level labels; used with activation softmax alone."""
 
 
 @dataclass(frozen=True)
@@ -191,9 +188,6 @@ class LocalizeConfig:
     """Thresholds on the frame scores, which are scaled to [0, 1] per video and class."""
     upsample: int = 1
     """Frame scores are brought to this many parts a snippet, linearly in time, before they are thresholded."""
-    actionness: float = 0.0
-    """Share of actionness in cbp's frame scores with activation softmax: the sum of the positive logits of all classes,
-    scaled as a class is."""
     score: Literal["max", "mean", "oic"] = "max"
     """A proposal's score: maximum inside, mean inside, or outer-inner contrast."""
     nms: Literal["gaussian", "linear", "hard"] = "gaussian"

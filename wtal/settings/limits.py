@@ -76,7 +76,6 @@ LIMITS: dict[str, dict[str, Limit]] = {
     "localize": {
         "theta_cls": _SHARE,
         "theta_loc": _each(_DROPOUT),  # scores are scaled to 0..1, and nothing is above 1
-        "actionness": _SHARE,
         "upsample": (lambda value: 1 <= value <= 16, "a number in 1..16"),
         "sigma": _POSITIVE,
         "iou_threshold": _SHARE,

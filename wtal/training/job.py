@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,9 +16,8 @@ from rich.markup import escape
 from wtal.about import versions
 from wtal.data.ambiguous import FILE, is_ambiguous
 from wtal.data.batches import whole_videos
-from wtal.data.features import read_features
 from wtal.data.index import survey
-from wtal.data.video import Video, VideoSet
+from wtal.data.video import VideoSet
 from wtal.errors import WtalError, reason
 from wtal.evaluation.inputs import has_ambiguous, unused_ambiguous
 from wtal.evaluation.table import caption, has_ground_truth, table
@@ -229,31 +228,17 @@ def prepare(
 def fit_inputs(branches: Branches, data: VideoSet, config: RunConfig, device: Device, reporter: Reporter) -> None:
     """Read all features once before training, and set what is measured on the training ones.
 
-    That is CBP's standardisation and linear discriminant, and VLP's logit bias, for which :data:`BIAS_VIDEOS` evenly
-    chosen videos will do.
+    That is CBP's standardisation, and VLP's logit bias, for which :data:`BIAS_VIDEOS` evenly chosen videos will do.
     """
     train = data.subset("train")
     mean, deviation = read_all(data, reporter)
     if config.batch.standardize:
         branches.classification.set_statistics(torch.from_numpy(mean), torch.from_numpy(deviation))
-    if config.cbp.discriminant:
-        with reporter.counted("fitting the linear discriminant", "videos") as progress:
-            branches.classification.fit_discriminant(_labelled(data, train, device, progress))
     if not branches.has_vlp:
         return
     chosen = train[:: -(-len(train) // BIAS_VIDEOS)]
     batches = (batch.to(device.name) for batch in whole_videos(data, chosen, 16, with_i3d=False))
     branches.vision_language.calibrate_bias((batch.clip, batch.lengths) for batch in batches if batch.clip is not None)
-
-
-def _labelled(
-    data: VideoSet, videos: Sequence[Video], device: Device, progress: Callable[[int, int], None]
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Features and labels of each video, on the device."""
-    for done, video in enumerate(videos, 1):
-        rows = torch.from_numpy(read_features(video)).to(device.name)
-        yield rows, torch.from_numpy(data.multi_hot(video))
-        progress(done, len(videos))
 
 
 def read_all(data: VideoSet, reporter: Reporter) -> tuple[np.ndarray, np.ndarray]:
