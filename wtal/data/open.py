@@ -14,6 +14,7 @@ from wtal.data.synthetic import (
     DEFAULT,
     GENERATOR_VERSION,
     TRUE_SHAPES,
+    VERSION_2,
     annotations_digest,
     open_synthetic,
     synthetic_dataset,
@@ -35,9 +36,14 @@ BENCHMARKS = {
     "clip-without-action": replace(DEFAULT, control=ControlParameters(clip_without_action=True)),
     "i3d-with-scene": replace(DEFAULT, control=ControlParameters(i3d_with_scene=True)),
     "no-core-gap": replace(DEFAULT, control=ControlParameters(no_core_gap=True)),
+    "version-2": VERSION_2,
+    "version-2-clip-without-action": replace(VERSION_2, control=ControlParameters(clip_without_action=True)),
+    "version-2-i3d-with-scene": replace(VERSION_2, control=ControlParameters(i3d_with_scene=True)),
+    "version-2-no-core-gap": replace(VERSION_2, control=ControlParameters(no_core_gap=True)),
 }
 """The embedded benchmark by ``--shapes``: small features for two minutes on a CPU, or as wide and long as real ones.
-The others are small as well, for ``wtal-ablate``: two more difficulties, and the three negative controls."""
+The others are small as well, for ``wtal-ablate``: two more difficulties, the three negative controls,
+and version 2 of the generator with its controls."""
 
 
 def open_data(
@@ -90,7 +96,8 @@ def _opened(
     need_clip: bool,
 ) -> VideoSet:
     if dataset == "synthetic":
-        folder = cache_root() / f"synthetic-v{GENERATOR_VERSION}" / f"{shapes}-{layout}-world{world}"
+        version = BENCHMARKS[shapes].version
+        folder = cache_root() / f"synthetic-v{version}" / f"{shapes}-{layout}-world{world}"
         return open_synthetic(synthetic_dataset(world, folder, layout, BENCHMARKS[shapes], progress), progress)
     if features == "disk":
         return open_dataset(dataset, root, allow_missing, progress, need_clip)

@@ -7,13 +7,14 @@ of classes, ``events`` what happens in a video, ``features`` what I3D and CLIP m
 
 from wtal.data.synthetic.dataset import GENERATOR_VERSION, open_synthetic, synthetic_dataset
 from wtal.data.synthetic.full_size import FULL_SIZE, annotations_digest, synthetic_features
-from wtal.data.synthetic.parameters import DEFAULT, TRUE_SHAPES, Parameters
+from wtal.data.synthetic.parameters import DEFAULT, TRUE_SHAPES, VERSION_2, Parameters
 
 __all__ = [
     "DEFAULT",
     "FULL_SIZE",
     "GENERATOR_VERSION",
     "TRUE_SHAPES",
+    "VERSION_2",
     "Parameters",
     "annotations_digest",
     "open_synthetic",

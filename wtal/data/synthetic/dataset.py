@@ -11,7 +11,7 @@ import numpy as np
 
 from wtal.data.catalog import open_folder
 from wtal.data.npy import load_npy
-from wtal.data.synthetic.events import Events, SnippetKind, Span, draw_events, draw_instances
+from wtal.data.synthetic.events import Events, SnippetKind, Span, draw_events, draw_instances, draw_real_instances
 from wtal.data.synthetic.features import clip_features, i3d_features
 from wtal.data.synthetic.folder import DESCRIPTION, build_folder, read_description
 from wtal.data.synthetic.layouts import (
@@ -29,8 +29,9 @@ from wtal.data.synthetic.world import World, make_world
 from wtal.data.video import Instance, VideoSet
 from wtal.errors import WtalError
 
-GENERATOR_VERSION = 1
-"""Changes whenever a seed gives other data; results are comparable only within one version."""
+GENERATOR_VERSION = DEFAULT.version
+"""Of the default parameters. It changes whenever a seed gives other data; results are comparable only within one
+version. Version 2 is there beside version 1 (:attr:`Parameters.version`)."""
 
 CONTENT = "benchmark"
 """What ``wtal-synthetic.json`` calls a folder of this module."""
@@ -80,9 +81,11 @@ def video_ids(parameters: Parameters) -> Iterator[tuple[str, str]]:
 
 def make_video(seed: int, video_id: str, world: World, parameters: Parameters) -> SyntheticVideo:
     """Generate one video; depends on nothing but the arguments. ``parameters`` are resolved ones."""
-    num_snippets, instances = draw_instances(
-        parameters.size, parameters.events, generator(seed, Purpose.INSTANCES, video_id)
-    )
+    size, real, rng = parameters.size, parameters.real, generator(seed, Purpose.INSTANCES, video_id)
+    if real is None:
+        num_snippets, instances = draw_instances(size, parameters.events, rng)
+    else:
+        num_snippets, instances = draw_real_instances(size, parameters.events, real, rng)
     events = draw_events(
         num_snippets,
         instances,
@@ -92,7 +95,7 @@ def make_video(seed: int, video_id: str, world: World, parameters: Parameters) -
     )
     return SyntheticVideo(
         events,
-        i3d_features(events, world.i3d, parameters.i3d, generator(seed, Purpose.I3D, video_id)),
+        i3d_features(events, world.i3d, parameters.i3d, generator(seed, Purpose.I3D, video_id), real=real),
         clip_features(events, world.clip, parameters.clip, generator(seed, Purpose.CLIP, video_id)),
     )
 
@@ -145,13 +148,14 @@ def synthetic_dataset(
         save_array(root / TEXT_FEATURES, world.clip.text)
 
     description = {
-        "generator_version": GENERATOR_VERSION,
+        "generator_version": parameters.version,
         "content": CONTENT,
         "seed": seed,
         "layout": layout,
         "classes": classes,
         "kinds": [kind.name.lower() for kind in SnippetKind],
-        "parameters": asdict(parameters),
+        # Folders of version 1 from before there was version 2 have no "real".
+        "parameters": {key: value for key, value in asdict(parameters).items() if value is not None},
     }
     return build_folder(directory, description, fill)
 

@@ -8,7 +8,7 @@ from enum import IntEnum
 
 import numpy as np
 
-from wtal.data.synthetic.parameters import EventParameters, SizeParameters
+from wtal.data.synthetic.parameters import EventParameters, RealParameters, SizeParameters
 
 PLACING_TRIES = 40
 
@@ -101,6 +101,36 @@ def draw_instances(size: SizeParameters, events: EventParameters, rng: np.random
             start = _place(free, duration, rng)
             if start is not None:
                 instances.append(Span(start, start + duration, int(label)))
+    return num_snippets, sorted(instances, key=lambda span: span.start)
+
+
+def draw_real_instances(
+    size: SizeParameters, events: EventParameters, real: RealParameters, rng: np.random.Generator
+) -> tuple[int, list[Span]]:
+    """As :func:`draw_instances`, in the manner of real videos: lengths of videos, and numbers of instances, differ by
+    an order of magnitude, and instances follow each other closely."""
+    low, high = np.log(size.min_snippets), np.log(size.max_snippets)
+    num_snippets = int(np.clip(np.round(np.exp(rng.uniform(low, high))), size.min_snippets, size.max_snippets))
+    two = size.classes > 1 and rng.random() < events.second_class
+    free = np.ones(num_snippets, dtype=bool)
+    instances = []
+    for label in rng.choice(size.classes, 2 if two else 1, replace=False):
+        abundance = num_snippets / real.typical_snippets * rng.gamma(real.count_shape) / real.count_shape
+        after: int | None = None  # where the instance before has its end
+        for number in range(1 + rng.poisson(events.extra_instances * abundance)):
+            if number and np.mean(~free) >= real.most_action:
+                break
+            log_duration = np.log(events.duration_median) + events.duration_sigma * rng.standard_normal()
+            duration = int(np.clip(np.round(np.exp(log_duration)), events.duration_min, events.duration_max))
+            gap = int(rng.geometric(1.0 / max(1.0, real.gap_mean)))
+            start = None
+            if after is not None and rng.random() < real.clustered:
+                start = _take(free, after + gap, duration)
+            if start is None:
+                start = _place(free, duration, rng)
+            if start is not None:
+                after = start + duration
+                instances.append(Span(start, after, int(label)))
     return num_snippets, sorted(instances, key=lambda span: span.start)
 
 
@@ -211,8 +241,15 @@ def _stretch(length: int, pace: float) -> int:
 def _place(free: np.ndarray, length: int, rng: np.random.Generator) -> int | None:
     """Find ``length`` free snippets with a free one on each side, and take them; None where luck fails."""
     for _ in range(PLACING_TRIES):
-        start = int(rng.integers(max(1, len(free) - length)))
-        if start + length <= len(free) and free[max(0, start - 1) : start + length + 1].all():
-            free[start : start + length] = False
+        start = _take(free, int(rng.integers(max(1, len(free) - length))), length)
+        if start is not None:
             return start
     return None
+
+
+def _take(free: np.ndarray, start: int, length: int) -> int | None:
+    """``start``, if ``length`` snippets from there are free with a free one on each side; then they no longer are."""
+    if start + length > len(free) or not free[max(0, start - 1) : start + length + 1].all():
+        return None
+    free[start : start + length] = False
+    return start

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from wtal.data.synthetic.events import Events, SnippetKind
-from wtal.data.synthetic.parameters import CLIPParameters, I3DParameters
+from wtal.data.synthetic.parameters import CLIPParameters, I3DParameters, RealParameters
 from wtal.data.synthetic.randomness import ar1, directions, unit
 from wtal.data.synthetic.world import MOTION_DIRECTIONS, CLIPWorld, I3DWorld
 
@@ -13,7 +13,12 @@ DRIFT_CORRELATION = 0.98
 
 
 def i3d_features(
-    events: Events, world: I3DWorld, p: I3DParameters, rng: np.random.Generator, pace: float = 1.0
+    events: Events,
+    world: I3DWorld,
+    p: I3DParameters,
+    rng: np.random.Generator,
+    pace: float = 1.0,
+    real: RealParameters | None = None,
 ) -> np.ndarray:
     """I3D-like features ``[T, D]`` float32, about unit variance a dimension.
 
@@ -23,19 +28,29 @@ def i3d_features(
         p: resolved strengths.
         rng: the video's stream.
         pace: see :func:`~wtal.data.synthetic.events.draw_events`; a finer grid has slower noise.
+        real: what version 2 has beside version 1; None is version 1.
     """
-    x = _nuisance(events.num_snippets, world.drift, p, rng, pace)  # [T, D]
+    nuisance = _nuisance(events.num_snippets, world.drift, p, rng, pace)  # [T, D]
+    # In version 1 sums are made in place: another order of additions would be another rounding.
+    x = nuisance if real is None else np.zeros_like(nuisance)
+    gain = 1.0 if real is None else float(np.exp(real.video_gain_sigma * rng.standard_normal()))
     for action in events.actions:
-        c = action.label
-        x[action.start : action.core_start] += action.gain * p.phase * world.phase[c, 0]
-        x[action.core_start : action.core_end] += action.gain * p.core * world.core[c]
-        x[action.core_end : action.end] += action.gain * p.phase * world.phase[c, 1]
+        c, strength = action.label, gain * action.gain
+        x[action.start : action.core_start] += strength * p.phase * world.phase[c, 0]
+        x[action.core_start : action.core_end] += strength * p.core * world.core[c]
+        x[action.core_end : action.end] += strength * p.phase * world.phase[c, 1]
         x[action.start : action.end] += _motion(world, p, rng) + p.scene_in_action * world.scene[c]
     for context in events.contexts:
         x[context.snippets] += p.scene * world.scene[context.label]
     for event in events.distractors:
         looks = world.distractors[event.prototype] if event.phase is None else world.shared_phase[event.phase]
         x[event.start : event.end] += p.distractor * looks + _motion(world, p, rng)
+    if real is not None:
+        x = _blurred(x, real.blur * pace)
+        x += nuisance
+        x += np.float32(real.slow_noise) * ar1(rng, *x.shape, real.slow_correlation ** (1.0 / pace))
+        for c in events.labels:
+            x += np.float32(real.venue * np.exp(real.venue_sigma * rng.standard_normal())) * world.scene[c]
     x *= np.float32(x.shape[1] ** 0.5 / p.norm)
     return x
 
@@ -61,6 +76,20 @@ def clip_features(
     for event in events.distractors:
         y[event.start : event.end] += p.distractor * world.distractors[event.prototype]
     return unit(y)
+
+
+def _blurred(x: np.ndarray, decay: float) -> np.ndarray:
+    """``[T, D]`` averaged over time with weights that fall by e every ``decay`` snippets to each side."""
+    if decay <= 0:
+        return x
+    reach = min(len(x) - 1, int(np.ceil(6 * decay)))
+    weights = np.exp(-np.abs(np.arange(-reach, reach + 1)) / decay)
+    weights /= weights.sum()
+    padded = np.pad(x, ((reach, reach), (0, 0)))
+    out = np.zeros_like(x)
+    for shift, weight in enumerate(weights.astype(np.float32)):
+        out += weight * padded[shift : shift + len(x)]
+    return out
 
 
 def _motion(world: I3DWorld, p: I3DParameters, rng: np.random.Generator) -> np.ndarray:
