@@ -76,7 +76,9 @@ def table(columns: dict[str, dict[str, float]], real: str = "real") -> str:
         cells = [f"{column[title]:.1f}" if title in column else "" for column in columns.values()]
         lines.append(f"| {title} | " + " | ".join(cells) + " |")
     found = agreement(columns, real)
-    lines.append("| **Spearman with real** | " + " | ".join(f"{found[n]:.2f}" if n in found else "" for n in columns) + " |")
+    lines.append(
+        "| **Spearman with real** | " + " | ".join(f"{found[n]:.2f}" if n in found else "" for n in columns) + " |"
+    )
     return "\n".join(lines)
 
 
@@ -105,7 +107,9 @@ def main() -> int:
         wanted = [n for n in options.networks if any(d.network == n and t not in column for t, d in DESIGNS.items())]
         if not wanted:
             continue
-        videos = open_data(str(options.data)) if options.data else open_data("synthetic", shapes=options.shapes, world=world)
+        videos = (
+            open_data(str(options.data)) if options.data else open_data("synthetic", shapes=options.shapes, world=world)
+        )
         data = _read(videos)
         for network in wanted:
             began = time.process_time()

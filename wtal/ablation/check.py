@@ -10,8 +10,8 @@ from wtal.ablation.comparisons import CLAIMS
 from wtal.ablation.results import Results, brief, row_spread
 from wtal.ablation.variants import GROUPS, group_stages
 from wtal.ablation.verdict import paired
-from wtal.ablation.worlds import World, run_group
-from wtal.data.synthetic import GENERATOR_VERSION
+from wtal.ablation.worlds import World, generator_of, run_group
+from wtal.data.open import BENCHMARKS
 from wtal.errors import WtalError
 from wtal.settings.recipe import load_recipe
 
@@ -38,9 +38,12 @@ def check(results: Results, quick: bool) -> tuple[list[str], bool]:
     """
     run, now = results["runs"][0], dict[str, dict[str, Any]]()
     recipe = results["about"]["recipe"]
-    if results["about"]["generator"] != str(GENERATOR_VERSION):
+    if run["benchmark"] not in BENCHMARKS:
+        raise WtalError(f"recorded on benchmark {run['benchmark']!r}, expected one of {', '.join(BENCHMARKS)}")
+    if results["about"]["generator"] != (version := generator_of(run["benchmark"])):
         raise WtalError(
-            f"recorded with generator version {results['about']['generator']}, but this wtal has {GENERATOR_VERSION}"
+            f"recorded with generator version {results['about']['generator']}, but this wtal makes "
+            f"{run['benchmark']!r} with version {version}"
         )
     if quick and (missing := [row for row in QUICK if row not in run["rows"]]):
         raise WtalError(f"no row {missing[0]!r} in the first world of the results, expected what --quick compares")

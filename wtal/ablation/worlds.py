@@ -112,7 +112,7 @@ def run_group(root: Path, world: World, group: str, only: tuple[str, ...] | None
             threads=1,
         )
         shutil.rmtree(folder, ignore_errors=True)
-        run = Run.create(folder, setup, recipe.config, recipe.source, made_on())
+        run = Run.create(folder, setup, recipe.config, recipe.source, made_on(world.benchmark))
     run.lock()
     try:
         if before and run.checkpoints.newest() is None:
@@ -123,7 +123,7 @@ def run_group(root: Path, world: World, group: str, only: tuple[str, ...] | None
         trainer = prepare(run, choose_device("cpu", "float32"), Reporter(Console(), True, run.log), (*before, *own))
         trainer.branches[RANDOM] = RandomScores(len(trainer.data.classes), world.seed)
         if trainer.stage_index < len(trainer.stages):
-            also_made_on(folder / "versions.json", made_on())
+            also_made_on(folder / "versions.json", made_on(world.benchmark))
         return trainer.fit()[len(before) :]
     finally:
         run.unlock()
@@ -145,11 +145,16 @@ def recorded(root: Path, world: World, group: str) -> tuple[list[Row], dict[str,
     return rows, load_json(folder / "versions.json", "what a run was made by")
 
 
-def made_on() -> dict[str, str | None]:
-    """All that the numbers depend on beside recipe, world and seed."""
-    from wtal.data.synthetic import GENERATOR_VERSION
+def made_on(benchmark: str = "small") -> dict[str, str | None]:
+    """All that the numbers depend on beside recipe, world and seed; the generator is that of a benchmark."""
+    return {**versions(), "commit": commit(), "generator": generator_of(benchmark), "machine": machine()}
 
-    return {**versions(), "commit": commit(), "generator": str(GENERATOR_VERSION), "machine": machine()}
+
+def generator_of(benchmark: str) -> str:
+    """The version of the generator that makes a benchmark's worlds."""
+    from wtal.data.open import BENCHMARKS
+
+    return str(BENCHMARKS[benchmark].version)
 
 
 def machine() -> str:

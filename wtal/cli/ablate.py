@@ -16,7 +16,18 @@ from wtal.settings.recipe import default_recipe
 
 PROGRAM = "wtal-ablate"
 
-Benchmark = Literal["small", "easy", "hard", "clip-without-action", "i3d-with-scene", "no-core-gap"]
+Benchmark = Literal[
+    "small",
+    "easy",
+    "hard",
+    "clip-without-action",
+    "i3d-with-scene",
+    "no-core-gap",
+    "version-2",
+    "version-2-clip-without-action",
+    "version-2-i3d-with-scene",
+    "version-2-no-core-gap",
+]
 Group = Literal["core", "comparisons", "rounds", "candidates", "online"]
 
 

@@ -40,8 +40,9 @@ class Options(RunConfig):
     """synthetic generates features of the true shapes for the real annotations, to try the full-size job."""
     layout: Literal["basnet", "wtalc", "actionformer"] = "basnet"
     """Layout on disk of the embedded benchmark."""
-    shapes: Literal["small", "true"] = "small"
-    """Of the embedded benchmark: true is as wide and long as real features (2048-d I3D, T about 1000)."""
+    shapes: Literal["small", "true", "version-2"] = "small"
+    """Of the embedded benchmark: true is as wide and long as real features (2048-d I3D, T about 1000); version-2 is
+    small too and closer to real features (docs/synthetic.md)."""
     world: int = 0
     """Seed of generated data."""
     recipe: str | None = None

@@ -48,7 +48,7 @@ def i3d_features(
     if real is not None:
         x = _blurred(x, real.blur * pace)
         x += nuisance
-        x += np.float32(real.slow_noise) * ar1(rng, *x.shape, real.slow_correlation ** (1.0 / pace))
+        x += np.float32(real.slow_noise) * ar1(rng, len(x), x.shape[1], real.slow_correlation ** (1.0 / pace))
         for c in events.labels:
             x += np.float32(real.venue * np.exp(real.venue_sigma * rng.standard_normal())) * world.scene[c]
     x *= np.float32(x.shape[1] ** 0.5 / p.norm)

@@ -6,7 +6,7 @@ over all snippets first. Probes are ridge regressions, cross-validated by video.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -239,7 +239,10 @@ class _Positions:
 
     def shares(self) -> dict[str, float]:
         """Mean scores: 0 is that of far background, 1 that of the action."""
-        mean: Callable[[str], float] = lambda name: float(np.mean(self.parts[name])) if self.parts[name] else np.nan
+
+        def mean(name: str) -> float:
+            return float(np.mean(self.parts[name])) if self.parts[name] else float("nan")
+
         far, action = mean("far"), mean("action")
         return {
             f"score, {name}": (mean(name) - far) / (action - far)
