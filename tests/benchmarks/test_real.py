@@ -249,3 +249,46 @@ def test_results_of_other_data_are_left_alone(dataset: Path, tmp_path: Path) -> 
         with pytest.raises(WtalError, match=r"out\.json: "):
             real("run").command(["--data", str(dataset), "--out", str(out)])
         assert out.read_text() == content
+
+
+# ---- the order of designs ---------------------------------------------------------------------------------------
+
+
+def test_rank_correlation() -> None:
+    """By its definition on ranks without ties, and with shared ranks by hand."""
+    spearman, random = real("order").spearman, np.random.default_rng(4)
+    for count in (3, 8, 17):
+        first, second = random.permutation(count), random.permutation(count)
+        squares = float(((first - second) ** 2).sum())
+        expected = 1 - 6 * squares / (count * (count**2 - 1))
+        assert spearman(first.tolist(), (3.5 * second).tolist()) == pytest.approx(expected)
+    assert spearman([1, 2, 2, 3], [1, 2, 3, 4]) == pytest.approx(4.5 / (4.5 * 5) ** 0.5)
+
+
+def test_agreement_compares_what_both_columns_have() -> None:
+    order, titles = real("order"), list(real("designs").DESIGNS)
+    columns = {
+        "real": dict(zip(titles[:4], [4.0, 3.0, 2.0, 1.0], strict=True)),
+        "other": dict(zip(titles[1:6], [9.0, 8.0, 7.0, 1.0, 99.0], strict=True)),
+    }
+    assert order.agreement(columns) == {"other": 1.0}
+    assert order.means({"a": {"0": {titles[0]: 1.0, titles[1]: 5.0}, "1": {titles[0]: 2.0}}}) == {"a": {titles[0]: 1.5}}
+
+
+def test_every_design_gives_detections(tmp_path: Path) -> None:
+    """Two epochs of each network, then every reading of it gives detections inside the video, of its classes."""
+    designs, data = real("designs"), real("data").Data.read(write_dataset(tmp_path))
+    training, video = data.videos.subset("train"), data.videos.subset("test")[0]
+    for network, kind in designs.NETWORKS.items():
+        settings = replace(kind.training_settings, epochs=2, batch=8)
+        rows = data.features_of(kind, training, training)
+        model = real("loop").train(kind, rows, data.labels(training), 0, settings)
+        (own,) = data.features_of(kind, training, [video])
+        for title, design in designs.DESIGNS.items():
+            if design.network == network:
+                found = designs.detections(design, model, own, video.timebase, data.videos.classes)
+                assert found, title
+                assert all(0 <= one.start < one.end <= video.timebase.edge(len(own)) + 1e-6 for one in found)
+                assert {one.label for one in found} <= set(CLASSES)
+                assert all(np.isfinite(one.score) for one in found)
+    assert {design.network for design in designs.DESIGNS.values()} == set(designs.NETWORKS)
