@@ -5,6 +5,7 @@
 #include <tuple>
 
 #include "common/nms_args.h"
+#include "cuda/capability.h"
 #include "cuda/scan.cuh"
 #include "cuda/soft_nms.cuh"
 #include "cuda/stream.h"
@@ -73,6 +74,7 @@ Kept soft_nms(const Tensor& segments, const Tensor& scores, const Tensor& offset
               std::optional<int64_t> max_per_group) {
   STD_TORCH_CHECK(on_cuda(scores), "soft_nms: scores is not on the device of the other arguments");
   const DeviceGuard guard(scores);
+  check_capability("soft_nms");
   const NmsArgs args(segments, scores, offsets, sigma, iou_threshold, min_score, method, max_per_group);
   return scores.scalar_type() == ScalarType::Float ? suppress<float>(args) : suppress<double>(args);
 }

@@ -8,6 +8,7 @@
 #include <type_traits>
 
 #include "common/attention_entries.h"
+#include "cuda/capability.h"
 #include "cuda/launch.cuh"
 #include "cuda/stream.h"
 #include "cuda/temporal_attention.cuh"
@@ -109,6 +110,7 @@ void attend(const AttentionSizes& sizes, const Qkv& x, const Videos& videos, dou
             Tensor& lse) {
   if (lse.numel() == 0) return;
   const DeviceGuard guard(x.q);
+  check_capability("temporal_attention");
   const Problem problem = make_problem(sizes, videos, scale);
   dispatch(x.q, [&]<class T, int D>() {
     const cudaStream_t stream = current_stream(x.q);
@@ -132,6 +134,7 @@ void attend_backward(const AttentionSizes& sizes, const Tensor& grad_out, const 
   check_attention_backward(grad_out, grad_lse, x.q, out, lse);
   if (lse.numel() == 0) return;
   const DeviceGuard guard(x.q);
+  check_capability("temporal_attention");
   const Problem problem = make_problem(sizes, videos, scale);
   // The sums of rows without padding need no search for their video: those of no video are not used.
   const Problem all = videos.starts ? make_problem(sizes, {}, scale) : problem;
