@@ -1,7 +1,7 @@
 """Compile every kernel with nvcc for each architecture and print what ptxas gave it, as a table.
 
 Where there is a disassembler (tools/sass.py), the instructions of the machine code are counted as well: of the kernel,
-and of its main loop with all its branches.
+of its main loop with all its branches, and of a turn of the loop that loads and multiplies a tile.
 
 Warnings are errors. Fails for a kernel that spills registers or keeps a stack frame, unless
 tools/ptxas_exceptions.toml gives a reason; for one without __launch_bounds__, or whose block would need more registers
@@ -216,7 +216,7 @@ def table(usages: list[Usage]) -> str:
         by_kernel.setdefault((usage.source, usage.kernel), {})[usage.architecture] = usage
     architectures = sorted({usage.architecture for usage in usages})
     width = max(len(kernel) for _, kernel in by_kernel)
-    head = "regs  shared spill stack  sass  loop"
+    head = "regs  shared spill stack  sass  loop  turn"
     lines = [
         " " * width + "  threads" + "".join(f"  | {'sm_' + str(a):<{len(head)}}" for a in architectures),
         f"{'kernel':<{width}}  a block" + f"  | {head}" * len(architectures),
@@ -235,8 +235,9 @@ def table(usages: list[Usage]) -> str:
 
 
 def counted(usage: Usage) -> str:
-    """Instructions of the kernel and of its main loop."""
-    return f"{usage.code.all:>5} {usage.code.loop:>5}" if usage.code else f"{'?':>5} {'?':>5}"
+    """Instructions of the kernel, of its main loop and of a turn of it."""
+    numbers = (usage.code.all, usage.code.loop, usage.code.turn) if usage.code else "???"
+    return " ".join(f"{number:>5}" for number in numbers)
 
 
 def main() -> int:

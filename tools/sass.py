@@ -1,4 +1,4 @@
-"""Machine code of kernels, counted: how many instructions a kernel has, and how many its main loop.
+"""Machine code of kernels, counted: how many instructions a kernel has, its main loop, and one turn of that loop.
 
 Needs nvdisasm, of the CUDA toolkit or of the Python package triton; where there is none, nothing is counted.
 """
@@ -6,10 +6,13 @@ Needs nvdisasm, of the CUDA toolkit or of the Python package triton; where there
 from __future__ import annotations
 
 import dataclasses
+import heapq
 import importlib.util
+import itertools
 import re
 import shutil
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 
 MISSING = (
@@ -27,12 +30,22 @@ class Code:
         loop: between the ends of its main loop, whatever branches there are: the longest loop that multiplies on
             tensor cores, or that shuffles where none does, else the longest. What ptxas has moved behind the loop is
             not in it.
-        by_kind: those of the loop, by opcode without its modifiers.
+        turn: of a turn of that loop, the fewest with which it can pass every tensor-core product and every
+            asynchronous copy between its ends: a tile that needs no mask while the next one is loaded. 0 without such.
     """
 
     all: int
     loop: int
-    by_kind: dict[str, int]
+    turn: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Instruction:
+    """One line of the listing."""
+
+    opcode: str  # without modifiers
+    conditional: bool
+    target: str  # label of a branch
 
 
 def disassembler() -> str | None:
@@ -57,26 +70,68 @@ def code_of(cubin: Path) -> dict[str, Code]:
     return {name: count(body) for name, body in zip(sections[::2], sections[1::2], strict=True)}
 
 
-def count(body: str) -> Code:
-    """Of one section of nvdisasm's output."""
+def parse(body: str) -> tuple[list[Instruction], dict[str, int]]:
+    """The instructions of a section but NOP, and which of them each label stands before."""
+    instructions: list[Instruction] = []
     labels: dict[str, int] = {}
-    opcodes: list[str] = []
-    loops: list[tuple[int, int]] = []
     for line in body.splitlines():
         if label := re.match(r"(\.L_\w+):", line):
-            labels[label[1]] = len(opcodes)
-        elif instruction := re.match(r"\s+/\*[0-9a-f]+\*/\s+(?:@!?\w+\s+)?(\w+)(.*)", line):
-            if instruction[1] == "NOP":
-                continue
-            opcodes.append(instruction[1])
-            target = re.search(r"`\((\.L_\w+)\)", instruction[2])
-            # A branch to itself ends every kernel.
-            if instruction[1] == "BRA" and target and labels.get(target[1], len(opcodes)) < len(opcodes) - 1:
-                loops.append((labels[target[1]], len(opcodes)))
-    inside: list[str] = []
+            labels[label[1]] = len(instructions)
+        elif found := re.match(r"\s+/\*[0-9a-f]+\*/\s+(@!?\w+\s+)?(\w+)(.*)", line):
+            target = re.search(r"`\((\.L_\w+)\)", found[3])
+            if found[2] != "NOP":
+                is_branch = found[2] == "BRA" and target
+                instructions.append(Instruction(found[2], bool(found[1]), target[1] if is_branch else ""))
+    return instructions, labels
+
+
+def count(body: str) -> Code:
+    """Of one section of nvdisasm's output."""
+    instructions, labels = parse(body)
+    opcodes = [instruction.opcode for instruction in instructions]
+    loops = [
+        (labels[one.target], end)
+        for end, one in enumerate(instructions)
+        if one.target in labels and labels[one.target] < end  # a branch to itself ends every kernel
+    ]
     for kind in ("HMMA", "SHFL", ""):
-        found = [opcodes[begin:end] for begin, end in loops if not kind or kind in opcodes[begin:end]]
+        found = [(b, e) for b, e in loops if not kind or kind in opcodes[b : e + 1]]
         if found:
-            inside = max(found, key=len)
-            break
-    return Code(len(opcodes), len(inside), {kind: inside.count(kind) for kind in dict.fromkeys(inside)})
+            begin, end = max(found, key=lambda loop: loop[1] - loop[0])
+            passed = [i for i in range(begin, end) if kind == "HMMA" and opcodes[i] in ("HMMA", "LDGSTS")]
+            turn = fewest(instructions, labels, [begin, *passed, end]) if passed else 0
+            return Code(len(opcodes), end + 1 - begin, turn)
+    return Code(len(opcodes), 0, 0)
+
+
+def fewest(instructions: list[Instruction], labels: dict[str, int], stops: list[int]) -> int:
+    """The fewest instructions from the first stop to the last, both counted, through all others in order."""
+    total = 1
+    for here, there in itertools.pairwise(stops):
+        if here != there:
+            total += distance(instructions, labels, here, there)
+    return total
+
+
+def distance(instructions: list[Instruction], labels: dict[str, int], begin: int, end: int) -> int:
+    """The length of the shortest way, by Dijkstra."""
+    best, queue = {begin: 0}, [(0, begin)]
+    while queue:
+        steps, here = heapq.heappop(queue)
+        if here == end:
+            return steps
+        for following in successors(instructions[here], labels, here):
+            if following < len(instructions) and steps + 1 < best.get(following, len(instructions)):
+                best[following] = steps + 1
+                heapq.heappush(queue, (steps + 1, following))
+    raise ValueError(f"no way leads from instruction {begin} to {end}")
+
+
+def successors(instruction: Instruction, labels: dict[str, int], here: int) -> Iterable[int]:
+    """What may come next."""
+    if instruction.target in labels:
+        yield labels[instruction.target]
+        if not instruction.conditional:
+            return
+    if instruction.opcode != "EXIT" or instruction.conditional:
+        yield here + 1

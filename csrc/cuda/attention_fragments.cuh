@@ -14,6 +14,7 @@
 namespace wtal::attention {
 
 constexpr int kBlockM = 64, kBlockThreads = 128;
+constexpr int64_t kMostRows = 1 << 29;  // p.total is below: rows, distances and windows fit in 32 bits
 
 template <int D>
 constexpr int kPitch = D + 8;
@@ -34,16 +35,29 @@ __device__ inline HeadRows<T> head_rows(const View<T>& view, int64_t video, int6
 // shared [kCount, kPitch<D>] <- rows first .. first + kCount; zeros for rows from `end` and columns from dim
 // on. With vectors the copies are under way until cp_async_wait_group; the caller commits them.
 template <class T, int D, int kCount>
-__device__ inline void load_rows(T* shared, const HeadRows<T>& rows, int64_t first, int64_t end, int dim) {
-  for (int i = threadIdx.x; i < kCount * (D / 8); i += kBlockThreads) {
-    const int r = i / (D / 8), c = i % (D / 8) * 8;
-    const bool live = first + r < end && c < dim;
-    T* to = shared + r * kPitch<D> + c;
-    const T* from = rows.data + (first + r) * rows.row + c * rows.column;
-    if (rows.vectors) {
-      ptx::cp_async_16(to, live ? from : rows.data, live ? 16 : 0);
-    } else {
-      for (int e = 0; e < 8; ++e) to[e] = live && c + e < dim ? from[e * rows.column] : static_cast<T>(0.f);
+__device__ inline void load_rows(T* shared, const HeadRows<T>& rows, int first, int end, int dim) {
+  constexpr int kChunks = D / 8, kStep = kBlockThreads / kChunks;  // a row's 16-byte chunks; rows a pass
+  static_assert(kCount % kStep == 0);
+  const int c = threadIdx.x % kChunks * 8, own = threadIdx.x / kChunks;
+  const int count = end - first < kCount ? end - first : kCount;
+  T* to = shared + own * kPitch<D> + c;
+  const T* from = rows.data + int64_t{first + own} * rows.row + c * rows.column;
+  const int64_t step = kStep * rows.row;
+  if (rows.vectors) {
+#pragma unroll
+    for (int r = 0; r < kCount; r += kStep, from += step) {
+      const bool live = own + r < count && c < dim;
+      ptx::cp_async_16(to + r * kPitch<D>, live ? from : rows.data, live ? 16 : 0);
+    }
+  } else {
+    // Rolled up, so that what is rarely run takes neither registers nor instruction cache.
+#pragma unroll 1
+    for (int r = 0; r < kCount; r += kStep, from += step) {
+#pragma unroll 1
+      for (int e = 0; e < 8; ++e) {
+        const bool live = own + r < count && c + e < dim;
+        to[r * kPitch<D> + e] = live ? from[e * rows.column] : static_cast<T>(0.f);
+      }
     }
   }
 }
@@ -107,12 +121,12 @@ struct LanePosition {
 
 // output rows t and t + 8 <- sum * factor, for those before `end`; zeros from `live_end` on.
 template <class T, int D>
-__device__ inline void store_rows(T* data, int64_t stride, int64_t t, int64_t end, int64_t live_end, int dim,
+__device__ inline void store_rows(T* data, int64_t stride, int t, int end, int live_end, int dim,
                                   const float (&sum)[D / 8][4], float factor, float factor_below) {
   const LanePosition position;
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    const int64_t row = t + position.row + 8 * half;
+    const int row = t + position.row + 8 * half;
     if (row >= end) continue;
     const bool live = row < live_end;
     const float scale = half ? factor_below : factor;

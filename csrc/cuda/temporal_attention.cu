@@ -8,6 +8,7 @@
 #include <type_traits>
 
 #include "common/attention_entries.h"
+#include "cuda/attention_delta.cuh"
 #include "cuda/capability.h"
 #include "cuda/launch.cuh"
 #include "cuda/stream.h"
@@ -44,6 +45,8 @@ void check_on_cuda(const Tensor& q) {
 Problem make_problem(const AttentionSizes& sizes, const Videos& videos, double scale) {
   STD_TORCH_CHECK(sizes.dim <= 128, "temporal_attention: q has D = ", sizes.dim,
                   ", expected D <= 128 on CUDA");
+  STD_TORCH_CHECK(sizes.length < attention::kMostRows, "temporal_attention: q has T (or R) = ", sizes.length,
+                  ", expected less than 2^29 on CUDA");
   const auto data = [](const OptionalTensor& tensor) {
     return tensor ? static_cast<const int64_t*>(tensor->const_data_ptr()) : nullptr;
   };
@@ -147,9 +150,12 @@ void attend_backward(const AttentionSizes& sizes, const Tensor& grad_out, const 
     const View<float> lse_view = view<float>(lse);
     const View<float> grad_lse_view = grad_lse ? view<float>(*grad_lse) : View<float>{};
     float* delta_data = static_cast<float*>(delta.mutable_data_ptr());
-    launch("temporal_attention_backward: delta", attention::delta_kernel<T>, blocks, threads, 0, stream, all,
-           grad, view<T>(out), grad_lse_view, delta_data);
+    const auto launch_delta = [&](auto kernel, unsigned grid, dim3 block) {
+      launch("temporal_attention_backward: delta", kernel, grid, block, 0, stream, all, grad, view<T>(out),
+             grad_lse_view, delta_data);
+    };
     if constexpr (std::is_same_v<T, float>) {
+      launch_delta(attention::delta_kernel<T>, blocks, threads);
       launch("temporal_attention_backward: grad_q", attention::grad_q_kernel<T, D>, blocks, threads, 0,
              stream, problem, grad, q, k, v, lse_view, delta_data, output<T>(grads.q));
       launch("temporal_attention_backward: grad_kv", attention::grad_kv_kernel<T, D>, blocks, threads, 0,
@@ -158,6 +164,11 @@ void attend_backward(const AttentionSizes& sizes, const Tensor& grad_out, const 
       const bool vectors = in_vectors(x.q) && in_vectors(x.k) && in_vectors(x.v) && in_vectors(grad_out);
       const attention::GradientInputs<T> inputs{q, k, v, grad, lse_view, delta_data, vectors};
       const int shared = attention::backward_shared_bytes<T, D>();
+      if (in_vectors(grad_out) && in_vectors(out)) {
+        launch_delta(attention::delta_tiles_kernel<T, D>, tile_blocks(all), attention::kBlockThreads);
+      } else {
+        launch_delta(attention::delta_kernel<T>, blocks, threads);
+      }
       launch("temporal_attention_backward: grad_q", attention::gradient_tiles_kernel<T, D, false>,
              tile_blocks(problem), attention::kBlockThreads, shared, stream, problem, inputs,
              output<T>(grads.q), Output<T>{});

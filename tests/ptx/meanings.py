@@ -41,7 +41,7 @@ TABLE: list[tuple[str, str] | tuple[str, str, str]] = [
     ("mad.lo.s32", "{a:u} * {b:u} + {c:u}"),
     ("div.{u32,s64}", "quotient<{T}>({a}, {b})"),
     ("rem.{u32,s64}", "remainder<{T}>({a}, {b})"),
-    ("min.s64", "least({a}, {b})"),
+    ("min.{s32,s64}", "least({a}, {b})"),
     ("max.s64", "greatest({a}, {b})"),
     ("neg.s64", "0 - {a:u}"),
     # ---- bits
@@ -73,7 +73,7 @@ TABLE: list[tuple[str, str] | tuple[str, str, str]] = [
     ("setp.eq.{s16,s32,s64,b32,b64}", "{a} == {b}", "pred"),
     ("setp.ne.{s16,s32,s64}", "{a} != {b}", "pred"),
     ("setp.lt.{s32,u32,s64,u64}", "{a} < {b}", "pred"),
-    ("setp.le.s64", "{a} <= {b}", "pred"),
+    ("setp.le.{s32,s64}", "{a} <= {b}", "pred"),
     ("setp.gt.{s32,u32,s64}", "{a} > {b}", "pred"),
     ("setp.ge.{s32,s64,u64}", "{a} >= {b}", "pred"),
     *((f"setp.{name}.{{f32,f64}}", expression, "pred") for name, expression in COMPARISONS.items()),

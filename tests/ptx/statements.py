@@ -132,7 +132,7 @@ STATEMENTS: dict[str, Callable[[Instruction, Scope], str]] = {
     form: function
     for pattern, function in [
         ("ld.param.{u8,u32,u64,f32,f64,v2.u8,v4.u8}", load),
-        ("ld.global.{u8,u16,u32,u64,f32,f64}", load),
+        ("ld.global.{u8,u16,u32,u64,f32,f64,v4.u32}", load),
         ("ld.global.nc.{u8,u64,f32,f64}", load),
         ("ld.shared.{u64,f32,f64,v2.f32}", load),
         ("st.global.{u16,u32,u64,f32,f64,v2.u16}", store),

@@ -34,16 +34,23 @@ LISTING = """
 
 
 def test_the_main_loop_is_the_longest_that_multiplies_on_tensor_cores() -> None:
-    code = sass.count(LISTING)
-    assert (code.all, code.loop) == (18, 7)
-    assert code.by_kind == {"LDG": 1, "BRA": 3, "HMMA": 2, "IADD3": 1}
+    # A turn: LDG, the branch not taken, HMMA, HMMA, the inner branch not taken, IADD3, the outer branch.
+    assert sass.count(LISTING) == sass.Code(all=18, loop=7, turn=7)
+
+
+def test_a_turn_leaves_out_what_can_be_passed_by() -> None:
+    slow = "        /*0065*/                   FADD R1, R1, R1 ;\n" * 5
+    skip = "        /*0064*/               @P3 BRA `(.L_x_2) ;\n"
+    longer = LISTING.replace(".L_x_2:\n", skip + slow + ".L_x_2:\n")
+    assert sass.count(longer) == sass.Code(all=24, loop=13, turn=8)
+    copied = longer.replace("0065*/                   FADD", "0065*/                   LDGSTS")
+    assert sass.count(copied) == sass.Code(all=24, loop=13, turn=13)
 
 
 def test_without_tensor_cores_it_is_the_longest() -> None:
-    assert sass.count(LISTING.replace("HMMA", "FFMA")).loop == 8
-    assert sass.count(LISTING.replace("HMMA.16816.F32.BF16", "SHFL")).loop == 7
+    assert sass.count(LISTING.replace("HMMA", "FFMA")) == sass.Code(all=18, loop=8, turn=0)
+    assert sass.count(LISTING.replace("HMMA.16816.F32.BF16", "SHFL")) == sass.Code(all=18, loop=7, turn=0)
 
 
 def test_code_without_a_loop() -> None:
-    code = sass.count("\n".join(LISTING.splitlines()[-4:]))
-    assert (code.all, code.loop, code.by_kind) == (2, 0, {})
+    assert sass.count("\n".join(LISTING.splitlines()[-4:])) == sass.Code(all=2, loop=0, turn=0)
