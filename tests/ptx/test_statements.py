@@ -114,6 +114,14 @@ def test_ballot() -> None:
     assert set(found[0::4].tolist()) == {sum(int(bit) << lane for lane, bit in enumerate(given[0::16]))}
 
 
+def test_the_least_and_the_greatest_of_a_warp() -> None:
+    given, found = aligned(32 * 4, np.uint32), aligned(32 * 4, np.uint32)
+    given[:] = np.random.default_rng().integers(0, 1 << 32, given.size, dtype=np.uint32)
+    kernels().run("redux", given, found, threads=32)
+    assert set(found[0::4].tolist()) == {int(given[0::4].min())}
+    assert set(found[1::4].tolist()) == {int(given[0::4].max())}
+
+
 def test_loads_and_stores_of_global_memory() -> None:
     given, found = aligned(64, np.uint8), aligned(64, np.uint8)
     given[:] = np.random.default_rng().integers(1, 256, 64)
@@ -136,6 +144,13 @@ def test_shared_memory_is_handed_on_at_barriers() -> None:
             assert singles.reshape(1).view(np.float32).tolist() == [neighbour] * 2
             assert double.reshape(1).view(np.float64)[0] == neighbour
             assert one == 77
+
+
+def test_words_of_32_bits_in_shared_memory() -> None:
+    given, found = aligned(32 * 4, np.uint32), aligned(32 * 4, np.uint32)
+    given[:] = np.random.default_rng().integers(0, 1 << 32, given.size, dtype=np.uint32)
+    kernels().run("shared_words", given, found, threads=32)
+    assert found[0::4].tolist() == given[0::4].reshape(16, 2)[:, ::-1].reshape(-1).tolist()
 
 
 def test_branches_guards_and_the_end() -> None:
