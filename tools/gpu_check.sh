@@ -8,4 +8,4 @@
 # docs/gpu.md says what it needs and what it writes; --help lists the options.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
-PYTHONPATH="$root/tools${PYTHONPATH:+:$PYTHONPATH}" exec "${PYTHON:-python}" -P -m gpu_check "$@"
+PYTHONPATH="$root/tools${PYTHONPATH:+:$PYTHONPATH}" exec "${PYTHON:-python3}" -P -m gpu_check "$@"

@@ -165,10 +165,16 @@ def postprocessing_table(found: list[Row]) -> list[str]:
     found = [row for row in found if row["stage"] == "postprocessing"]
     cpu = {row["what"]: row["seconds"] for row in found if row["device"] == "cpu"}
     rows = [
-        [row["what"], row["device"], f"{1e3 * row['seconds']:.3f} ± {1e3 * row['spread']:.3f}", ratio(row, cpu)]
+        [
+            row["what"],
+            row["device"],
+            f"{1e3 * row['seconds']:.3f} ± {1e3 * row['spread']:.3f}",
+            ratio(row, cpu),
+            "yes" if row["same_bits"] else "NO",
+        ]
         for row in found
     ]
-    return table(["post-processing", "device", "ms", "times as fast as the CPU"], rows)
+    return table(["post-processing", "device", "ms", "times as fast as the CPU", "the CPU's bits"], rows)
 
 
 def ratio(row: Row, cpu: dict[str, float]) -> str:
