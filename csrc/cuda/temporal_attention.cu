@@ -163,18 +163,17 @@ void attend_backward(const AttentionSizes& sizes, const Tensor& grad_out, const 
     } else {
       const bool vectors = in_vectors(x.q) && in_vectors(x.k) && in_vectors(x.v) && in_vectors(grad_out);
       const attention::GradientInputs<T> inputs{q, k, v, grad, lse_view, delta_data, vectors};
-      const int shared = attention::backward_shared_bytes<T, D>();
       if (in_vectors(grad_out) && in_vectors(out)) {
         launch_delta(attention::delta_tiles_kernel<T, D>, tile_blocks(all), attention::kBlockThreads);
       } else {
         launch_delta(attention::delta_kernel<T>, blocks, threads);
       }
       launch("temporal_attention_backward: grad_q", attention::gradient_tiles_kernel<T, D, false>,
-             tile_blocks(problem), attention::kBlockThreads, shared, stream, problem, inputs,
-             output<T>(grads.q), Output<T>{});
+             tile_blocks(problem), attention::kBlockThreads, attention::backward_shared_bytes<T, D, false>(),
+             stream, problem, inputs, output<T>(grads.q), Output<T>{});
       launch("temporal_attention_backward: grad_kv", attention::gradient_tiles_kernel<T, D, true>,
-             tile_blocks(problem), attention::kBlockThreads, shared, stream, problem, inputs,
-             output<T>(grads.k), output<T>(grads.v));
+             tile_blocks(problem), attention::kBlockThreads, attention::backward_shared_bytes<T, D, true>(),
+             stream, problem, inputs, output<T>(grads.k), output<T>(grads.v));
     }
   });
 }

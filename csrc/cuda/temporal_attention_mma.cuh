@@ -28,14 +28,20 @@ template <int D>
 constexpr int kForwardBlocks = 0;
 #endif
 
+template <int D>
+using ForwardLayout = Layout<D, D == 128>;  // two blocks an SM of an RTX 30 instead of one
+template <int D, bool kOfKeys>
+using BackwardLayout = Layout<D, D == 64 && !kOfKeys>;  // three instead of two; grad_k and grad_v would spill
+
 template <class T, int D>
 constexpr int forward_shared_bytes() {
-  return (kBlockM + 4 * kForwardBlockN<D>)*kPitch<D> * static_cast<int>(sizeof(T));
+  return (kBlockM + 4 * kForwardBlockN<D>)*ForwardLayout<D>::kPitch * static_cast<int>(sizeof(T));
 }
-template <class T, int D>
+template <class T, int D, bool kOfKeys>
 constexpr int backward_shared_bytes() {
-  return (2 * kBlockM + 4 * kBackwardBlockN) * kPitch<D> * static_cast<int>(sizeof(T)) +
-         4 * kBackwardBlockN * static_cast<int>(sizeof(float));
+  constexpr int kRows = 2 * kBlockM + 4 * kBackwardBlockN, kStatistics = kOfKeys ? 4 * kBackwardBlockN : 0;
+  return kRows * BackwardLayout<D, kOfKeys>::kPitch * static_cast<int>(sizeof(T)) +
+         kStatistics * static_cast<int>(sizeof(float));
 }
 
 // Blocks of a head, next to each other in the one-dimensional grid. Of rows without padding each video has
@@ -130,11 +136,12 @@ __device__ inline void online_softmax(float (&s)[N][4], float (&row_max)[2], flo
 template <class T, int D>
 __global__ void __launch_bounds__(kBlockThreads, kForwardBlocks<D>)
     forward_tiles_kernel(Problem p, Inputs<T> x, Output<T> out, float* lse) {
+  using L = ForwardLayout<D>;
   constexpr int kBlockN = kForwardBlockN<D>, N = kBlockN / 8;
   const BlockPosition block(p);
   if (block.idle()) return;
   T* q = ptx::dynamic_shared<T>();
-  T* stages = q + kBlockM * kPitch<D>;  // of k and v each
+  T* stages = q + kBlockM * L::kPitch;  // of k and v each
   const int warp = threadIdx.x / 32;
   const int first = block.first + 16 * warp;
   float sums[D / 8][4] = {}, row_max[2] = {-FLT_MAX, -FLT_MAX}, sum[2] = {};
@@ -142,13 +149,13 @@ __global__ void __launch_bounds__(kBlockThreads, kForwardBlocks<D>)
   if (block.live()) {
     const VisibleRange keys(p, block.begin, block.end, block.first, block.last);
     const auto load = [&](int j, int stage) {
-      T* k = stages + stage * 2 * kBlockN * kPitch<D>;
-      load_rows<T, D, kBlockN>(k, head_rows(x.k, block.element, block.head, x.vectors), j, keys.end, p.dim);
-      load_rows<T, D, kBlockN>(k + kBlockN * kPitch<D>, head_rows(x.v, block.element, block.head, x.vectors),
+      T* k = stages + stage * 2 * kBlockN * L::kPitch;
+      load_rows<T, L, kBlockN>(k, head_rows(x.k, block.element, block.head, x.vectors), j, keys.end, p.dim);
+      load_rows<T, L, kBlockN>(k + kBlockN * L::kPitch, head_rows(x.v, block.element, block.head, x.vectors),
                                j, keys.end, p.dim);
       ptx::cp_async_commit();
     };
-    load_rows<T, D, kBlockM>(q, head_rows(x.q, block.element, block.head, x.vectors), block.first, block.end,
+    load_rows<T, L, kBlockM>(q, head_rows(x.q, block.element, block.head, x.vectors), block.first, block.end,
                              p.dim);
     load(keys.begin, 0);
     int stage = 0;
@@ -162,9 +169,9 @@ __global__ void __launch_bounds__(kBlockThreads, kForwardBlocks<D>)
       __syncthreads();
       const TileMask mask(p, first, j, kBlockN, block.end);
       if (!mask.none) {
-        const T* k = stages + stage * 2 * kBlockN * kPitch<D>;
+        const T* k = stages + stage * 2 * kBlockN * L::kPitch;
         float s[N][4];
-        multiply_rows<T, D>(s, q + 16 * warp * kPitch<D>, k);
+        multiply_rows<T, L>(s, q + 16 * warp * L::kPitch, k);
 #pragma unroll
         for (int n = 0; n < N; ++n) {
 #pragma unroll
@@ -172,7 +179,7 @@ __global__ void __launch_bounds__(kBlockThreads, kForwardBlocks<D>)
         }
         if (!mask.all) apply_mask(s, p, first, j, block.end);
         online_softmax(s, row_max, sum, sums);
-        add_weighted_rows<T, D>(sums, s, k + kBlockN * kPitch<D>);
+        add_weighted_rows<T, L>(sums, s, k + kBlockN * L::kPitch);
       }
       __syncthreads();
     }
@@ -206,12 +213,13 @@ struct GradientInputs {
 template <class T, int D, bool kOfKeys>
 __global__ void __launch_bounds__(kBlockThreads)
     gradient_tiles_kernel(Problem p, GradientInputs<T> x, Output<T> first_grad, Output<T> second_grad) {
-  constexpr int kBlockN = kBackwardBlockN, N = kBlockN / 8, kStage = 2 * kBlockN * kPitch<D>;
+  using L = BackwardLayout<D, kOfKeys>;
+  constexpr int kBlockN = kBackwardBlockN, N = kBlockN / 8, kStage = 2 * kBlockN * L::kPitch;
   const BlockPosition block(p);
   if (block.idle()) return;
   T* own = ptx::dynamic_shared<T>();            // k or q
-  T* own_other = own + kBlockM * kPitch<D>;     // v or grad_out
-  T* stages = own_other + kBlockM * kPitch<D>;  // of q and grad_out, or of k and v
+  T* own_other = own + kBlockM * L::kPitch;     // v or grad_out
+  T* stages = own_other + kBlockM * L::kPitch;  // of q and grad_out, or of k and v
   float* statistics =
       reinterpret_cast<float*>(stages + 2 * kStage);  // of the columns: two stages of lse and delta
   const int warp = threadIdx.x / 32;
@@ -229,8 +237,8 @@ __global__ void __launch_bounds__(kBlockThreads)
     const VisibleRange range(p, block.begin, block.end, block.first, block.last);
     const auto load = [&](int j, int stage) {
       T* to = stages + stage * kStage;
-      load_rows<T, D, kBlockN>(to, kOfKeys ? q : k, j, range.end, p.dim);
-      load_rows<T, D, kBlockN>(to + kBlockN * kPitch<D>, kOfKeys ? grad_out : v, j, range.end, p.dim);
+      load_rows<T, L, kBlockN>(to, kOfKeys ? q : k, j, range.end, p.dim);
+      load_rows<T, L, kBlockN>(to + kBlockN * L::kPitch, kOfKeys ? grad_out : v, j, range.end, p.dim);
       ptx::cp_async_commit();
       if (kOfKeys && threadIdx.x < kBlockN) {
         const int t = j + static_cast<int>(threadIdx.x);
@@ -238,8 +246,8 @@ __global__ void __launch_bounds__(kBlockThreads)
         statistics[(2 * stage + 1) * kBlockN + threadIdx.x] = t < range.end ? delta[t] : 0.f;
       }
     };
-    load_rows<T, D, kBlockM>(own, kOfKeys ? k : q, block.first, block.end, p.dim);
-    load_rows<T, D, kBlockM>(own_other, kOfKeys ? v : grad_out, block.first, block.end, p.dim);
+    load_rows<T, L, kBlockM>(own, kOfKeys ? k : q, block.first, block.end, p.dim);
+    load_rows<T, L, kBlockM>(own_other, kOfKeys ? v : grad_out, block.first, block.end, p.dim);
     float row_lse[2] = {}, row_delta[2] = {};
     if (!kOfKeys) {
       for (int half = 0; half < 2; ++half) {
@@ -262,8 +270,8 @@ __global__ void __launch_bounds__(kBlockThreads)
         const T* tile = stages + stage * kStage;
         const float* column_lse = statistics + 2 * stage * kBlockN;
         float s[N][4], dp[N][4];
-        multiply_rows<T, D>(s, own + 16 * warp * kPitch<D>, tile);
-        multiply_rows<T, D>(dp, own_other + 16 * warp * kPitch<D>, tile + kBlockN * kPitch<D>);
+        multiply_rows<T, L>(s, own + 16 * warp * L::kPitch, tile);
+        multiply_rows<T, L>(dp, own_other + 16 * warp * L::kPitch, tile + kBlockN * L::kPitch);
 #pragma unroll
         for (int n = 0; n < N; ++n) {
 #pragma unroll
@@ -282,8 +290,8 @@ __global__ void __launch_bounds__(kBlockThreads)
             dp[n][e] = s[n][e] * (dp[n][e] - (kOfKeys ? column_lse[kBlockN + column] : row_delta[e / 2]));
           }
         }
-        add_weighted_rows<T, D>(sums, dp, tile);
-        if constexpr (kOfKeys) add_weighted_rows<T, D>(other_sums, s, tile + kBlockN * kPitch<D>);
+        add_weighted_rows<T, L>(sums, dp, tile);
+        if constexpr (kOfKeys) add_weighted_rows<T, L>(other_sums, s, tile + kBlockN * L::kPitch);
       }
       __syncthreads();
     }
