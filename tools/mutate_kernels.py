@@ -9,12 +9,15 @@ fault is written and taken out again. Exits with 1 if a fault goes unnoticed, no
     python tools/mutate_kernels.py                 # all of them; minutes
     python tools/mutate_kernels.py soft_nms        # those whose description contains the word
     python tools/mutate_kernels.py asm             # those of the inline asm
+    python tools/mutate_kernels.py --record FILE   # notes each verdict there; a second run goes on after the first
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import hashlib
+import json
 import os
 import queue
 import re
@@ -117,19 +120,40 @@ def automatic_faults() -> list[Fault]:
     return faults
 
 
+def copied_files() -> list[str]:
+    """What a copy of the tree is made of."""
+    command = ["git", "ls-files", "-co", "--exclude-standard", "csrc", "tests", "pyproject.toml"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()
+
+
+class Record:
+    """Verdicts on disk, a JSON line each; one holds as long as no file of the copy has changed."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        tree = hashlib.sha256()
+        for name in copied_files():
+            tree.update(name.encode() + b"\0" + hashlib.sha256((ROOT / name).read_bytes()).digest())
+        self.tree = tree.hexdigest()
+        lines = path.read_text().splitlines() if path and path.exists() else []
+        known = [json.loads(line) for line in lines]
+        self.caught = {entry["what"] for entry in known if entry["caught"] and entry["tree"] == self.tree}
+
+    def add(self, fault: Fault, caught: bool, by: str, seconds: float) -> None:
+        """Append; the line is on disk when this returns."""
+        if self.path:
+            entry = {"what": fault.what, "caught": caught, "by": by, "seconds": round(seconds), "tree": self.tree}
+            with self.path.open("a") as file:
+                file.write(json.dumps(entry) + "\n")
+
+
 class Copy:
     """A copy of the tree in which one fault at a time is planted."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        files = subprocess.run(
-            ["git", "ls-files", "-co", "--exclude-standard", "csrc", "tests", "pyproject.toml"],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        for name in files.stdout.splitlines():
+        for name in copied_files():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
         for objects in (Path("build", "host_cuda", kind) for kind in ("plain", "ptx")):
@@ -203,6 +227,9 @@ def main() -> int:
     parser.add_argument("words", nargs="*", help="only faults whose description contains one of them")
     parser.add_argument("--list", action="store_true", help="print the faults and stop")
     parser.add_argument("--workers", type=int, default=os.cpu_count())
+    parser.add_argument(
+        "--record", type=Path, metavar="FILE", help="note verdicts here, leave out what it says is caught"
+    )
     options = parser.parse_args()
     faults = [
         fault
@@ -215,6 +242,10 @@ def main() -> int:
     if options.list:
         print("\n".join(fault.what for fault in faults))
         return 0
+    record = Record(options.record)
+    if before := sum(fault.what in record.caught for fault in faults):
+        print(f"{before} of {len(faults)} faults were caught by an earlier run")
+        faults = [fault for fault in faults if fault.what not in record.caught]
 
     with tempfile.TemporaryDirectory() as folder:
         copies: queue.Queue[Copy] = queue.Queue()
@@ -234,7 +265,9 @@ def main() -> int:
                 caught, by = copy.plant(fault)
             finally:
                 copies.put(copy)
-            print(f"{'caught' if caught else 'ERROR '}  {time.monotonic() - since:4.0f} s  {fault.what}\n        {by}")
+            seconds = time.monotonic() - since
+            record.add(fault, caught, by, seconds)
+            print(f"{'caught' if caught else 'ERROR '}  {seconds:4.0f} s  {fault.what}\n        {by}")
             sys.stdout.flush()
             return caught
 

@@ -1,5 +1,8 @@
 """Compile every kernel with nvcc for each architecture and print what ptxas gave it, as a table.
 
+Where there is a disassembler (tools/sass.py), the instructions of the machine code are counted as well: of the kernel,
+of its main loop with all its branches, and of a turn of the loop that loads and multiplies a tile.
+
 Warnings are errors. Fails for a kernel that spills registers or keeps a stack frame, unless
 tools/ptxas_exceptions.toml gives a reason; for one without __launch_bounds__, or whose block would need more registers
 than an SM has; and for one whose shared memory, with what its launch adds (tools/dynamic_shared.toml), is more than a
@@ -21,6 +24,7 @@ import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import sass
 import torch
 
 ROOT = Path(__file__).parents[1]
@@ -43,6 +47,7 @@ class Usage:
     spills: int
     stack: int
     threads: int  # at most, a block; 0 where the kernel does not say
+    code: sass.Code | None  # None where there is no disassembler
 
 
 def flags_of(source: Path) -> list[str]:
@@ -60,6 +65,7 @@ class Compiled:
 
     report: str
     ptx: str
+    code: dict[str, sass.Code]  # by mangled name
 
 
 def nvcc(source: Path, folder: str, *options: str) -> str:
@@ -81,7 +87,7 @@ def compile_kernels(source: Path, architecture: int) -> Compiled:
         kept = ("--keep", "--keep-dir", folder)
         options = ("-cubin", f"-arch=sm_{architecture}", *flags_of(source), "-Xptxas", "-v", *kept)
         report = nvcc(source, folder, *options)
-        return Compiled(report, (Path(folder) / f"{source.stem}.ptx").read_text())
+        return Compiled(report, (Path(folder) / f"{source.stem}.ptx").read_text(), sass.code_of(Path(folder) / "out"))
 
 
 def dynamic_bytes(kernels: list[str], entries: list[dict[str, str]]) -> dict[str, int]:
@@ -133,6 +139,7 @@ def kernels_of(compiled: Compiled, source: str, architecture: int) -> list[Usage
                 spills=number(r"(\d+) bytes spill stores") + number(r"(\d+) bytes spill loads"),
                 stack=number(r"(\d+) bytes stack frame"),
                 threads=math.prod(int(size or 1) for size in bounds.groups()) if bounds else 0,
+                code=compiled.code.get(mangled),
             )
         )
     return usages
@@ -203,26 +210,34 @@ def limits_broken(usages: list[Usage]) -> list[str]:
 
 
 def table(usages: list[Usage]) -> str:
-    """A row a kernel; threads and registers / shared / spills / stack under each architecture."""
+    """A row a kernel; threads and, under each architecture, registers, memory and instructions."""
     by_kernel: dict[tuple[str, str], dict[int, Usage]] = {}
     for usage in usages:
         by_kernel.setdefault((usage.source, usage.kernel), {})[usage.architecture] = usage
     architectures = sorted({usage.architecture for usage in usages})
     width = max(len(kernel) for _, kernel in by_kernel)
-    head = "regs  shared spill stack"
+    head = "regs  shared spill stack  sass  loop  turn"
     lines = [
         " " * width + "  threads" + "".join(f"  | {'sm_' + str(a):<{len(head)}}" for a in architectures),
         f"{'kernel':<{width}}  a block" + f"  | {head}" * len(architectures),
     ]
     for (_, kernel), row in sorted(by_kernel.items()):
         cells = (
-            f"{u.registers:>4} {u.shared:>7} {u.spills:>5} {u.stack:>5}" if (u := row.get(a)) else " " * len(head)
+            f"{u.registers:>4} {u.shared:>7} {u.spills:>5} {u.stack:>5} {counted(u)}"
+            if (u := row.get(a))
+            else " " * len(head)
             for a in architectures
         )
         lines.append(
             f"{kernel:<{width}}{next(iter(row.values())).threads:>9}" + "".join(f"  | {cell}" for cell in cells)
         )
     return "\n".join(lines)
+
+
+def counted(usage: Usage) -> str:
+    """Instructions of the kernel, of its main loop and of a turn of it."""
+    numbers = (usage.code.all, usage.code.loop, usage.code.turn) if usage.code else "???"
+    return " ".join(f"{number:>5}" for number in numbers)
 
 
 def main() -> int:
@@ -240,6 +255,8 @@ def main() -> int:
     usages = [dataclasses.replace(usage, shared=usage.shared + added.get(usage.kernel, 0)) for usage in usages]
     unlisted = set().union(*map(kernels_with_dynamic_memory, everything)) - set(added)
     print(table(usages))
+    if sass.disassembler() is None:
+        print(sass.MISSING)
     exceptions = [
         entry
         for entry in tomllib.loads(EXCEPTIONS.read_text()).get("exception", [])

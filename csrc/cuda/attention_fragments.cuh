@@ -2,8 +2,7 @@
 // tiles.
 //
 // A block is four warps of 16 rows each. A warp multiplies its 16 rows with kBlockN rows of the other side,
-// m16n8k16 at a time; T is __half or __nv_bfloat16, sums are float32. Rows in shared memory are 16 bytes
-// longer than D numbers, so that the eight rows of an ldmatrix lie in different banks.
+// m16n8k16 at a time; T is __half or __nv_bfloat16, sums are float32.
 #pragma once
 #include <cstdint>
 #include <cstring>
@@ -14,9 +13,24 @@
 namespace wtal::attention {
 
 constexpr int kBlockM = 64, kBlockThreads = 128;
+constexpr int64_t kMostRows = 1 << 29;  // p.total is below: rows, distances and windows fit in 32 bits
 
-template <int D>
-constexpr int kPitch = D + 8;
+// How rows of D numbers lie in shared memory, so that the eight rows of an ldmatrix are in different banks:
+// 16 bytes longer than their numbers, or, swizzled, with their 16-byte chunks in places that change from row
+// to row and repeat every eight rows. The first needs fewer instructions and registers, the second an eighth
+// (D = 64) less memory: it is for kernels that so get another block onto an SM of 100 KiB.
+template <int kDim, bool kSwizzled>
+struct Layout {
+  static constexpr int D = kDim, kPitch = kSwizzled ? D : D + 8;
+
+  // Of number c of row r; c is a multiple of 8.
+  __device__ static int place(int r, int c) {
+    if constexpr (!kSwizzled) return r * kPitch + c;
+    return r * D + (c ^ (D == 32 ? r / 2 % 4 : r % 8) * 8);
+  }
+  // The place d numbers further on in a row, d a multiple of 16, from that of number 0 or 8.
+  __device__ static int along(int place, int d) { return kSwizzled ? place ^ d : place + d; }
+};
 
 // One video and head of a View, and whether its rows can be copied 16 bytes at a time.
 template <class T>
@@ -31,19 +45,32 @@ __device__ inline HeadRows<T> head_rows(const View<T>& view, int64_t video, int6
   return {view.data + video * view.video + head * view.head, view.row, view.column, vectors};
 }
 
-// shared [kCount, kPitch<D>] <- rows first .. first + kCount; zeros for rows from `end` and columns from dim
-// on. With vectors the copies are under way until cp_async_wait_group; the caller commits them.
-template <class T, int D, int kCount>
-__device__ inline void load_rows(T* shared, const HeadRows<T>& rows, int64_t first, int64_t end, int dim) {
-  for (int i = threadIdx.x; i < kCount * (D / 8); i += kBlockThreads) {
-    const int r = i / (D / 8), c = i % (D / 8) * 8;
-    const bool live = first + r < end && c < dim;
-    T* to = shared + r * kPitch<D> + c;
-    const T* from = rows.data + (first + r) * rows.row + c * rows.column;
-    if (rows.vectors) {
-      ptx::cp_async_16(to, live ? from : rows.data, live ? 16 : 0);
-    } else {
-      for (int e = 0; e < 8; ++e) to[e] = live && c + e < dim ? from[e * rows.column] : static_cast<T>(0.f);
+// shared [kCount, D] <- rows first .. first + kCount; zeros for rows from `end` and columns
+// from dim on. With vectors the copies are under way until cp_async_wait_group; the caller commits them.
+template <class T, class L, int kCount>
+__device__ inline void load_rows(T* shared, const HeadRows<T>& rows, int first, int end, int dim) {
+  constexpr int kChunks = L::D / 8, kStep = kBlockThreads / kChunks;  // a row's 16-byte chunks; rows a pass
+  static_assert(kCount % kStep == 0 && kStep % 8 == 0);
+  const int c = threadIdx.x % kChunks * 8, own = threadIdx.x / kChunks;
+  const int count = end - first < kCount ? end - first : kCount;
+  T* to = shared + L::place(own, c);
+  const T* from = rows.data + int64_t{first + own} * rows.row + c * rows.column;
+  const int64_t step = kStep * rows.row;
+  if (rows.vectors) {
+#pragma unroll
+    for (int r = 0; r < kCount; r += kStep, from += step) {
+      const bool live = own + r < count && c < dim;
+      ptx::cp_async_16(to + r * L::kPitch, live ? from : rows.data, live ? 16 : 0);
+    }
+  } else {
+    // Rolled up, so that what is rarely run takes neither registers nor instruction cache.
+#pragma unroll 1
+    for (int r = 0; r < kCount; r += kStep, from += step) {
+#pragma unroll 1
+      for (int e = 0; e < 8; ++e) {
+        const bool live = own + r < count && c + e < dim;
+        to[r * L::kPitch + e] = live ? from[e * rows.column] : static_cast<T>(0.f);
+      }
     }
   }
 }
@@ -57,21 +84,21 @@ __device__ inline uint32_t pack(float low, float high) {
 }
 
 // s [16, 8 N] = a [16, D] b [8 N, D]^T, both in shared memory.
-template <class T, int D, int N>
+template <class T, class L, int N>
 __device__ inline void multiply_rows(float (&s)[N][4], const T* a, const T* b) {
   const int lane = threadIdx.x % 32;
-  const T* a_lane = a + lane % 16 * kPitch<D> + lane / 16 * 8;
-  const T* b_lane = b + (lane % 8 + lane / 16 * 8) * kPitch<D> + lane / 8 % 2 * 8;
+  const int a_place = L::place(lane % 16, lane / 16 * 8);
+  const int b_place = L::place(lane % 8 + lane / 16 * 8, lane / 8 % 2 * 8);
 #pragma unroll
   for (int n = 0; n < N; ++n) s[n][0] = s[n][1] = s[n][2] = s[n][3] = 0.f;
 #pragma unroll
-  for (int d = 0; d < D; d += 16) {
+  for (int d = 0; d < L::D; d += 16) {
     uint32_t from_a[4];
-    ptx::ldmatrix<4>(from_a, a_lane + d);
+    ptx::ldmatrix<4>(from_a, a + L::along(a_place, d));
 #pragma unroll
     for (int n = 0; n < N; n += 2) {
       uint32_t from_b[4];
-      ptx::ldmatrix<4>(from_b, b_lane + n * 8 * kPitch<D> + d);
+      ptx::ldmatrix<4>(from_b, b + L::along(b_place, d) + n * 8 * L::kPitch);
       const uint32_t low[2] = {from_b[0], from_b[1]}, high[2] = {from_b[2], from_b[3]};
       ptx::mma_m16n8k16<T>(s[n], from_a, low, s[n]);
       ptx::mma_m16n8k16<T>(s[n + 1], from_a, high, s[n + 1]);
@@ -80,18 +107,18 @@ __device__ inline void multiply_rows(float (&s)[N][4], const T* a, const T* b) {
 }
 
 // sum [16, D] += p [16, 8 N] b [8 N, D]; p is rounded to T, b lies in shared memory.
-template <class T, int D, int N>
-__device__ inline void add_weighted_rows(float (&sum)[D / 8][4], const float (&p)[N][4], const T* b) {
+template <class T, class L, int N>
+__device__ inline void add_weighted_rows(float (&sum)[L::D / 8][4], const float (&p)[N][4], const T* b) {
   const int lane = threadIdx.x % 32;
-  const T* b_lane = b + lane % 16 * kPitch<D> + lane / 16 * 8;
+  const int b_place = L::place(lane % 16, lane / 16 * 8);
 #pragma unroll
   for (int n = 0; n < N; n += 2) {
     const uint32_t weights[4] = {pack<T>(p[n][0], p[n][1]), pack<T>(p[n][2], p[n][3]),
                                  pack<T>(p[n + 1][0], p[n + 1][1]), pack<T>(p[n + 1][2], p[n + 1][3])};
 #pragma unroll
-    for (int d = 0; d < D; d += 16) {
+    for (int d = 0; d < L::D; d += 16) {
       uint32_t from_b[4];
-      ptx::ldmatrix<4, true>(from_b, b_lane + n * 8 * kPitch<D> + d);
+      ptx::ldmatrix<4, true>(from_b, b + L::along(b_place, d) + n * 8 * L::kPitch);
       const uint32_t low[2] = {from_b[0], from_b[1]}, high[2] = {from_b[2], from_b[3]};
       ptx::mma_m16n8k16<T>(sum[d / 8], weights, low, sum[d / 8]);
       ptx::mma_m16n8k16<T>(sum[d / 8 + 1], weights, high, sum[d / 8 + 1]);
@@ -107,12 +134,12 @@ struct LanePosition {
 
 // output rows t and t + 8 <- sum * factor, for those before `end`; zeros from `live_end` on.
 template <class T, int D>
-__device__ inline void store_rows(T* data, int64_t stride, int64_t t, int64_t end, int64_t live_end, int dim,
+__device__ inline void store_rows(T* data, int64_t stride, int t, int end, int live_end, int dim,
                                   const float (&sum)[D / 8][4], float factor, float factor_below) {
   const LanePosition position;
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    const int64_t row = t + position.row + 8 * half;
+    const int row = t + position.row + 8 * half;
     if (row >= end) continue;
     const bool live = row < live_end;
     const float scale = half ? factor_below : factor;

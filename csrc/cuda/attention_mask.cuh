@@ -10,32 +10,40 @@ namespace wtal::attention {
 
 // The part of the other side that rows first .. last of a video see, cut into tiles.
 struct VisibleRange {
-  int64_t begin, end;
-  __device__ VisibleRange(const Problem& p, const Video& video, int64_t first, int64_t last)
-      : begin(first - video.begin > p.window ? first - p.window : video.begin),
-        end(last + p.window < video.end ? last + p.window + 1 : video.end) {}
+  int begin, end;
+  __device__ VisibleRange(const Problem& p, int video_begin, int video_end, int first, int last) {
+    const int window = static_cast<int>(p.window);
+    begin = first - video_begin > window ? first - window : video_begin;
+    end = last + window < video_end ? last + window + 1 : video_end;
+  }
 };
 
 // How a warp's rows first .. first + 15 see columns j .. j + count - 1 of a video; no column comes before it.
 struct TileMask {
   bool none, all;
-  __device__ TileMask(const Problem& p, int64_t first, int64_t j, int count, int64_t end)
-      : none(j >= end || j > first + 15 + p.window || j + count - 1 + p.window < first),
-        all(j + count <= end && j + count - 1 - first <= p.window && first + 15 - j <= p.window) {}
+  __device__ TileMask(const Problem& p, int first, int j, int count, int end) {
+    const int window = static_cast<int>(p.window);
+    none = j >= end || j > first + 15 + window || j + count - 1 + window < first;
+    all = j + count <= end && j + count - 1 - first <= window && first + 15 - j <= window;
+  }
 };
 
-// s [16, 8 N] <- -infinity where a row does not see the column: beyond the window or the video.
+// s [16, 8 N] <- -infinity where a row does not see the column: beyond the window or the video. In 32 bits,
+// relative to the lane's first element: 0 <= row - column + window <= 2 window is one unsigned comparison.
 template <int N>
-__device__ inline void apply_mask(float (&s)[N][4], const Problem& p, int64_t first, int64_t j, int64_t end) {
+__device__ inline void apply_mask(float (&s)[N][4], const Problem& p, int first, int j, int end) {
   const LanePosition position;
+  const int window = static_cast<int>(p.window);  // at most p.total
+  const unsigned span = 2u * static_cast<unsigned>(window);
+  const int shift = first - j + position.row - position.column + window;
+  const int limit = (end - j < 8 * N ? end - j : 8 * N) - position.column;
 #pragma unroll
   for (int n = 0; n < N; ++n) {
 #pragma unroll
     for (int e = 0; e < 4; ++e) {
-      const int64_t row = first + position.row + (e >= 2 ? 8 : 0),
-                    column = j + 8 * n + position.column + e % 2;
-      const int64_t apart = row > column ? row - column : column - row;
-      if (column >= end || apart > p.window) s[n][e] = -INFINITY;
+      const int column = 8 * n + e % 2;
+      const auto apart = static_cast<unsigned>(shift + (e >= 2 ? 8 : 0) - column);
+      if (column >= limit || apart > span) s[n][e] = -INFINITY;
     }
   }
 }

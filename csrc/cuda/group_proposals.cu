@@ -5,6 +5,7 @@
 #include <tuple>
 
 #include "common/proposals_args.h"
+#include "cuda/capability.h"
 #include "cuda/group_proposals.cuh"
 #include "cuda/scan.cuh"
 #include "cuda/stream.h"
@@ -64,6 +65,7 @@ Proposals group_proposals(const Tensor& scores, const Tensor& thresholds,
                           int64_t min_length, std::string score, bool unique, bool rescale) {
   STD_TORCH_CHECK(on_cuda(scores), "group_proposals: scores is not on the device of the other arguments");
   const DeviceGuard guard(scores);
+  check_capability("group_proposals");
   const ProposalsArgs args(scores, thresholds, lengths, keep, min_length, score, unique, rescale);
   return scores.scalar_type() == ScalarType::Float ? group<float>(args) : group<double>(args);
 }

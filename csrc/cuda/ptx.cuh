@@ -106,6 +106,18 @@ __device__ inline void cp_async_16(void* shared, const void* global, int valid =
 #endif
 }
 
+// 2^x, at most two units in the last place off; results below 2^-126 are zero.
+__device__ inline float exp2_approx(float x) {
+#ifdef __CUDACC__
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+#else
+  const float y = exp2f(x);
+  return y < 0x1p-126f ? 0.f : y;
+#endif
+}
+
 // Closes a group: the thread's copies since the last one.
 __device__ inline void cp_async_commit() {
 #ifdef __CUDACC__

@@ -5,6 +5,7 @@
 #include <tuple>
 
 #include "common/nms_args.h"
+#include "cuda/capability.h"
 #include "cuda/scan.cuh"
 #include "cuda/soft_nms.cuh"
 #include "cuda/stream.h"
@@ -38,10 +39,16 @@ Kept suppress(const NmsArgs& args) {
   Tensor kept_scores = torch::stable::new_empty(args.scores, {args.count});
   Tensor counts = torch::stable::new_empty(args.offsets, {args.groups});
   if (args.groups > 0) {
-    launch("soft_nms: suppressing", suppress_kernel<T>, blocks_for(nms_work_items(args.groups), 1),
-           kNmsThreads, 0, stream, segments, scores, offsets, args.groups, args.suppression<T>(),
-           args.max_per_group, faults, running.mutable_data_ptr<T>(), keep.mutable_data_ptr<int64_t>(),
+    launch("soft_nms: suppressing in small groups", suppress_small_kernel<T>,
+           blocks_for(args.groups, kSmallWarps), kSmallThreads, 0, stream, segments, scores, offsets,
+           args.groups, args.suppression<T>(), args.max_per_group, faults, keep.mutable_data_ptr<int64_t>(),
            kept_scores.mutable_data_ptr<T>(), counts.mutable_data_ptr<int64_t>());
+    if (args.count > kWarpGroup) {
+      launch("soft_nms: suppressing in large groups", suppress_kernel<T>, group_blocks, kNmsThreads, 0,
+             stream, segments, scores, offsets, args.groups, args.suppression<T>(), args.max_per_group,
+             faults, running.mutable_data_ptr<T>(), keep.mutable_data_ptr<int64_t>(),
+             kept_scores.mutable_data_ptr<T>(), counts.mutable_data_ptr<int64_t>());
+    }
   }
   Tensor rows = torch::stable::new_empty(args.offsets, {args.groups + 1});
   launch("soft_nms: numbering", exclusive_scan_kernel<int64_t>, 1, kScanThreads, 0, stream,
@@ -73,7 +80,10 @@ Kept soft_nms(const Tensor& segments, const Tensor& scores, const Tensor& offset
               std::optional<int64_t> max_per_group) {
   STD_TORCH_CHECK(on_cuda(scores), "soft_nms: scores is not on the device of the other arguments");
   const DeviceGuard guard(scores);
+  check_capability("soft_nms");
   const NmsArgs args(segments, scores, offsets, sigma, iou_threshold, min_score, method, max_per_group);
+  STD_TORCH_CHECK(args.count < INT32_MAX, "soft_nms: segments has N = ", args.count,
+                  ", expected less than 2^31 on CUDA");
   return scores.scalar_type() == ScalarType::Float ? suppress<float>(args) : suppress<double>(args);
 }
 

@@ -1,6 +1,9 @@
-// Kernels of soft_nms: a warp or a block a group, which follows the sequential definition step by step.
-// Groups of up to 10240 float32 or 4096 float64 rows stay in registers, larger ones in the L2 cache.
+// Kernels of soft_nms: a warp or a block a group, each of which follows the sequential definition step by
+// step. Groups of up to 9728 float32 or 4096 float64 rows stay in registers, larger ones in the L2 cache.
 #pragma once
+#include <cstring>
+#include <type_traits>
+
 #include "common/nms_values.h"
 #include "common/suppression.h"
 #include "cuda/launch.cuh"
@@ -8,11 +11,6 @@
 namespace wtal {
 
 constexpr int kNmsThreads = 512, kNmsWarps = kNmsThreads / kWarpSize;
-
-// See suppress_kernel.
-WTAL_HOST_DEVICE inline int64_t nms_work_items(int64_t groups) {
-  return groups + (groups + kNmsWarps - 1) / kNmsWarps;
-}
 
 // faults: the first position each in offsets, segments and scores that breaks a rule; kNoFault before.
 template <class T>
@@ -33,46 +31,73 @@ __global__ void __launch_bounds__(kNmsThreads)
   }
 }
 
+// A row in the running as numbers that are compared without a branch: the greater key is taken first, of
+// equal ones the lower row. Rows are counted from the group's first. A key is one more than a score's bits,
+// which rise with a score that is not negative; 0 is a row that is dropped.
+template <class T>
+struct Front {
+  using Key = std::conditional_t<sizeof(T) == 4, uint32_t, unsigned long long>;
+  static constexpr uint32_t kNoRow = 0xffffffffu;
+  Key key = 0;
+  uint32_t row = kNoRow;
+
+  __device__ bool none() const { return key == 0; }
+
+  __device__ static Key key_of(T score) {
+    if (score == Suppression<T>::kDropped) return 0;
+    score += T(0);  // -0 counts as 0
+    Key bits;
+    memcpy(&bits, &score, sizeof(bits));
+    return bits + 1;
+  }
+  // Rows come in rising order: of equal ones the first stays.
+  __device__ void see(T score, uint32_t at) {
+    if (const Key other = key_of(score); other > key) *this = {other, at};
+  }
+};
+
+__device__ inline uint32_t warp_greatest(uint32_t x) { return __reduce_max_sync(kWholeWarp, x); }
+__device__ inline unsigned long long warp_greatest(unsigned long long x) {
+  const auto high = static_cast<uint32_t>(x >> 32), top = warp_greatest(high);
+  const uint32_t low = warp_greatest(high == top ? static_cast<uint32_t>(x) : 0u);
+  return static_cast<unsigned long long>(top) << 32 | low;
+}
+
 // A team shares a group: a warp a small one, a block a large one. first() gives every thread the first of all
-// threads' candidates; all threads of the team call it.
+// threads' rows; all threads of the team call it.
 struct WarpTeam {
   static constexpr int kSize = kWarpSize;
 
   __device__ int rank() const { return static_cast<int>(threadIdx.x) % kWarpSize; }
 
   template <class T>
-  __device__ Candidate<T> first(Candidate<T> mine) const {
-    for (int step = kWarpSize / 2; step > 0; step /= 2) {
-      const T score = __shfl_xor_sync(kWholeWarp, mine.score, step);
-      const int64_t index = __shfl_xor_sync(kWholeWarp, mine.index, step);
-      const Candidate<T> other{score, index};
-      if (other.before(mine)) mine = other;
-    }
-    return mine;
+  __device__ Front<T> first(Front<T> mine) {
+    const auto key = warp_greatest(mine.key);
+    return {key, __reduce_min_sync(kWholeWarp, mine.key == key ? mine.row : Front<T>::kNoRow)};
   }
 };
 
 struct BlockTeam {
   static constexpr int kSize = kNmsThreads;
+  int turn = 0;
 
   __device__ int rank() const { return static_cast<int>(threadIdx.x); }
 
+  // Of two places, which the calls use in turn: who is a call ahead writes to the other, and two calls ahead
+  // nobody is.
   template <class T>
-  __device__ Candidate<T> first(Candidate<T> mine) const {
-    __shared__ T warp_score[kNmsWarps];
-    __shared__ int64_t warp_index[kNmsWarps];
+  __device__ Front<T> first(Front<T> mine) {
+    __shared__ typename Front<T>::Key keys[2][kNmsWarps];
+    __shared__ uint32_t rows[2][kNmsWarps];
+    const int here = turn, lane = static_cast<int>(threadIdx.x) % kWarpSize;
+    turn ^= 1;
     mine = WarpTeam{}.first(mine);
-    if (threadIdx.x % kWarpSize == 0) {
-      warp_score[threadIdx.x / kWarpSize] = mine.score;
-      warp_index[threadIdx.x / kWarpSize] = mine.index;
+    if (lane == 0) {
+      keys[here][threadIdx.x / kWarpSize] = mine.key;
+      rows[here][threadIdx.x / kWarpSize] = mine.row;
     }
     __syncthreads();
-    for (int warp = 0; warp < kNmsWarps; ++warp) {
-      const Candidate<T> other{warp_score[warp], warp_index[warp]};
-      if (other.before(mine)) mine = other;
-    }
-    __syncthreads();  // all have read what the next call overwrites
-    return mine;
+    return WarpTeam{}.first(lane < kNmsWarps ? Front<T>{keys[here][lane], rows[here][lane]} : Front<T>{});
   }
 };
 
@@ -84,8 +109,14 @@ struct NmsGroup {
   int64_t* keep;
   T* kept_scores;
 
-  __device__ Interval<T> interval(int64_t i) const {
+  __device__ Interval<T> interval(uint32_t row) const {
+    const int64_t i = begin + row;
     return make_interval(segments[2 * i], segments[2 * i + 1]);
+  }
+  __device__ uint32_t size() const { return static_cast<uint32_t>(end - begin); }
+  __device__ void take(int64_t selected, uint32_t row, T score) const {
+    keep[begin + selected] = begin + row;
+    kept_scores[begin + selected] = score;
   }
 };
 
@@ -93,36 +124,33 @@ struct NmsGroup {
 // search for the next to take are one pass. Returns how many were taken.
 template <class T, int kRows, class Team>
 __device__ inline int64_t suppress_registers(const NmsGroup<T>& group, const Suppression<T>& rule,
-                                             Team team) {
+                                             Team& team) {
   Interval<T> own[kRows];
   T running[kRows];
-  Candidate<T> mine{rule.kDropped, group.end};
+  Front<T> mine;
 #pragma unroll
   for (int r = 0; r < kRows; ++r) {
-    const int64_t i = group.begin + team.rank() + r * Team::kSize;
-    const bool there = i < group.end;
-    running[r] = there ? rule.admit(group.scores[i]) : rule.kDropped;
-    own[r] = there ? group.interval(i) : make_interval(T(0), T(0));
-    const Candidate<T> other{running[r], i};
-    if (other.before(mine)) mine = other;
+    const uint32_t row = team.rank() + r * Team::kSize;
+    const bool there = row < group.size();
+    running[r] = there ? rule.admit(group.scores[group.begin + row]) : rule.kDropped;
+    own[r] = there ? group.interval(row) : make_interval(T(0), T(0));
+    mine.see(running[r], row);
   }
   for (int64_t selected = 0; selected < group.limit; ++selected) {
-    const Candidate<T> best = team.first(mine);
-    if (best.score == rule.kDropped) return selected;
-    if (team.rank() == 0) {
-      group.keep[group.begin + selected] = best.index;
-      group.kept_scores[group.begin + selected] = best.score;
-    }
-    const Interval<T> taken = group.interval(best.index);
-    mine = {rule.kDropped, group.end};
+    const Front<T> best = team.first(mine);
+    if (best.none()) return selected;
+    const Interval<T> taken = group.interval(best.row);
+    mine = {};
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
-      const int64_t i = group.begin + team.rank() + r * Team::kSize;
-      if (i == best.index) running[r] = rule.kDropped;
+      const uint32_t row = team.rank() + r * Team::kSize;
+      if (row == best.row) {
+        group.take(selected, row, running[r]);
+        running[r] = rule.kDropped;
+      }
       if (running[r] == rule.kDropped) continue;
       running[r] = rule.after(running[r], taken, own[r]);
-      const Candidate<T> other{running[r], i};
-      if (other.before(mine)) mine = other;
+      mine.see(running[r], row);
     }
   }
   return group.limit;
@@ -131,29 +159,30 @@ __device__ inline int64_t suppress_registers(const NmsGroup<T>& group, const Sup
 // The same for a group of any size, with the running scores in memory: running [N], a thread looks at its own
 // only.
 template <class T>
-__device__ inline int64_t suppress_memory(const NmsGroup<T>& group, const Suppression<T>& rule, T* running) {
-  const BlockTeam team;
-  Candidate<T> mine{rule.kDropped, group.end};
-  for (int64_t i = group.begin + team.rank(); i < group.end; i += BlockTeam::kSize) {
-    running[i] = rule.admit(group.scores[i]);
-    const Candidate<T> other{running[i], i};
-    if (other.before(mine)) mine = other;
+__device__ inline int64_t suppress_memory(const NmsGroup<T>& group, const Suppression<T>& rule, T* running,
+                                          BlockTeam& team) {
+  Front<T> mine;
+  running += group.begin;
+  for (uint32_t row = team.rank(); row < group.size(); row += BlockTeam::kSize) {
+    running[row] = rule.admit(group.scores[group.begin + row]);
+    mine.see(running[row], row);
   }
   for (int64_t selected = 0; selected < group.limit; ++selected) {
-    const Candidate<T> best = team.first(mine);
-    if (best.score == rule.kDropped) return selected;
-    if (team.rank() == 0) {
-      group.keep[group.begin + selected] = best.index;
-      group.kept_scores[group.begin + selected] = best.score;
-    }
-    const Interval<T> taken = group.interval(best.index);
-    mine = {rule.kDropped, group.end};
-    for (int64_t i = group.begin + team.rank(); i < group.end; i += BlockTeam::kSize) {
-      const T before = i == best.index ? rule.kDropped : running[i];
-      const T score = before == rule.kDropped ? before : rule.after(before, taken, group.interval(i));
-      if (score != running[i]) running[i] = score;
-      const Candidate<T> other{score, i};
-      if (other.before(mine)) mine = other;
+    const Front<T> best = team.first(mine);
+    if (best.none()) return selected;
+    const Interval<T> taken = group.interval(best.row);
+    mine = {};
+    for (uint32_t row = team.rank(); row < group.size(); row += BlockTeam::kSize) {
+      const T before = running[row];
+      if (before == rule.kDropped) continue;
+      T score = rule.kDropped;
+      if (row == best.row) {
+        group.take(selected, row, before);
+      } else {
+        score = rule.after(before, taken, group.interval(row));
+      }
+      if (score != before) running[row] = score;
+      mine.see(score, row);
     }
   }
   return group.limit;
@@ -161,38 +190,60 @@ __device__ inline int64_t suppress_memory(const NmsGroup<T>& group, const Suppre
 
 // Rows a thread: what fits in 128 registers beside the arithmetic.
 template <class T>
-constexpr int kMostRows = sizeof(T) == 4 ? 20 : 8;
+constexpr int kMostRows = sizeof(T) == 4 ? 19 : 8;
 constexpr int kFewRows = 4, kWarpRows = 8;
 constexpr int64_t kWarpGroup = kWarpRows * kWarpSize;
+constexpr int kSmallThreads = 128, kSmallWarps = kSmallThreads / kWarpSize;
+template <class T>
+constexpr int kSmallBlocks = sizeof(T) == 4 ? 6 : 3;  // an SM; left to itself ptxas spills
 
-// Writes the rows kept of group g from offsets[g] on, and how many to counts[g]. Faulty input: none. One
-// launch for groups of all sizes: work item g < groups is group g if it is a block's, item groups + i are
-// those of groups i * kNmsWarps and on that are a warp's. running [N] is scratch.
+__device__ inline bool no_fault(const long long* faults) {
+  return faults[0] == kNoFault && faults[1] == kNoFault && faults[2] == kNoFault;
+}
+
+// Writes the rows kept of each group of up to kWarpGroup rows from offsets[g] on, and how many to counts[g]:
+// a warp a group. Faulty input: none, in any group.
+template <class T>
+__global__ void __launch_bounds__(kSmallThreads, kSmallBlocks<T>)
+    suppress_small_kernel(const T* __restrict__ segments, const T* __restrict__ scores,
+                          const int64_t* __restrict__ offsets, int64_t groups, Suppression<T> rule,
+                          int64_t limit, const long long* __restrict__ faults, int64_t* __restrict__ keep,
+                          T* __restrict__ kept_scores, int64_t* __restrict__ counts) {
+  const bool fine = no_fault(faults);
+  const int64_t step = static_cast<int64_t>(gridDim.x) * kSmallWarps;
+  for (int64_t g = static_cast<int64_t>(blockIdx.x) * kSmallWarps + threadIdx.x / kWarpSize; g < groups;
+       g += step) {
+    const int64_t begin = fine ? offsets[g] : 0, end = fine ? offsets[g + 1] : 0;
+    if (end - begin > kWarpGroup) continue;
+    const NmsGroup<T> group{segments, scores, begin, end, limit, keep, kept_scores};
+    WarpTeam team;
+    const int64_t selected = suppress_registers<T, kWarpRows>(group, rule, team);
+    if (team.rank() == 0) counts[g] = selected;
+  }
+}
+
+// The same for the groups of more rows: a block a group. running [N] is scratch.
 template <class T>
 __global__ void __launch_bounds__(kNmsThreads)
     suppress_kernel(const T* __restrict__ segments, const T* __restrict__ scores,
                     const int64_t* __restrict__ offsets, int64_t groups, Suppression<T> rule, int64_t limit,
                     const long long* __restrict__ faults, T* __restrict__ running, int64_t* __restrict__ keep,
                     T* __restrict__ kept_scores, int64_t* __restrict__ counts) {
-  const bool fine = faults[0] == kNoFault && faults[1] == kNoFault && faults[2] == kNoFault;
-  for (int64_t item = blockIdx.x; item < nms_work_items(groups); item += gridDim.x) {
-    const bool by_warp = item >= groups;
-    const int64_t g = by_warp ? (item - groups) * kNmsWarps + threadIdx.x / kWarpSize : item;
-    if (g >= groups) continue;
-    const int64_t begin = fine ? offsets[g] : 0, end = fine ? offsets[g + 1] : 0, size = end - begin;
-    if (by_warp != (size <= kWarpGroup)) continue;
+  if (!no_fault(faults)) return;
+  BlockTeam team;
+  for (int64_t g = blockIdx.x; g < groups; g += gridDim.x) {
+    const int64_t begin = offsets[g], end = offsets[g + 1], size = end - begin;
+    if (size <= kWarpGroup) continue;
     const NmsGroup<T> group{segments, scores, begin, end, limit, keep, kept_scores};
     int64_t selected;
-    if (by_warp) {
-      selected = suppress_registers<T, kWarpRows>(group, rule, WarpTeam{});
-    } else if (size <= kFewRows * kNmsThreads) {
-      selected = suppress_registers<T, kFewRows>(group, rule, BlockTeam{});
+    if (size <= kFewRows * kNmsThreads) {
+      selected = suppress_registers<T, kFewRows>(group, rule, team);
     } else if (size <= kMostRows<T> * kNmsThreads) {
-      selected = suppress_registers<T, kMostRows<T>>(group, rule, BlockTeam{});
+      selected = suppress_registers<T, kMostRows<T>>(group, rule, team);
     } else {
-      selected = suppress_memory(group, rule, running);
+      selected = suppress_memory(group, rule, running, team);
     }
-    if ((by_warp ? WarpTeam{}.rank() : BlockTeam{}.rank()) == 0) counts[g] = selected;
+    if (threadIdx.x == 0) counts[g] = selected;
   }
 }
 

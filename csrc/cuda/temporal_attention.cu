@@ -8,6 +8,8 @@
 #include <type_traits>
 
 #include "common/attention_entries.h"
+#include "cuda/attention_delta.cuh"
+#include "cuda/capability.h"
 #include "cuda/launch.cuh"
 #include "cuda/stream.h"
 #include "cuda/temporal_attention.cuh"
@@ -43,6 +45,8 @@ void check_on_cuda(const Tensor& q) {
 Problem make_problem(const AttentionSizes& sizes, const Videos& videos, double scale) {
   STD_TORCH_CHECK(sizes.dim <= 128, "temporal_attention: q has D = ", sizes.dim,
                   ", expected D <= 128 on CUDA");
+  STD_TORCH_CHECK(sizes.length < attention::kMostRows, "temporal_attention: q has T (or R) = ", sizes.length,
+                  ", expected less than 2^29 on CUDA");
   const auto data = [](const OptionalTensor& tensor) {
     return tensor ? static_cast<const int64_t*>(tensor->const_data_ptr()) : nullptr;
   };
@@ -109,6 +113,7 @@ void attend(const AttentionSizes& sizes, const Qkv& x, const Videos& videos, dou
             Tensor& lse) {
   if (lse.numel() == 0) return;
   const DeviceGuard guard(x.q);
+  check_capability("temporal_attention");
   const Problem problem = make_problem(sizes, videos, scale);
   dispatch(x.q, [&]<class T, int D>() {
     const cudaStream_t stream = current_stream(x.q);
@@ -132,6 +137,7 @@ void attend_backward(const AttentionSizes& sizes, const Tensor& grad_out, const 
   check_attention_backward(grad_out, grad_lse, x.q, out, lse);
   if (lse.numel() == 0) return;
   const DeviceGuard guard(x.q);
+  check_capability("temporal_attention");
   const Problem problem = make_problem(sizes, videos, scale);
   // The sums of rows without padding need no search for their video: those of no video are not used.
   const Problem all = videos.starts ? make_problem(sizes, {}, scale) : problem;
@@ -144,9 +150,12 @@ void attend_backward(const AttentionSizes& sizes, const Tensor& grad_out, const 
     const View<float> lse_view = view<float>(lse);
     const View<float> grad_lse_view = grad_lse ? view<float>(*grad_lse) : View<float>{};
     float* delta_data = static_cast<float*>(delta.mutable_data_ptr());
-    launch("temporal_attention_backward: delta", attention::delta_kernel<T>, blocks, threads, 0, stream, all,
-           grad, view<T>(out), grad_lse_view, delta_data);
+    const auto launch_delta = [&](auto kernel, unsigned grid, dim3 block) {
+      launch("temporal_attention_backward: delta", kernel, grid, block, 0, stream, all, grad, view<T>(out),
+             grad_lse_view, delta_data);
+    };
     if constexpr (std::is_same_v<T, float>) {
+      launch_delta(attention::delta_kernel<T>, blocks, threads);
       launch("temporal_attention_backward: grad_q", attention::grad_q_kernel<T, D>, blocks, threads, 0,
              stream, problem, grad, q, k, v, lse_view, delta_data, output<T>(grads.q));
       launch("temporal_attention_backward: grad_kv", attention::grad_kv_kernel<T, D>, blocks, threads, 0,
@@ -154,13 +163,17 @@ void attend_backward(const AttentionSizes& sizes, const Tensor& grad_out, const 
     } else {
       const bool vectors = in_vectors(x.q) && in_vectors(x.k) && in_vectors(x.v) && in_vectors(grad_out);
       const attention::GradientInputs<T> inputs{q, k, v, grad, lse_view, delta_data, vectors};
-      const int shared = attention::backward_shared_bytes<T, D>();
+      if (in_vectors(grad_out) && in_vectors(out)) {
+        launch_delta(attention::delta_tiles_kernel<T, D>, tile_blocks(all), attention::kBlockThreads);
+      } else {
+        launch_delta(attention::delta_kernel<T>, blocks, threads);
+      }
       launch("temporal_attention_backward: grad_q", attention::gradient_tiles_kernel<T, D, false>,
-             tile_blocks(problem), attention::kBlockThreads, shared, stream, problem, inputs,
-             output<T>(grads.q), Output<T>{});
+             tile_blocks(problem), attention::kBlockThreads, attention::backward_shared_bytes<T, D, false>(),
+             stream, problem, inputs, output<T>(grads.q), Output<T>{});
       launch("temporal_attention_backward: grad_kv", attention::gradient_tiles_kernel<T, D, true>,
-             tile_blocks(problem), attention::kBlockThreads, shared, stream, problem, inputs,
-             output<T>(grads.k), output<T>(grads.v));
+             tile_blocks(problem), attention::kBlockThreads, attention::backward_shared_bytes<T, D, true>(),
+             stream, problem, inputs, output<T>(grads.k), output<T>(grads.v));
     }
   });
 }

@@ -18,14 +18,30 @@ template <int D>
 constexpr int kForwardBlockN = D == 128 ? 32 : 64;
 constexpr int kBackwardBlockN = 32;
 
+// Blocks of the forward kernel that an SM should hold at least; 0 leaves it to ptxas. At D = 128 that would
+// spill on an A100 to save registers for a fourth block, whose shared memory is not there.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ == 800
+template <int D>
+constexpr int kForwardBlocks = D == 128 ? 3 : 0;
+#else
+template <int D>
+constexpr int kForwardBlocks = 0;
+#endif
+
+template <int D>
+using ForwardLayout = Layout<D, D == 128>;  // two blocks an SM of an RTX 30 instead of one
+template <int D, bool kOfKeys>
+using BackwardLayout = Layout<D, D == 64 && !kOfKeys>;  // three instead of two; grad_k and grad_v would spill
+
 template <class T, int D>
 constexpr int forward_shared_bytes() {
-  return (kBlockM + 4 * kForwardBlockN<D>)*kPitch<D> * static_cast<int>(sizeof(T));
+  return (kBlockM + 4 * kForwardBlockN<D>)*ForwardLayout<D>::kPitch * static_cast<int>(sizeof(T));
 }
-template <class T, int D>
+template <class T, int D, bool kOfKeys>
 constexpr int backward_shared_bytes() {
-  return (2 * kBlockM + 4 * kBackwardBlockN) * kPitch<D> * static_cast<int>(sizeof(T)) +
-         4 * kBackwardBlockN * static_cast<int>(sizeof(float));
+  constexpr int kRows = 2 * kBlockM + 4 * kBackwardBlockN, kStatistics = kOfKeys ? 4 * kBackwardBlockN : 0;
+  return kRows * BackwardLayout<D, kOfKeys>::kPitch * static_cast<int>(sizeof(T)) +
+         kStatistics * static_cast<int>(sizeof(float));
 }
 
 // Blocks of a head, next to each other in the one-dimensional grid. Of rows without padding each video has
@@ -38,29 +54,38 @@ __host__ __device__ inline int64_t blocks_of_head(const Problem& p) {
 }
 __device__ inline int64_t first_block(int64_t video, int64_t begin) { return begin / kBlockM + video + 1; }
 
-// The block's 64 rows, first .. first + 63, as far as they lie before video.limit.
+// The block's 64 rows, first .. first + 63, as far as they lie before `limit`. Rows are counted in 32 bits:
+// there are less than kMostRows.
 struct BlockPosition {
-  int64_t element, head, first, last;  // last: of the rows inside the video
-  Video video;
+  int64_t element, head;
+  int first, last;        // last: of the rows inside the video
+  int begin, end, limit;  // of the video, see Video
   __device__ explicit BlockPosition(const Problem& p) {
     const int64_t blocks = blocks_of_head(p), index = blockIdx.x % blocks;
     head = blockIdx.x / blocks % p.heads;
     element = blockIdx.x / blocks / p.heads;
     if (p.rows) {
       const int64_t b = last_video(p, [&](int64_t b) { return first_block(b, p.start(b)) <= index; });
-      video = p.at(b);
-      // Without it grad_k and grad_v take 166 registers at D = 64, with it 130.
-      video = {same_in_warp(video.begin), same_in_warp(video.end), same_in_warp(video.limit)};
-      first = video.begin + (index - first_block(same_in_warp(b), video.begin)) * kBlockM;
+      set(p.at(b));
+      first = begin + static_cast<int>(index - first_block(b, begin)) * kBlockM;
+      // Tells the compiler that they are the same in all lanes: it then needs fewer registers.
+      for (int* row : {&first, &begin, &end, &limit}) *row = __shfl_sync(kWholeWarp, *row, 0);
     } else {
-      video = p.at(element);
-      first = index * kBlockM;
+      set(p.at(element));
+      first = static_cast<int>(index) * kBlockM;
     }
-    last = first + kBlockM < video.end ? first + kBlockM - 1 : video.end - 1;
+    last = first + kBlockM < end ? first + kBlockM - 1 : end - 1;
   }
-  __device__ bool live() const { return first < video.end; }
+  __device__ bool live() const { return first < end; }
   // Starts that are not ascending could have led before the video.
-  __device__ bool idle() const { return first < video.begin || first >= video.limit; }
+  __device__ bool idle() const { return first < begin || first >= limit; }
+
+ private:
+  __device__ void set(const Video& video) {
+    begin = static_cast<int>(video.begin);
+    end = static_cast<int>(video.end);
+    limit = static_cast<int>(video.limit);
+  }
 };
 
 template <class T>
@@ -89,7 +114,7 @@ __device__ inline void online_softmax(float (&s)[N][4], float (&row_max)[2], flo
 #pragma unroll
     for (int n = 0; n < N; ++n) top = fmaxf(top, fmaxf(s[n][2 * half], s[n][2 * half + 1]));
     top = quad_max(top);
-    const float decay = exp2f(row_max[half] - top);
+    const float decay = ptx::exp2_approx(row_max[half] - top);
     row_max[half] = top;
     sum[half] *= decay;
 #pragma unroll
@@ -101,7 +126,7 @@ __device__ inline void online_softmax(float (&s)[N][4], float (&row_max)[2], flo
     for (int n = 0; n < N; ++n) {
 #pragma unroll
       for (int e = 2 * half; e < 2 * half + 2; ++e) {
-        s[n][e] = exp2f(s[n][e] - top);
+        s[n][e] = ptx::exp2_approx(s[n][e] - top);
         sum[half] += s[n][e];
       }
     }
@@ -109,31 +134,32 @@ __device__ inline void online_softmax(float (&s)[N][4], float (&row_max)[2], flo
 }
 
 template <class T, int D>
-__global__ void __launch_bounds__(kBlockThreads)
+__global__ void __launch_bounds__(kBlockThreads, kForwardBlocks<D>)
     forward_tiles_kernel(Problem p, Inputs<T> x, Output<T> out, float* lse) {
+  using L = ForwardLayout<D>;
   constexpr int kBlockN = kForwardBlockN<D>, N = kBlockN / 8;
   const BlockPosition block(p);
   if (block.idle()) return;
   T* q = ptx::dynamic_shared<T>();
-  T* stages = q + kBlockM * kPitch<D>;  // of k and v each
+  T* stages = q + kBlockM * L::kPitch;  // of k and v each
   const int warp = threadIdx.x / 32;
-  const int64_t first = block.first + 16 * warp;
+  const int first = block.first + 16 * warp;
   float sums[D / 8][4] = {}, row_max[2] = {-FLT_MAX, -FLT_MAX}, sum[2] = {};
 
   if (block.live()) {
-    const VisibleRange keys(p, block.video, block.first, block.last);
-    const auto load = [&](int64_t j, int stage) {
-      T* k = stages + stage * 2 * kBlockN * kPitch<D>;
-      load_rows<T, D, kBlockN>(k, head_rows(x.k, block.element, block.head, x.vectors), j, keys.end, p.dim);
-      load_rows<T, D, kBlockN>(k + kBlockN * kPitch<D>, head_rows(x.v, block.element, block.head, x.vectors),
+    const VisibleRange keys(p, block.begin, block.end, block.first, block.last);
+    const auto load = [&](int j, int stage) {
+      T* k = stages + stage * 2 * kBlockN * L::kPitch;
+      load_rows<T, L, kBlockN>(k, head_rows(x.k, block.element, block.head, x.vectors), j, keys.end, p.dim);
+      load_rows<T, L, kBlockN>(k + kBlockN * L::kPitch, head_rows(x.v, block.element, block.head, x.vectors),
                                j, keys.end, p.dim);
       ptx::cp_async_commit();
     };
-    load_rows<T, D, kBlockM>(q, head_rows(x.q, block.element, block.head, x.vectors), block.first,
-                             block.video.end, p.dim);
+    load_rows<T, L, kBlockM>(q, head_rows(x.q, block.element, block.head, x.vectors), block.first, block.end,
+                             p.dim);
     load(keys.begin, 0);
     int stage = 0;
-    for (int64_t j = keys.begin; j < keys.end; j += kBlockN, stage ^= 1) {
+    for (int j = keys.begin; j < keys.end; j += kBlockN, stage ^= 1) {
       if (j + kBlockN < keys.end) {
         load(j + kBlockN, stage ^ 1);
         ptx::cp_async_wait_group<1>();
@@ -141,19 +167,19 @@ __global__ void __launch_bounds__(kBlockThreads)
         ptx::cp_async_wait_group<0>();
       }
       __syncthreads();
-      const TileMask mask(p, first, j, kBlockN, block.video.end);
+      const TileMask mask(p, first, j, kBlockN, block.end);
       if (!mask.none) {
-        const T* k = stages + stage * 2 * kBlockN * kPitch<D>;
+        const T* k = stages + stage * 2 * kBlockN * L::kPitch;
         float s[N][4];
-        multiply_rows<T, D>(s, q + 16 * warp * kPitch<D>, k);
+        multiply_rows<T, L>(s, q + 16 * warp * L::kPitch, k);
 #pragma unroll
         for (int n = 0; n < N; ++n) {
 #pragma unroll
           for (int e = 0; e < 4; ++e) s[n][e] *= p.scale * kLog2e;
         }
-        if (!mask.all) apply_mask(s, p, first, j, block.video.end);
+        if (!mask.all) apply_mask(s, p, first, j, block.end);
         online_softmax(s, row_max, sum, sums);
-        add_weighted_rows<T, D>(sums, s, k + kBlockN * kPitch<D>);
+        add_weighted_rows<T, L>(sums, s, k + kBlockN * L::kPitch);
       }
       __syncthreads();
     }
@@ -161,15 +187,14 @@ __global__ void __launch_bounds__(kBlockThreads)
 
   for (float& part : sum) part = quad_sum(part);
   T* to = out.data + block.element * out.video + block.head * out.head;
-  store_rows<T, D>(to, out.row, first, block.video.limit, block.video.end, p.dim, sums, 1.f / sum[0],
-                   1.f / sum[1]);
+  store_rows<T, D>(to, out.row, first, block.limit, block.end, p.dim, sums, 1.f / sum[0], 1.f / sum[1]);
   const LanePosition position;
   if (position.column == 0) {
     for (int half = 0; half < 2; ++half) {
-      const int64_t row = first + position.row + 8 * half;
-      if (row >= block.video.limit) continue;
+      const int row = first + position.row + 8 * half;
+      if (row >= block.limit) continue;
       lse[(block.element * p.heads + block.head) * p.total + row] =
-          row < block.video.end ? (row_max[half] + log2f(sum[half])) * kLn2 : 0.f;
+          row < block.end ? (row_max[half] + log2f(sum[half])) * kLn2 : 0.f;
     }
   }
 }
@@ -188,16 +213,17 @@ struct GradientInputs {
 template <class T, int D, bool kOfKeys>
 __global__ void __launch_bounds__(kBlockThreads)
     gradient_tiles_kernel(Problem p, GradientInputs<T> x, Output<T> first_grad, Output<T> second_grad) {
-  constexpr int kBlockN = kBackwardBlockN, N = kBlockN / 8, kStage = 2 * kBlockN * kPitch<D>;
+  using L = BackwardLayout<D, kOfKeys>;
+  constexpr int kBlockN = kBackwardBlockN, N = kBlockN / 8, kStage = 2 * kBlockN * L::kPitch;
   const BlockPosition block(p);
   if (block.idle()) return;
   T* own = ptx::dynamic_shared<T>();            // k or q
-  T* own_other = own + kBlockM * kPitch<D>;     // v or grad_out
-  T* stages = own_other + kBlockM * kPitch<D>;  // of q and grad_out, or of k and v
+  T* own_other = own + kBlockM * L::kPitch;     // v or grad_out
+  T* stages = own_other + kBlockM * L::kPitch;  // of q and grad_out, or of k and v
   float* statistics =
       reinterpret_cast<float*>(stages + 2 * kStage);  // of the columns: two stages of lse and delta
   const int warp = threadIdx.x / 32;
-  const int64_t first = block.first + 16 * warp;
+  const int first = block.first + 16 * warp;
   const LanePosition position;
   float sums[D / 8][4] = {}, other_sums[kOfKeys ? D / 8 : 1][4] = {};
 
@@ -208,30 +234,30 @@ __global__ void __launch_bounds__(kBlockThreads)
     const HeadRows<T> grad_out = head_rows(x.grad_out, block.element, block.head, x.vectors);
     const float* lse = x.lse.data + block.element * x.lse.video + block.head * x.lse.head;
     const float* delta = x.delta + (block.element * p.heads + block.head) * p.total;
-    const VisibleRange range(p, block.video, block.first, block.last);
-    const auto load = [&](int64_t j, int stage) {
+    const VisibleRange range(p, block.begin, block.end, block.first, block.last);
+    const auto load = [&](int j, int stage) {
       T* to = stages + stage * kStage;
-      load_rows<T, D, kBlockN>(to, kOfKeys ? q : k, j, range.end, p.dim);
-      load_rows<T, D, kBlockN>(to + kBlockN * kPitch<D>, kOfKeys ? grad_out : v, j, range.end, p.dim);
+      load_rows<T, L, kBlockN>(to, kOfKeys ? q : k, j, range.end, p.dim);
+      load_rows<T, L, kBlockN>(to + kBlockN * L::kPitch, kOfKeys ? grad_out : v, j, range.end, p.dim);
       ptx::cp_async_commit();
       if (kOfKeys && threadIdx.x < kBlockN) {
-        const int64_t t = j + threadIdx.x;
+        const int t = j + static_cast<int>(threadIdx.x);
         statistics[2 * stage * kBlockN + threadIdx.x] = t < range.end ? lse[t * x.lse.row] * kLog2e : 0.f;
         statistics[(2 * stage + 1) * kBlockN + threadIdx.x] = t < range.end ? delta[t] : 0.f;
       }
     };
-    load_rows<T, D, kBlockM>(own, kOfKeys ? k : q, block.first, block.video.end, p.dim);
-    load_rows<T, D, kBlockM>(own_other, kOfKeys ? v : grad_out, block.first, block.video.end, p.dim);
+    load_rows<T, L, kBlockM>(own, kOfKeys ? k : q, block.first, block.end, p.dim);
+    load_rows<T, L, kBlockM>(own_other, kOfKeys ? v : grad_out, block.first, block.end, p.dim);
     float row_lse[2] = {}, row_delta[2] = {};
     if (!kOfKeys) {
       for (int half = 0; half < 2; ++half) {
-        const int64_t t = first + position.row + 8 * half;
-        if (t < block.video.end) row_lse[half] = lse[t * x.lse.row] * kLog2e, row_delta[half] = delta[t];
+        const int t = first + position.row + 8 * half;
+        if (t < block.end) row_lse[half] = lse[t * x.lse.row] * kLog2e, row_delta[half] = delta[t];
       }
     }
     load(range.begin, 0);
     int stage = 0;
-    for (int64_t j = range.begin; j < range.end; j += kBlockN, stage ^= 1) {
+    for (int j = range.begin; j < range.end; j += kBlockN, stage ^= 1) {
       if (j + kBlockN < range.end) {
         load(j + kBlockN, stage ^ 1);
         ptx::cp_async_wait_group<1>();
@@ -239,13 +265,13 @@ __global__ void __launch_bounds__(kBlockThreads)
         ptx::cp_async_wait_group<0>();
       }
       __syncthreads();
-      const TileMask mask(p, first, j, kBlockN, block.video.end);
+      const TileMask mask(p, first, j, kBlockN, block.end);
       if (!mask.none) {
         const T* tile = stages + stage * kStage;
         const float* column_lse = statistics + 2 * stage * kBlockN;
         float s[N][4], dp[N][4];
-        multiply_rows<T, D>(s, own + 16 * warp * kPitch<D>, tile);
-        multiply_rows<T, D>(dp, own_other + 16 * warp * kPitch<D>, tile + kBlockN * kPitch<D>);
+        multiply_rows<T, L>(s, own + 16 * warp * L::kPitch, tile);
+        multiply_rows<T, L>(dp, own_other + 16 * warp * L::kPitch, tile + kBlockN * L::kPitch);
 #pragma unroll
         for (int n = 0; n < N; ++n) {
 #pragma unroll
@@ -254,18 +280,18 @@ __global__ void __launch_bounds__(kBlockThreads)
             s[n][e] = s[n][e] * (p.scale * kLog2e) - (kOfKeys ? column_lse[column] : row_lse[e / 2]);
           }
         }
-        if (!mask.all) apply_mask(s, p, first, j, block.video.end);
+        if (!mask.all) apply_mask(s, p, first, j, block.end);
 #pragma unroll
         for (int n = 0; n < N; ++n) {
 #pragma unroll
           for (int e = 0; e < 4; ++e) {
             const int column = 8 * n + position.column + e % 2;
-            s[n][e] = exp2f(s[n][e]);
+            s[n][e] = ptx::exp2_approx(s[n][e]);
             dp[n][e] = s[n][e] * (dp[n][e] - (kOfKeys ? column_lse[kBlockN + column] : row_delta[e / 2]));
           }
         }
-        add_weighted_rows<T, D>(sums, dp, tile);
-        if constexpr (kOfKeys) add_weighted_rows<T, D>(other_sums, s, tile + kBlockN * kPitch<D>);
+        add_weighted_rows<T, L>(sums, dp, tile);
+        if constexpr (kOfKeys) add_weighted_rows<T, L>(other_sums, s, tile + kBlockN * L::kPitch);
       }
       __syncthreads();
     }
@@ -274,11 +300,11 @@ __global__ void __launch_bounds__(kBlockThreads)
   const auto target = [&](const Output<T>& to) {
     return to.data + block.element * to.video + block.head * to.head;
   };
-  store_rows<T, D>(target(first_grad), first_grad.row, first, block.video.limit, block.video.end, p.dim, sums,
-                   p.scale, p.scale);
+  store_rows<T, D>(target(first_grad), first_grad.row, first, block.limit, block.end, p.dim, sums, p.scale,
+                   p.scale);
   if constexpr (kOfKeys) {
-    store_rows<T, D>(target(second_grad), second_grad.row, first, block.video.limit, block.video.end, p.dim,
-                     other_sums, 1.f, 1.f);
+    store_rows<T, D>(target(second_grad), second_grad.row, first, block.limit, block.end, p.dim, other_sums,
+                     1.f, 1.f);
   }
 }
 

@@ -9,3 +9,6 @@
 extern "C" __attribute__((visibility("default"))) void host_cuda_shuffle(uint64_t seed) {
   ::host_cuda::shuffle_seed = seed;
 }
+extern "C" __attribute__((visibility("default"))) void host_cuda_capability(int capability) {
+  ::host_cuda::capability = capability;
+}

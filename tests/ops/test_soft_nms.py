@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from host_cuda.backends import DEVICES
+from host_cuda.backends import CUDA_DEVICES, DEVICES
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
@@ -197,6 +197,24 @@ def test_groups_that_the_cpu_sorts_by_length(method: str, dtype: type) -> None:
     scores, offsets = rng.random(total).astype(dtype), np.concatenate([[0], np.cumsum(sizes)])
     options: dict[str, Any] = {"method": method, "max_per_group": 500}
     assert_same_bits(run("cpu", segments, scores, offsets, **options), definition(segments, scores, offsets, **options))
+
+
+@pytest.mark.parametrize("device", CUDA_DEVICES)
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("dtype", "sizes"), [(np.float32, [2049, 9729, 300]), (np.float64, [2049, 4097, 257])])
+def test_groups_in_few_and_many_registers_and_in_memory(
+    dtype: type, sizes: list[int], method: str, device: str
+) -> None:
+    """Of up to 2048 rows, up to what registers hold, and beyond; many equal scores."""
+    rng = np.random.default_rng(0)
+    total = sum(sizes)
+    start = rng.random(total) * 500
+    segments = np.stack([start, start + np.exp2(rng.random(total) * 5)], 1).astype(dtype)
+    scores, offsets = (rng.integers(0, 100, total) / 100).astype(dtype), np.concatenate([[0], np.cumsum(sizes)])
+    options: dict[str, Any] = {"method": method, "max_per_group": 12}
+    assert_same_bits(
+        run(device, segments, scores, offsets, **options), definition(segments, scores, offsets, **options)
+    )
 
 
 @pytest.mark.parametrize("device", DEVICES)

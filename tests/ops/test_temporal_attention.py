@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from host_cuda import extension
 from host_cuda.backends import CPU, CUDA_DEVICES, CUDA_ON_HOST, CUDA_ON_PTX, DEVICES, at_most
 from hypothesis import given
 from hypothesis import strategies as st
@@ -513,6 +514,29 @@ def test_a_device_of_its_own_is_an_error() -> None:
         temporal_attention(**GOOD | {"k": GOOD["k"].to("meta")})
     with pytest.raises(ValueError, match=r"lengths is on meta, expected q's device cpu"):
         temporal_attention(**GOOD, lengths=torch.tensor([1, 2], device="meta"))
+
+
+@pytest.mark.parametrize("device", CUDA_DEVICES)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("dim", [24, 64, 128])
+def test_cuda_reads_out_and_its_gradient_by_their_own_strides(dim: int, dtype: torch.dtype, device: str) -> None:
+    """In half precision by 16 bytes at a time, so rows are the same numbers to the bit wherever they lie."""
+    case = make_case(2, 2, 70, dim, [70, 33], 5, dtype=dtype, device=device)
+    wide = torch.full((2, 2, 70, dim + 8), NAN, dtype=dtype, device=device)
+    wide[..., :dim] = case.grad_out
+    rows_apart = dataclasses.replace(case, grad_out=wide[..., :dim])
+    heads_inside = dataclasses.replace(case, grad_out=case.grad_out.transpose(1, 2).contiguous().transpose(1, 2))
+    expected = case.outputs()
+    for other in (rows_apart, heads_inside):
+        assert_same_bits(other.outputs(), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_more_snippets_than_32_bits_can_count_are_an_error_on_cuda(dtype: torch.dtype) -> None:
+    extension.load()
+    q = torch.zeros(1, 1, 1, 1, dtype=dtype).expand(1, 1, 2**29, 1)  # results are allocated, but never touched
+    with pytest.raises(RuntimeError, match=r"q has T \(or R\) = 536870912, expected less than 2\^29 on CUDA"):
+        torch.ops.wtal_on_host.temporal_attention(q, q, q, None, None, 1.0)
 
 
 @pytest.mark.gpu

@@ -41,8 +41,8 @@ TABLE: list[tuple[str, str] | tuple[str, str, str]] = [
     ("mad.lo.s32", "{a:u} * {b:u} + {c:u}"),
     ("div.{u32,s64}", "quotient<{T}>({a}, {b})"),
     ("rem.{u32,s64}", "remainder<{T}>({a}, {b})"),
-    ("min.s64", "least({a}, {b})"),
-    ("max.s64", "greatest({a}, {b})"),
+    ("min.{s32,s64}", "least({a}, {b})"),
+    ("max.{u32,s64,u64}", "greatest({a}, {b})"),
     ("neg.s64", "0 - {a:u}"),
     # ---- bits
     ("not.{b32,b64}", "~{a}"),
@@ -56,7 +56,7 @@ TABLE: list[tuple[str, str] | tuple[str, str, str]] = [
     ("clz.b32", "std::countl_zero({a})"),
     ("brev.b32", "reversed({a})"),
     ("bfind.shiftamt.u32", "{a} ? std::countl_zero({a}) : 0xffffffffu"),
-    ("bfi.b32", "insert_bits({a}, {b}, {c:u32}, {d:u32})"),
+    ("bfi.{b32,b64}", "insert_bits<{T}>({a}, {b}, {c:u32}, {d:u32})"),
     # ---- floating-point numbers: each operation rounds once, and none is joined to another
     ("add{,.rn}.{f32,f64}", "{a} + {b}"),
     ("sub{,.rn}.{f32,f64}", "{a} - {b}"),
@@ -73,9 +73,9 @@ TABLE: list[tuple[str, str] | tuple[str, str, str]] = [
     ("setp.eq.{s16,s32,s64,b32,b64}", "{a} == {b}", "pred"),
     ("setp.ne.{s16,s32,s64}", "{a} != {b}", "pred"),
     ("setp.lt.{s32,u32,s64,u64}", "{a} < {b}", "pred"),
-    ("setp.le.s64", "{a} <= {b}", "pred"),
-    ("setp.gt.{s32,u32,s64}", "{a} > {b}", "pred"),
-    ("setp.ge.{s32,s64,u64}", "{a} >= {b}", "pred"),
+    ("setp.le.{s32,s64}", "{a} <= {b}", "pred"),
+    ("setp.gt.{s32,u32,s64,u64}", "{a} > {b}", "pred"),
+    ("setp.ge.{s32,u32,s64,u64}", "{a} >= {b}", "pred"),
     *((f"setp.{name}.{{f32,f64}}", expression, "pred") for name, expression in COMPARISONS.items()),
     ("selp.{u16,b32,u32,b64,f32,f64}", "{c:pred} ? {a} : {b}"),
     # ---- moves and conversions

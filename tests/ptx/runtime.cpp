@@ -112,6 +112,12 @@ uint32_t shuffle(int mode, uint32_t a, uint32_t b, uint32_t c, uint32_t mask, bo
 uint32_t ballot(bool a, uint32_t mask, int line) {
   return ::host_cuda::vote("vote.sync.ballot", site(line), mask, a).ballot;
 }
+uint32_t reduce_min(uint32_t a, uint32_t mask, int line) {
+  return ::host_cuda::reduce("redux.sync.min", site(line), mask, a, ::host_cuda::Least{});
+}
+uint32_t reduce_max(uint32_t a, uint32_t mask, int line) {
+  return ::host_cuda::reduce("redux.sync.max", site(line), mask, a, ::host_cuda::Greatest{});
+}
 
 template <int kMatrices, bool kTransposed>
 void ldmatrix(uint32_t* to, uint32_t address, int line) {

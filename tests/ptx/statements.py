@@ -81,6 +81,12 @@ def vote(i: Instruction, scope: Scope) -> str:
     return scope.assign(i.operands[0], f"ballot({a}, {mask}, {i.line})", "b32")
 
 
+def reduction(i: Instruction, scope: Scope) -> str:
+    _, _, mode, kind = i.opcode.split(".")
+    value, mask = scope.value(i.operands[1], kind), scope.value(i.operands[2], "b32")
+    return scope.assign(i.operands[0], f"reduce_{mode}({value}, {mask}, {i.line})", kind)
+
+
 def ldmatrix(i: Instruction, scope: Scope) -> str:
     registers = vector(i.operands[0])
     if f".x{len(registers)}." not in i.opcode:
@@ -132,16 +138,17 @@ STATEMENTS: dict[str, Callable[[Instruction, Scope], str]] = {
     form: function
     for pattern, function in [
         ("ld.param.{u8,u32,u64,f32,f64,v2.u8,v4.u8}", load),
-        ("ld.global.{u8,u16,u32,u64,f32,f64}", load),
+        ("ld.global.{u8,u16,u32,u64,f32,f64,v4.u32}", load),
         ("ld.global.nc.{u8,u64,f32,f64}", load),
-        ("ld.shared.{u64,f32,f64,v2.f32}", load),
+        ("ld.shared.{u32,u64,f32,f64,v2.f32}", load),
         ("st.global.{u16,u32,u64,f32,f64,v2.u16}", store),
-        ("st.shared.{u16,u64,f32,f64}", store),
+        ("st.shared.{u16,u32,u64,f32,f64}", store),
         ("bra{,.uni}", branch),
         ("ret", leave),
         ("bar.sync", barrier),
         ("shfl.sync.{up,bfly,idx}.b32", shuffle),
         ("vote.sync.ballot.b32", vote),
+        ("redux.sync.{min,max}.u32", reduction),
         ("ldmatrix.sync.aligned.m8n8.{x1,x2,x4}{,.trans}.shared.b16", ldmatrix),
         ("mma.sync.aligned.m16n8k16.row.col.f32.{f16.f16,bf16.bf16}.f32", mma),
         ("cp.async.cg.shared.global", cp_async),

@@ -114,9 +114,17 @@ def test_ballot() -> None:
     assert set(found[0::4].tolist()) == {sum(int(bit) << lane for lane, bit in enumerate(given[0::16]))}
 
 
+def test_the_least_and_the_greatest_of_a_warp() -> None:
+    given, found = aligned(32 * 4, np.uint32), aligned(32 * 4, np.uint32)
+    given[:] = np.random.default_rng().integers(0, 1 << 32, given.size, dtype=np.uint32)
+    kernels().run("redux", given, found, threads=32)
+    assert set(found[0::4].tolist()) == {int(given[0::4].min())}
+    assert set(found[1::4].tolist()) == {int(given[0::4].max())}
+
+
 def test_loads_and_stores_of_global_memory() -> None:
-    given, found = aligned(48, np.uint8), aligned(48, np.uint8)
-    given[:] = np.random.default_rng().integers(1, 256, 48)
+    given, found = aligned(64, np.uint8), aligned(64, np.uint8)
+    given[:] = np.random.default_rng().integers(1, 256, 64)
     kernels().run("global", given, found)
     assert found[[0, 2]].tolist() == given[:2].tolist()  # a byte fills a register with zeros
     assert found[[1, 3]].tolist() == [0, 0]
@@ -136,6 +144,13 @@ def test_shared_memory_is_handed_on_at_barriers() -> None:
             assert singles.reshape(1).view(np.float32).tolist() == [neighbour] * 2
             assert double.reshape(1).view(np.float64)[0] == neighbour
             assert one == 77
+
+
+def test_words_of_32_bits_in_shared_memory() -> None:
+    given, found = aligned(32 * 4, np.uint32), aligned(32 * 4, np.uint32)
+    given[:] = np.random.default_rng().integers(0, 1 << 32, given.size, dtype=np.uint32)
+    kernels().run("shared_words", given, found, threads=32)
+    assert found[0::4].tolist() == given[0::4].reshape(16, 2)[:, ::-1].reshape(-1).tolist()
 
 
 def test_branches_guards_and_the_end() -> None:
@@ -195,6 +210,8 @@ FAULTS = {
     "read beyond": ("read_at", 32, "a global access of 4 bytes lies outside of every tensor at statements.ptx:"),
     "read before": ("read_at", 2**64 - 4, "a global access of 4 bytes lies outside of every tensor"),
     "read misaligned": ("read_at", 2, "a global access of 4 bytes is not aligned to them"),
+    "read a row misaligned": ("row_at", 8, "a global access of 16 bytes is not aligned to them"),
+    "read a row beyond": ("row_at", 32, "a global access of 16 bytes lies outside of every tensor"),
     "write half beyond": ("write_at", 28, "a global access of 8 bytes is not aligned to them"),
     "write beyond": ("write_at", 32, "a global access of 8 bytes lies outside of every tensor"),
     "beyond a shared array": ("shared_at", 8, "a shared access of 4 bytes lies outside of the block's arrays"),
@@ -221,7 +238,14 @@ def test_a_wrong_access_is_reported_with_its_line(fault: str) -> None:
 
 def test_right_accesses_of_the_same_kernels_pass() -> None:
     given = aligned(8, np.float32)
-    for name, argument in [("read_at", 28), ("write_at", 24), ("shared_at", 4), ("dynamic_at", 60), ("copy_at", 16)]:
+    for name, argument in [
+        ("read_at", 28),
+        ("row_at", 16),
+        ("write_at", 24),
+        ("shared_at", 4),
+        ("dynamic_at", 60),
+        ("copy_at", 16),
+    ]:
         assert kernels().fault_of(name, given, argument, dynamic=64) == ""
 
 

@@ -52,6 +52,8 @@ void barrier(int line);
 // mode: 0 up, 1 down, 2 bfly, 3 idx. valid: whether the source lane lies in the segment.
 uint32_t shuffle(int mode, uint32_t a, uint32_t b, uint32_t c, uint32_t mask, bool& valid, int line);
 uint32_t ballot(bool a, uint32_t mask, int line);
+uint32_t reduce_min(uint32_t a, uint32_t mask, int line);
+uint32_t reduce_max(uint32_t a, uint32_t mask, int line);
 template <int kMatrices, bool kTransposed>
 void ldmatrix(uint32_t* to, uint32_t address, int line);
 void mma_f16(float* d, const uint32_t* a, const uint32_t* b, const float* c, int line);
@@ -144,11 +146,13 @@ inline uint32_t reversed(uint32_t x) {
   return out;
 }
 // bfi: the lowest `length` bits of a in the place of b's from `position` on.
-inline uint32_t insert_bits(uint32_t a, uint32_t b, uint32_t position, uint32_t length) {
+template <class T>
+T insert_bits(T a, T b, uint32_t position, uint32_t length) {
+  constexpr uint32_t kBits = 8 * sizeof(T);
   position &= 255, length &= 255;
-  if (position >= 32) return b;
-  const uint64_t mask = (length >= 32 ? 0xffffffffull : (1ull << length) - 1) << position;
-  return static_cast<uint32_t>((b & ~mask) | (uint64_t{a} << position & mask));
+  if (position >= kBits) return b;
+  const T mask = static_cast<T>((length >= kBits ? ~T{0} : (T{1} << length) - 1) << position);
+  return static_cast<T>((b & ~mask) | ((a << position) & mask));
 }
 
 }  // namespace ptx

@@ -1,0 +1,23 @@
+// A GPU that the kernels are not made for is told so in one line, before CUDA finds no kernel image for it.
+#pragma once
+#include <cuda_runtime.h>
+#include <torch/headeronly/util/Exception.h>
+
+#include "cuda/stream.h"
+
+namespace wtal {
+
+constexpr int kOldestMajor = 8;  // bf16 tensor cores, cp.async: the A100 and the RTX 30 series
+
+// Of the current device; `op` names who asks.
+inline void check_capability(const char* op) {
+  int device = 0, major = 0, minor = 0;
+  check_cuda(cudaGetDevice(&device), op);
+  check_cuda(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device), op);
+  check_cuda(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device), op);
+  STD_TORCH_CHECK(major >= kOldestMajor, op, ": the GPU cuda:", device, " has compute capability ", major,
+                  ".", minor, ", expected ", kOldestMajor,
+                  ".0 or newer (A100, RTX 30 series and later); on the CPU the op works as well");
+}
+
+}  // namespace wtal
