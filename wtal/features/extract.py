@@ -16,7 +16,6 @@ from wtal.data.own_files import read_labels
 from wtal.data.timebase import Timebase
 from wtal.features.decode import VideoReader, import_av, probe_seconds
 from wtal.features.describe import coverage, place_labels, write_description
-from wtal.features.flow import BACKEND
 from wtal.features.flow_pool import FlowPool, Pending
 from wtal.features.manifest import check_settings, claim, forget, hash_of, is_complete, sha256
 from wtal.features.meter import Meter
@@ -67,7 +66,7 @@ def extract(job: Extraction, shard: Shard, reporter: Reporter) -> Summary:
     with ExitStack() as stack:
         pool = None
         if left and "flow" in job.streams:
-            pool = stack.enter_context(FlowPool(BACKEND, _workers(job, shard)))
+            pool = stack.enter_context(FlowPool(job.flow_backend, _workers(job, shard)))
         networks = _networks(job, device) if left else {}  # wrong weights leave no trace in the folder
         for name in SHARED_FILES:  # other shards may be writing them this moment
             remove_temporaries(job.folder, name, older_than=60)
@@ -82,7 +81,7 @@ def extract(job: Extraction, shard: Shard, reporter: Reporter) -> Summary:
                 "device": describe(device),
                 "batch": {stream: network.batch for stream, network in networks.items()},
                 "flow": pool.identity if pool else None,
-                "versions": versions(),
+                "versions": versions(job),
             }
             _extract(_Work(job, left, networks, pool, _workers(job, shard), common), summary, reporter)
     wait_for_other_shards(shard)

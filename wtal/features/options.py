@@ -58,6 +58,8 @@ class Extraction:
     """How features are stored; float16 halves the files."""
     workers: int | None = None
     """Processes for optical flow; else one a CPU."""
+    flow_backend: Literal["wtal", "opencv"] = "wtal"
+    """What computes TV-L1 flow: wtal's own op, or OpenCV's DualTVL1, which takes several times as long."""
     flow_cache: Path | None = None
     """Folder that keeps the flow (18 GB an hour of video), for another run over the same videos."""
     batch: int | None = None
@@ -94,7 +96,7 @@ def unused(job: Extraction) -> list[str]:
     reasons = (
         (job.layout == "own", ("dataset",), "--layout own"),
         (not job.clip, ("clip_model", "clip_weights"), "--no-clip"),
-        (job.modality == "rgb", ("i3d_flow", "flow_cache", "workers"), "--modality rgb"),
+        (job.modality == "rgb", ("i3d_flow", "flow_backend", "flow_cache", "workers"), "--modality rgb"),
         (job.modality == "flow", ("i3d_rgb",), "--modality flow"),
     )
     return [
