@@ -56,7 +56,7 @@ def extract(job: Extraction, shard: Shard, reporter: Reporter) -> Summary:
     """
     check(job)
     videos, targets, notes = _plan(job)
-    device = choose_device(job.device, job.precision, shard.local_rank if shard.launched else None)
+    device = choose_device(job.device, job.precision, shard.local_rank if shard.launched else None, cpu_bf16=True)
     settings = settings_of(job, device)
     check_settings(job.folder, settings)
     made_with = hash_of(settings)
