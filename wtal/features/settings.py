@@ -32,7 +32,7 @@ def settings_of(job: Extraction, device: Device) -> dict[str, Any]:
         "short_side": job.short_side,
         "crop": job.crop,
         "flow": f"tvl1 by {job.flow_backend}" if "flow" in job.streams else None,
-        "i3d": "Inception-v1 I3D",
+        "i3d": "Inception-v1 I3D" if job.modality != "none" else None,
         "clip_model": job.clip_model if job.clip else None,
         "clip_fps": job.clip_fps,
         "dtype": job.dtype,
