@@ -1,4 +1,5 @@
-// tvl1_flow on the CPU: threads take whole pairs, so that their number changes no bit.
+// tvl1_flow on the CPU: threads take whole pairs or, of few pairs, bands of rows. Their number changes no
+// bit.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
@@ -24,36 +25,42 @@ using flow::Settings;
 using flow::Size;
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
-using PairFlow = void (*)(const uint8_t*, const uint8_t*, float*, Size, const Settings&);
 
-void pair_plain(const uint8_t* first, const uint8_t* second, float* out, Size size,
-                const Settings& settings) {
-  flow::flow_of_pair(first, second, out, size, settings);
-}
+// Every kernel for one kind of vectors. A function takes what it inlines for its own kind, a lambda would
+// not.
+#define WTAL_FLOW_KERNELS(name, attributes)                                                                  \
+  attributes void name##_residual(flow::Fields& f, const flow::Plane& first, const flow::WarpSource& second, \
+                                  int64_t begin, int64_t end) {                                              \
+    flow::set_residual(f, first, second, begin, end);                                                        \
+  }                                                                                                          \
+  attributes void name##_median(const flow::Plane& from, flow::Plane& to, int64_t side, int64_t begin,       \
+                                int64_t end) {                                                               \
+    if (side == 3) flow::median_rows<3>(from, to, begin, end);                                               \
+    if (side == 5) flow::median_rows<5>(from, to, begin, end);                                               \
+  }                                                                                                          \
+  attributes void name##_move(flow::Fields& f, int64_t band, const flow::Rates& rates) {                     \
+    flow::move_band(f, band, rates);                                                                         \
+  }                                                                                                          \
+  attributes float name##_close(flow::Fields& f, const flow::Rates& rates) {                                 \
+    return flow::close_bands(f, rates);                                                                      \
+  }                                                                                                          \
+  constexpr flow::Kernels k_##name{name##_residual, name##_median, name##_move, name##_close};
 
+WTAL_FLOW_KERNELS(plain, )
 #if defined(__x86_64__)
-[[gnu::target("arch=x86-64-v3")]] void pair_avx2(const uint8_t* first, const uint8_t* second, float* out,
-                                                 Size size, const Settings& settings) {
-  flow::flow_of_pair(first, second, out, size, settings);
-}
-
-[[gnu::target("arch=x86-64-v4,prefer-vector-width=512")]] void pair_avx512(const uint8_t* first,
-                                                                           const uint8_t* second, float* out,
-                                                                           Size size,
-                                                                           const Settings& settings) {
-  flow::flow_of_pair(first, second, out, size, settings);
-}
+WTAL_FLOW_KERNELS(avx2, [[gnu::target("arch=x86-64-v3")]])
+WTAL_FLOW_KERNELS(avx512, [[gnu::target("arch=x86-64-v4,prefer-vector-width=512")]])
 #endif
 
 // The widest that the CPU has and that ATEN_CPU_CAPABILITY, torch's own variable, allows.
-PairFlow pair_flow() {
+const flow::Kernels& kernels() {
 #if defined(__x86_64__)
   const char* asked = std::getenv("ATEN_CPU_CAPABILITY");
   const std::string_view limit = asked ? asked : "";
-  if (__builtin_cpu_supports("x86-64-v4") && limit != "avx2" && limit != "default") return &pair_avx512;
-  if (__builtin_cpu_supports("x86-64-v3") && limit != "default") return &pair_avx2;
+  if (__builtin_cpu_supports("x86-64-v4") && limit != "avx2" && limit != "default") return k_avx512;
+  if (__builtin_cpu_supports("x86-64-v3") && limit != "default") return k_avx2;
 #endif
-  return &pair_plain;
+  return k_plain;
 }
 
 void check(const Tensor& first, const Tensor& second, const Settings& s) {
@@ -90,12 +97,26 @@ Tensor tvl1_flow(const Tensor& first, const Tensor& second, double tau, double l
       torch::stable::new_empty(first, {first.size(0), size.height, size.width, 2}, ScalarType::Float);
   const uint8_t *from = firsts.const_data_ptr<uint8_t>(), *to = seconds.const_data_ptr<uint8_t>();
   float* const out = result.mutable_data_ptr<float>();
-  const PairFlow run = pair_flow();
-  torch::stable::parallel_for(0, pairs, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t n = begin; n < end; ++n) {
-      run(from + n * size.area(), to + n * size.area(), out + 2 * n * size.area(), size, settings);
-    }
-  });
+  const flow::Kernels& chosen = kernels();
+  const auto pair = [&](int64_t n, const auto& each) {
+    flow::flow_of_pair(from + n * size.area(), to + n * size.area(), out + 2 * n * size.area(), size,
+                       settings, chosen, each);
+  };
+  if (pairs < torch::stable::get_num_threads()) {
+    const auto each = [](int64_t count, const auto& function) {
+      torch::stable::parallel_for(0, count, 1, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) function(i);
+      });
+    };
+    for (int64_t n = 0; n < pairs; ++n) pair(n, each);
+  } else {
+    const auto each = [](int64_t count, const auto& function) {
+      for (int64_t i = 0; i < count; ++i) function(i);
+    };
+    torch::stable::parallel_for(0, pairs, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t n = begin; n < end; ++n) pair(n, each);
+    });
+  }
   return result;
 }
 

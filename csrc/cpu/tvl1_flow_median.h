@@ -44,20 +44,17 @@ WTAL_INLINE void sort(float* values, std::index_sequence<kPair...>) {
   (order<kNetwork<kCount>.pairs[kPair][0], kNetwork<kCount>.pairs[kPair][1]>(values), ...);
 }
 
+// Rows [begin, end); the margins are there already.
 template <int kSide>
-WTAL_INLINE void median_filter(Plane& plane, Plane& scratch) {
+WTAL_INLINE void median_rows(const Plane& plane, Plane& to, int64_t begin, int64_t end) {
   constexpr int kReach = kSide / 2, kCount = kSide * kSide;
   const auto [height, width] = plane.size();
-  for (int64_t y = 0; y < height; ++y) {
-    float* row = plane.row(y);
-    for (int i = 1; i <= kReach; ++i) row[-i] = row[0], row[width - 1 + i] = row[width - 1];
-  }
-  for (int64_t y = 0; y < height; ++y) {
+  for (int64_t y = begin; y < end; ++y) {
     const float* rows[kSide];
     for (int i = 0; i < kSide; ++i) {
       rows[i] = plane.row(std::min(std::max<int64_t>(y + i - kReach, 0), height - 1)) - kReach;
     }
-    float* __restrict out = scratch.row(y);
+    float* __restrict out = to.row(y);
     for (int64_t x = 0; x < width; ++x) {
       float values[kCount];
 #pragma GCC unroll 5
@@ -69,7 +66,14 @@ WTAL_INLINE void median_filter(Plane& plane, Plane& scratch) {
       out[x] = values[kCount / 2];
     }
   }
-  std::swap(plane, scratch);
+}
+
+WTAL_INLINE void repeat_edges(Plane& plane, int64_t reach) {
+  const auto [height, width] = plane.size();
+  for (int64_t y = 0; y < height; ++y) {
+    float* row = plane.row(y);
+    for (int64_t i = 1; i <= reach; ++i) row[-i] = row[0], row[width - 1 + i] = row[width - 1];
+  }
 }
 
 }  // namespace wtal::flow

@@ -203,6 +203,33 @@ def test_a_pair_does_not_depend_on_its_batch_nor_on_the_number_of_threads() -> N
     assert torch.equal(tvl1_flow(*wide), one)
 
 
+@pytest.mark.parametrize(("height", "width"), [(63, 30), (64, 1), (65, 90), (131, 33)])
+def test_bands_of_rows_do_not_depend_on_the_number_of_threads(height: int, width: int) -> None:
+    """As high as images that are divided, and one row less."""
+    images = torch.from_numpy(np.stack([pair(np.random.default_rng(), height, width, kind) for kind in KINDS], 1))
+    parameters = {"warps": 2, "inner": 5, "outer": 2}
+    before, found = torch.get_num_threads(), {}
+    try:
+        for threads in (1, 2, 3, 5):
+            torch.set_num_threads(threads)
+            found[threads] = tvl1_flow(*images, **parameters)  # 4 pairs: each a thread, or each on all of 5
+            one = tvl1_flow(*images[:, :1], **parameters)
+            assert torch.equal(one[0], found[1][0]), threads
+            assert torch.equal(found[threads], found[1]), threads
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("size", [(64, 20), (65, 31), (100, 40), (71, 17)])
+def test_bands_equal_the_definition(size: tuple[int, int]) -> None:
+    """Where rows are divided into bands, the rows on both sides of an edge too."""
+    parameters = {"scales": 1, "warps": 1, "epsilon": 0, "inner": 7, "outer": 2, "median": 3}
+    for kind in KINDS:
+        images = pair(np.random.default_rng(), *size, kind)
+        expected, _ = flow_of_pair(*images, **parameters)
+        np.testing.assert_allclose(op(images, **parameters), expected, rtol=0, atol=CLOSE)
+
+
 @pytest.mark.parametrize("limit", ["default", "avx2"])
 def test_narrower_vectors_compute_the_same(limit: str, tmp_path: Path) -> None:
     """What machines without AVX-512 run, chosen as torch chooses its own kernels."""

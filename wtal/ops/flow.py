@@ -26,8 +26,9 @@ def tvl1_flow(
 ) -> Tensor:
     """Motion from each first image to its second: the algorithm and defaults of OpenCV's DualTVL1OpticalFlow.
 
-    Runs on the CPU only: there is no CUDA kernel. Threads take whole pairs, so their number changes no bit; one pair
-    uses one thread. Source: Zach, Pock, Bischof, "A duality based approach for realtime TV-L1 optical flow", 2007.
+    Runs on the CPU only: there is no CUDA kernel. Threads take whole pairs or, of fewer pairs than threads, bands of
+    rows; their number changes no bit. Source: Zach, Pock, Bischof, "A duality based approach for realtime TV-L1
+    optical flow", 2007.
 
     Args:
         first: uint8 ``[N, H, W]``.
