@@ -13,6 +13,7 @@
 #include <string_view>
 
 #include "common/shape.h"
+#include "cpu/team.h"
 #include "cpu/tvl1_flow_pair.h"
 
 namespace wtal {
@@ -102,13 +103,18 @@ Tensor tvl1_flow(const Tensor& first, const Tensor& second, double tau, double l
     flow::flow_of_pair(from + n * size.area(), to + n * size.area(), out + 2 * n * size.area(), size,
                        settings, chosen, each);
   };
-  if (pairs < torch::stable::get_num_threads()) {
-    const auto each = [](int64_t count, const auto& function) {
-      torch::stable::parallel_for(0, count, 1, [&](int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; ++i) function(i);
-      });
-    };
-    for (int64_t n = 0; n < pairs; ++n) pair(n, each);
+  const int64_t threads = torch::stable::get_num_threads();
+  if (pairs < threads) {
+    Team team;
+    const auto each = [&](int64_t count, const auto& function) { team.each(count, function); };
+    torch::stable::parallel_for(0, std::min(threads, flow::kBands), 1, [&](int64_t begin, int64_t) {
+      if (begin > 0) return team.help();
+      struct End {
+        Team& team;
+        ~End() { team.end(); }
+      } end{team};
+      for (int64_t n = 0; n < pairs; ++n) pair(n, each);
+    });
   } else {
     const auto each = [](int64_t count, const auto& function) {
       for (int64_t i = 0; i < count; ++i) function(i);
