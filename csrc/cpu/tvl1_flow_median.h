@@ -1,36 +1,12 @@
 // Median filters of 3 x 3 and 5 x 5 pixels with repeated edges: a sorting network on whole rows. The compiler
 // drops what does not lead to the median.
 #pragma once
-#include <array>
 #include <utility>
 
+#include "common/sorting_network.h"
 #include "cpu/tvl1_flow_planes.h"
 
 namespace wtal::flow {
-
-// Batcher's odd-even merge sort of kCount values: the pairs to compare, in order.
-template <int kCount>
-struct SortingNetwork {
-  std::array<std::array<int, 2>, 512> pairs{};
-  int size = 0;
-  constexpr SortingNetwork() {
-    for (int p = 1; p < kCount; p *= 2) {
-      for (int k = p; k >= 1; k /= 2) {
-        for (int j = k % p; j + k < kCount; j += 2 * k) {
-          for (int i = 0; i < k && i + j + k < kCount; ++i) {
-            if ((i + j) / (2 * p) == (i + j + k) / (2 * p)) {
-              pairs[size][0] = i + j;
-              pairs[size++][1] = i + j + k;
-            }
-          }
-        }
-      }
-    }
-  }
-};
-
-template <int kCount>
-inline constexpr SortingNetwork<kCount> kNetwork;
 
 template <int kLow, int kHigh>
 WTAL_INLINE void order(float* values) {

@@ -11,13 +11,6 @@
 
 namespace wtal::flow {
 
-struct Settings {
-  double tau, lambda, theta, epsilon, scale_step;
-  int64_t scales, warps, inner, outer, median;
-};
-
-constexpr int64_t kSmallestSide = 16;  // no level below the first has a shorter side
-
 struct Kernels {
   void (*residual)(Fields&, const Plane& first, const WarpSource& second, int64_t begin, int64_t end);
   void (*median)(const Plane&, Plane&, int64_t side, int64_t begin, int64_t end);
@@ -52,9 +45,8 @@ void refine(Plane& u, Plane& v, const Plane& first, const Plane& second, const S
   Plane smooth_u(size), smooth_v(size);
   std::swap(f.u, u);
   std::swap(f.v, v);
-  const Rates rates{static_cast<float>(s.lambda * s.theta), static_cast<float>(s.theta),
-                    static_cast<float>(s.tau / s.theta)};
-  const auto enough = static_cast<float>(s.epsilon * s.epsilon * static_cast<double>(size.area()));
+  const Rates rates{s.threshold(), static_cast<float>(s.theta), s.dual_rate()};
+  const float enough = s.enough(size);
   for (int64_t warp = 0; warp < s.warps; ++warp) {
     each(count, [&](int64_t band) { kernels.residual(f, first, source, begin(band), begin(band + 1)); });
     float error = std::numeric_limits<float>::max();
@@ -94,13 +86,10 @@ void flow_of_pair(const uint8_t* first, const uint8_t* second, float* flow, Size
   std::vector<Plane> firsts, seconds;
   firsts.push_back(as_floats(first, size));
   seconds.push_back(as_floats(second, size));
-  while (static_cast<int64_t>(firsts.size()) < s.scales) {
-    const Size last = firsts.back().size();
-    const Size next{std::lrint(static_cast<double>(last.height) * s.scale_step),
-                    std::lrint(static_cast<double>(last.width) * s.scale_step)};
-    if (std::min(next.height, next.width) < kSmallestSide) break;
-    firsts.push_back(resized(firsts.back(), next, 1 / s.scale_step, 1 / s.scale_step, 1.f));
-    seconds.push_back(resized(seconds.back(), next, 1 / s.scale_step, 1 / s.scale_step, 1.f));
+  const std::vector<Size> sizes = pyramid_sizes(size, s);
+  for (size_t level = 1; level < sizes.size(); ++level) {
+    firsts.push_back(resized(firsts.back(), sizes[level], 1 / s.scale_step, 1 / s.scale_step, 1.f));
+    seconds.push_back(resized(seconds.back(), sizes[level], 1 / s.scale_step, 1 / s.scale_step, 1.f));
   }
   Plane u(firsts.back().size()), v(firsts.back().size());
   for (size_t level = firsts.size(); level-- > 0;) {
