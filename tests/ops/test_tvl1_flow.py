@@ -57,7 +57,7 @@ def op(images: np.ndarray, device: str = "cpu", **parameters: Any) -> np.ndarray
 
 
 DEVICES = [CPU, CUDA_ON_HOST, CUDA]
-"""Not cuda-on-ptx: its translation does not know all instructions of these kernels (UNTRANSLATED in ptx/extension.py)."""
+"""Not cuda-on-ptx: its translation does not know all instructions of these kernels (tests/ptx/extension.py)."""
 
 KINDS = ["moving", "far", "noise", "black and white"]
 PARAMETERS = {
