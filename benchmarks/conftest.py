@@ -111,6 +111,8 @@ def tables(benchmarks: list[Any]) -> list[str]:
                 line += f"   {moved / median / 1e9:.1f} GB/s"
             if videos := info.get("videos"):
                 line += f"   {videos / median:.1f} videos/s"
+            if rate := info.get("rate"):
+                line += f"   {rate[0] / median:.3g} {rate[1]}"
             if (peak := info.get("peak")) is not None:
                 line += f"   peak +{peak / 2**20:.1f} MiB"
             lines.append(line)

@@ -15,9 +15,6 @@ import torch
 from wtal import _native
 from wtal.ops import _library
 
-CPU_ALONE = {"wtal::tvl1_flow"}
-"""Ops that no CUDA kernel has been written for yet; docs/ops.md says so."""
-
 
 def main(cuda_required: bool) -> int:
     """Count, print, and return the exit code."""
@@ -35,8 +32,6 @@ def main(cuda_required: bool) -> int:
     )
     if not cuda_required and _library.build_facts()["cuda"] is None:
         lacking.pop("CUDA")
-    else:
-        lacking["CUDA"] = [op for op in lacking["CUDA"] if op not in CPU_ALONE]
     for device, without in lacking.items():
         for op in without:
             print(f"error: {op} has no {device} kernel", file=sys.stderr)

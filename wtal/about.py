@@ -99,11 +99,11 @@ def _calls(device: str) -> Mapping[str, Callable[[], object]]:
             segments, torch.tensor([0.9, 0.8], device=device), torch.tensor([0, 2], device=device)
         ),
     }
+    images = torch.arange(2 * 4 * 5, dtype=torch.uint8, device=device).reshape(2, 1, 4, 5)
+    calls["tvl1_flow"] = lambda: tvl1_flow(images[0], images[1])
     if device == "cpu":
         one, zero = np.array([[0.0, 1.0]]), np.array([0])
         calls["match_detections"] = lambda: match_detections(
             one, np.array([1.0]), zero, zero, one, zero, zero, np.array([0.5])
         )
-        images = torch.arange(2 * 4 * 5, dtype=torch.uint8).reshape(2, 1, 4, 5)
-        calls["tvl1_flow"] = lambda: tvl1_flow(images[0], images[1])
     return calls

@@ -1,88 +1,68 @@
-// tvl1_flow on the CPU: threads take whole pairs, so that their number changes no bit.
+// tvl1_flow on the CPU: threads take whole pairs or, of few pairs, bands of rows. Their number changes no
+// bit.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/core/ScalarType.h>
-#include <torch/headeronly/util/Exception.h>
 
-#include <bit>
-#include <cmath>
 #include <cstdint>
 #include <cstdlib>
 #include <string_view>
 
-#include "common/shape.h"
+#include "common/tvl1_flow_args.h"
+#include "cpu/team.h"
 #include "cpu/tvl1_flow_pair.h"
 
 namespace wtal {
 namespace {
 
-// By its bits: this file is compiled for finite numbers only, where std::isfinite is always true.
-bool finite(double value) { return (std::bit_cast<uint64_t>(value) >> 52 & 0x7ff) != 0x7ff; }
-
 using flow::Settings;
 using flow::Size;
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
-using PairFlow = void (*)(const uint8_t*, const uint8_t*, float*, Size, const Settings&);
 
-void pair_plain(const uint8_t* first, const uint8_t* second, float* out, Size size,
-                const Settings& settings) {
-  flow::flow_of_pair(first, second, out, size, settings);
-}
+// Every kernel for one kind of vectors. A function takes what it inlines for its own kind, a lambda would
+// not.
+#define WTAL_FLOW_KERNELS(name, attributes)                                                                  \
+  attributes void name##_residual(flow::Fields& f, const flow::Plane& first, const flow::WarpSource& second, \
+                                  int64_t begin, int64_t end) {                                              \
+    flow::set_residual(f, first, second, begin, end);                                                        \
+  }                                                                                                          \
+  attributes void name##_median(const flow::Plane& from, flow::Plane& to, int64_t side, int64_t begin,       \
+                                int64_t end) {                                                               \
+    if (side == 3) flow::median_rows<3>(from, to, begin, end);                                               \
+    if (side == 5) flow::median_rows<5>(from, to, begin, end);                                               \
+  }                                                                                                          \
+  attributes void name##_move(flow::Fields& f, int64_t band, const flow::Rates& rates) {                     \
+    flow::move_band(f, band, rates);                                                                         \
+  }                                                                                                          \
+  attributes float name##_close(flow::Fields& f, const flow::Rates& rates) {                                 \
+    return flow::close_bands(f, rates);                                                                      \
+  }                                                                                                          \
+  constexpr flow::Kernels k_##name{name##_residual, name##_median, name##_move, name##_close};
 
+WTAL_FLOW_KERNELS(plain, )
 #if defined(__x86_64__)
-[[gnu::target("arch=x86-64-v3")]] void pair_avx2(const uint8_t* first, const uint8_t* second, float* out,
-                                                 Size size, const Settings& settings) {
-  flow::flow_of_pair(first, second, out, size, settings);
-}
-
-[[gnu::target("arch=x86-64-v4,prefer-vector-width=512")]] void pair_avx512(const uint8_t* first,
-                                                                           const uint8_t* second, float* out,
-                                                                           Size size,
-                                                                           const Settings& settings) {
-  flow::flow_of_pair(first, second, out, size, settings);
-}
+WTAL_FLOW_KERNELS(avx2, [[gnu::target("arch=x86-64-v3")]])
+WTAL_FLOW_KERNELS(avx512, [[gnu::target("arch=x86-64-v4,prefer-vector-width=512")]])
 #endif
 
 // The widest that the CPU has and that ATEN_CPU_CAPABILITY, torch's own variable, allows.
-PairFlow pair_flow() {
+const flow::Kernels& kernels() {
 #if defined(__x86_64__)
   const char* asked = std::getenv("ATEN_CPU_CAPABILITY");
   const std::string_view limit = asked ? asked : "";
-  if (__builtin_cpu_supports("x86-64-v4") && limit != "avx2" && limit != "default") return &pair_avx512;
-  if (__builtin_cpu_supports("x86-64-v3") && limit != "default") return &pair_avx2;
+  if (__builtin_cpu_supports("x86-64-v4") && limit != "avx2" && limit != "default") return k_avx512;
+  if (__builtin_cpu_supports("x86-64-v3") && limit != "default") return k_avx2;
 #endif
-  return &pair_plain;
-}
-
-void check(const Tensor& first, const Tensor& second, const Settings& s) {
-  STD_TORCH_CHECK(first.scalar_type() == ScalarType::Byte && second.scalar_type() == ScalarType::Byte,
-                  "tvl1_flow: first and second have dtypes ",
-                  torch::headeronly::toString(first.scalar_type()), " and ",
-                  torch::headeronly::toString(second.scalar_type()), ", expected uint8");
-  STD_TORCH_CHECK(first.dim() == 3, "tvl1_flow: first has shape ", shape_of(first), ", expected [N, H, W]");
-  STD_TORCH_CHECK(shape_of(first) == shape_of(second), "tvl1_flow: second has shape ", shape_of(second),
-                  ", expected that of first, ", shape_of(first));
-  STD_TORCH_CHECK(first.device() == second.device(), "tvl1_flow: second is not on the device of first");
-  STD_TORCH_CHECK(s.median == 1 || s.median == 3 || s.median == 5, "tvl1_flow: median is ", s.median,
-                  ", expected 1, 3 or 5");
-  STD_TORCH_CHECK(s.theta > 0 && s.tau > 0 && s.lambda > 0 && finite(s.tau / s.theta) &&
-                      finite(s.lambda * s.theta) && finite(s.epsilon) && s.epsilon >= 0,
-                  "tvl1_flow: tau, lam, theta and epsilon are ", s.tau, ", ", s.lambda, ", ", s.theta,
-                  " and ", s.epsilon, ", expected finite positive numbers (epsilon may be 0)");
-  STD_TORCH_CHECK(finite(s.scale_step) && s.scale_step > 0 && s.scale_step < 1, "tvl1_flow: scale_step is ",
-                  s.scale_step, ", expected a number between 0 and 1");
-  STD_TORCH_CHECK(s.scales >= 1 && s.warps >= 1 && s.inner >= 1 && s.outer >= 1,
-                  "tvl1_flow: scales, warps, inner and outer are ", s.scales, ", ", s.warps, ", ", s.inner,
-                  " and ", s.outer, ", expected at least 1");
+  return k_plain;
 }
 
 Tensor tvl1_flow(const Tensor& first, const Tensor& second, double tau, double lam, double theta,
                  int64_t scales, int64_t warps, double epsilon, int64_t inner, int64_t outer,
                  double scale_step, int64_t median) {
   const Settings settings{tau, lam, theta, epsilon, scale_step, scales, warps, inner, outer, median};
-  check(first, second, settings);
+  flow::check_args(first, second, settings);
   const Tensor firsts = torch::stable::contiguous(first), seconds = torch::stable::contiguous(second);
   const Size size{first.size(1), first.size(2)};
   const int64_t pairs = size.area() ? first.size(0) : 0;
@@ -90,12 +70,31 @@ Tensor tvl1_flow(const Tensor& first, const Tensor& second, double tau, double l
       torch::stable::new_empty(first, {first.size(0), size.height, size.width, 2}, ScalarType::Float);
   const uint8_t *from = firsts.const_data_ptr<uint8_t>(), *to = seconds.const_data_ptr<uint8_t>();
   float* const out = result.mutable_data_ptr<float>();
-  const PairFlow run = pair_flow();
-  torch::stable::parallel_for(0, pairs, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t n = begin; n < end; ++n) {
-      run(from + n * size.area(), to + n * size.area(), out + 2 * n * size.area(), size, settings);
-    }
-  });
+  const flow::Kernels& chosen = kernels();
+  const auto pair = [&](int64_t n, const auto& each) {
+    flow::flow_of_pair(from + n * size.area(), to + n * size.area(), out + 2 * n * size.area(), size,
+                       settings, chosen, each);
+  };
+  const int64_t threads = torch::stable::get_num_threads();
+  if (pairs < threads) {
+    Team team;
+    const auto each = [&](int64_t count, const auto& function) { team.each(count, function); };
+    torch::stable::parallel_for(0, std::min(threads, flow::kBands), 1, [&](int64_t begin, int64_t) {
+      if (begin > 0) return team.help();
+      struct End {
+        Team& team;
+        ~End() { team.end(); }
+      } end{team};
+      for (int64_t n = 0; n < pairs; ++n) pair(n, each);
+    });
+  } else {
+    const auto each = [](int64_t count, const auto& function) {
+      for (int64_t i = 0; i < count; ++i) function(i);
+    };
+    torch::stable::parallel_for(0, pairs, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t n = begin; n < end; ++n) pair(n, each);
+    });
+  }
   return result;
 }
 

@@ -1,6 +1,7 @@
 // One inner iteration of TV-L1: flow from the thresholded residual and the dual's divergence, dual from the
 // flow's gradient. Row y of the flow needs rows y and y - 1 of the old dual, row y - 1 of the new dual needs
-// rows y - 1 and y of the new flow: one pass over the image does both, in place.
+// rows y - 1 and y of the new flow: one pass over a band of rows does both, in place. The last row of a
+// band's dual needs the first row of the next band's flow and waits until all bands are through.
 #pragma once
 #include <cmath>
 
@@ -8,12 +9,20 @@
 
 namespace wtal::flow {
 
+// The bands depend on the image alone, so that no number of threads changes the order of a sum. Small images
+// are one: a thread would not be worth its start.
+constexpr int64_t kBands = 8, kSmallestDivided = 64;
+
+WTAL_INLINE int64_t bands(int64_t height) { return height < kSmallestDivided ? 1 : kBands; }
+WTAL_INLINE int64_t band_begin(int64_t height, int64_t band) { return height * band / bands(height); }
+
 struct Fields {
   Plane u, v;  // the flow in x and in y
   Plane ux_dual, uy_dual, vx_dual, vy_dual;
   Plane image_x, image_y,
       residual;  // gradient of the warped image; its difference to the first one, less gradient . flow
-  std::vector<float> zeros, change;  // a row each
+  std::vector<float> zeros;  // a row
+  Plane change;              // a row a band: the flow's squared change, added up column by column
 
   explicit Fields(Size size)
       : ux_dual(size),
@@ -24,13 +33,17 @@ struct Fields {
         image_y(size),
         residual(size),
         zeros(size.width, 0.f),
-        change(size.width) {}
+        change({bands(size.height), size.width}) {}
 };
 
-// Row y of the flow. The squared change is added up column by column.
-WTAL_INLINE void move_row(Fields& f, int64_t y, float threshold, float theta) {
+struct Rates {
+  float threshold, theta, dual;
+};
+
+// Row y of the flow.
+WTAL_INLINE void move_row(Fields& f, int64_t y, float* __restrict change, float threshold, float theta) {
   const int64_t width = f.residual.size().width;
-  float* __restrict u = f.u.row(y), * __restrict v = f.v.row(y), * __restrict change = f.change.data();
+  float* __restrict u = f.u.row(y), * __restrict v = f.v.row(y);
   const float *gx = f.image_x.row(y), *gy = f.image_y.row(y), *constant = f.residual.row(y);
   const float *ux = f.ux_dual.row(y), *uy = f.uy_dual.row(y), *vx = f.vx_dual.row(y), *vy = f.vy_dual.row(y);
   const float* uy_above = y ? f.uy_dual.row(y - 1) : f.zeros.data();
@@ -69,17 +82,28 @@ WTAL_INLINE void dual_rows(Fields& f, int64_t y, int64_t below, float rate) {
   dual_row(f.v.row(y), f.v.row(below), f.vx_dual.row(y), f.vy_dual.row(y), width, rate);
 }
 
-// Returns the sum of the flow's squared changes.
-WTAL_INLINE float iterate(Fields& f, float threshold, float theta, float rate) {
-  const int64_t height = f.residual.size().height;
-  std::fill(f.change.begin(), f.change.end(), 0.f);
-  for (int64_t y = 0; y < height; ++y) {
-    move_row(f, y, threshold, theta);
-    if (y) dual_rows(f, y - 1, y, rate);
+// The flow of one band, and its dual but for the last row.
+WTAL_INLINE void move_band(Fields& f, int64_t band, const Rates& rates) {
+  const auto [height, width] = f.residual.size();
+  const int64_t begin = band_begin(height, band), end = band_begin(height, band + 1);
+  float* const change = f.change.row(band);
+  std::fill(change, change + width, 0.f);
+  for (int64_t y = begin; y < end; ++y) {
+    move_row(f, y, change, rates.threshold, rates.theta);
+    if (y > begin) dual_rows(f, y - 1, y, rates.dual);
   }
-  dual_rows(f, height - 1, height - 1, rate);
+}
+
+// The last row of each band's dual. Returns the sum of the flow's squared changes.
+WTAL_INLINE float close_bands(Fields& f, const Rates& rates) {
+  const auto [height, width] = f.residual.size();
   double sum = 0;
-  for (const float change : f.change) sum += change;
+  for (int64_t band = 0; band < bands(height); ++band) {
+    const int64_t end = band_begin(height, band + 1);
+    dual_rows(f, end - 1, std::min(end, height - 1), rates.dual);
+    const float* const change = f.change.row(band);
+    for (int64_t x = 0; x < width; ++x) sum += change[x];
+  }
   return static_cast<float>(sum);
 }
 

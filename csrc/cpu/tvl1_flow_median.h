@@ -1,36 +1,12 @@
 // Median filters of 3 x 3 and 5 x 5 pixels with repeated edges: a sorting network on whole rows. The compiler
 // drops what does not lead to the median.
 #pragma once
-#include <array>
 #include <utility>
 
+#include "common/sorting_network.h"
 #include "cpu/tvl1_flow_planes.h"
 
 namespace wtal::flow {
-
-// Batcher's odd-even merge sort of kCount values: the pairs to compare, in order.
-template <int kCount>
-struct SortingNetwork {
-  std::array<std::array<int, 2>, 512> pairs{};
-  int size = 0;
-  constexpr SortingNetwork() {
-    for (int p = 1; p < kCount; p *= 2) {
-      for (int k = p; k >= 1; k /= 2) {
-        for (int j = k % p; j + k < kCount; j += 2 * k) {
-          for (int i = 0; i < k && i + j + k < kCount; ++i) {
-            if ((i + j) / (2 * p) == (i + j + k) / (2 * p)) {
-              pairs[size][0] = i + j;
-              pairs[size++][1] = i + j + k;
-            }
-          }
-        }
-      }
-    }
-  }
-};
-
-template <int kCount>
-inline constexpr SortingNetwork<kCount> kNetwork;
 
 template <int kLow, int kHigh>
 WTAL_INLINE void order(float* values) {
@@ -44,20 +20,17 @@ WTAL_INLINE void sort(float* values, std::index_sequence<kPair...>) {
   (order<kNetwork<kCount>.pairs[kPair][0], kNetwork<kCount>.pairs[kPair][1]>(values), ...);
 }
 
+// Rows [begin, end); the margins are there already.
 template <int kSide>
-WTAL_INLINE void median_filter(Plane& plane, Plane& scratch) {
+WTAL_INLINE void median_rows(const Plane& plane, Plane& to, int64_t begin, int64_t end) {
   constexpr int kReach = kSide / 2, kCount = kSide * kSide;
   const auto [height, width] = plane.size();
-  for (int64_t y = 0; y < height; ++y) {
-    float* row = plane.row(y);
-    for (int i = 1; i <= kReach; ++i) row[-i] = row[0], row[width - 1 + i] = row[width - 1];
-  }
-  for (int64_t y = 0; y < height; ++y) {
+  for (int64_t y = begin; y < end; ++y) {
     const float* rows[kSide];
     for (int i = 0; i < kSide; ++i) {
       rows[i] = plane.row(std::min(std::max<int64_t>(y + i - kReach, 0), height - 1)) - kReach;
     }
-    float* __restrict out = scratch.row(y);
+    float* __restrict out = to.row(y);
     for (int64_t x = 0; x < width; ++x) {
       float values[kCount];
 #pragma GCC unroll 5
@@ -69,7 +42,14 @@ WTAL_INLINE void median_filter(Plane& plane, Plane& scratch) {
       out[x] = values[kCount / 2];
     }
   }
-  std::swap(plane, scratch);
+}
+
+WTAL_INLINE void repeat_edges(Plane& plane, int64_t reach) {
+  const auto [height, width] = plane.size();
+  for (int64_t y = 0; y < height; ++y) {
+    float* row = plane.row(y);
+    for (int64_t i = 1; i <= reach; ++i) row[-i] = row[0], row[width - 1 + i] = row[width - 1];
+  }
 }
 
 }  // namespace wtal::flow

@@ -1,5 +1,6 @@
 // TV-L1 flow of one pair of images: the pyramid from its coarsest level down, warps, outer and inner
-// iterations.
+// iterations. What takes the time goes through Kernels, compiled for several vectors, and through `each`,
+// which calls a function for all indices below a number, in any order and perhaps on several threads.
 #pragma once
 #include <limits>
 
@@ -10,16 +11,17 @@
 
 namespace wtal::flow {
 
-struct Settings {
-  double tau, lambda, theta, epsilon, scale_step;
-  int64_t scales, warps, inner, outer, median;
+struct Kernels {
+  void (*residual)(Fields&, const Plane& first, const WarpSource& second, int64_t begin, int64_t end);
+  void (*median)(const Plane&, Plane&, int64_t side, int64_t begin, int64_t end);
+  void (*move)(Fields&, int64_t band, const Rates&);
+  float (*close)(Fields&, const Rates&);
 };
 
-constexpr int64_t kSmallestSide = 16;  // no level below the first has a shorter side
-
-WTAL_INLINE void set_residual(Fields& f, const Plane& first, const WarpSource& second) {
-  const auto [height, width] = first.size();
-  for (int64_t y = 0; y < height; ++y) {
+WTAL_INLINE void set_residual(Fields& f, const Plane& first, const WarpSource& second, int64_t begin,
+                              int64_t end) {
+  const int64_t width = first.size().width;
+  for (int64_t y = begin; y < end; ++y) {
     const float *u = f.u.row(y), *v = f.v.row(y), *image = first.row(y);
     float *gx = f.image_x.row(y), *gy = f.image_y.row(y), *residual = f.residual.row(y);
     for (int64_t x = 0; x < width; ++x) {
@@ -32,24 +34,36 @@ WTAL_INLINE void set_residual(Fields& f, const Plane& first, const WarpSource& s
   }
 }
 
-WTAL_INLINE void refine(Plane& u, Plane& v, const Plane& first, const Plane& second, const Settings& s) {
+template <class Each>
+void refine(Plane& u, Plane& v, const Plane& first, const Plane& second, const Settings& s,
+            const Kernels& kernels, const Each& each) {
   const Size size = first.size();
+  const int64_t count = bands(size.height);
+  const auto begin = [&](int64_t band) { return band_begin(size.height, band); };
   const WarpSource source(second);
   Fields f(size);
-  Plane scratch(size);
+  Plane smooth_u(size), smooth_v(size);
   std::swap(f.u, u);
   std::swap(f.v, v);
-  const auto theta = static_cast<float>(s.theta), threshold = static_cast<float>(s.lambda * s.theta),
-             rate = static_cast<float>(s.tau / s.theta),
-             enough = static_cast<float>(s.epsilon * s.epsilon * static_cast<double>(size.area()));
+  const Rates rates{s.threshold(), static_cast<float>(s.theta), s.dual_rate()};
+  const float enough = s.enough(size);
   for (int64_t warp = 0; warp < s.warps; ++warp) {
-    set_residual(f, first, source);
+    each(count, [&](int64_t band) { kernels.residual(f, first, source, begin(band), begin(band + 1)); });
     float error = std::numeric_limits<float>::max();
     for (int64_t outer = 0; outer < s.outer && error > enough; ++outer) {
-      if (s.median == 3) median_filter<3>(f.u, scratch), median_filter<3>(f.v, scratch);
-      if (s.median == 5) median_filter<5>(f.u, scratch), median_filter<5>(f.v, scratch);
+      if (s.median > 1) {
+        repeat_edges(f.u, s.median / 2);
+        repeat_edges(f.v, s.median / 2);
+        each(count, [&](int64_t band) {
+          kernels.median(f.u, smooth_u, s.median, begin(band), begin(band + 1));
+          kernels.median(f.v, smooth_v, s.median, begin(band), begin(band + 1));
+        });
+        std::swap(f.u, smooth_u);
+        std::swap(f.v, smooth_v);
+      }
       for (int64_t inner = 0; inner < s.inner && error > enough; ++inner) {
-        error = iterate(f, threshold, theta, rate);
+        each(count, [&](int64_t band) { kernels.move(f, band, rates); });
+        error = kernels.close(f, rates);
       }
     }
   }
@@ -66,18 +80,16 @@ WTAL_INLINE Plane as_floats(const uint8_t* pixels, Size size) {
 }
 
 // first, second [H, W] -> flow [H, W, 2]
-WTAL_INLINE void flow_of_pair(const uint8_t* first, const uint8_t* second, float* flow, Size size,
-                              const Settings& s) {
+template <class Each>
+void flow_of_pair(const uint8_t* first, const uint8_t* second, float* flow, Size size, const Settings& s,
+                  const Kernels& kernels, const Each& each) {
   std::vector<Plane> firsts, seconds;
   firsts.push_back(as_floats(first, size));
   seconds.push_back(as_floats(second, size));
-  while (static_cast<int64_t>(firsts.size()) < s.scales) {
-    const Size last = firsts.back().size();
-    const Size next{std::lrint(static_cast<double>(last.height) * s.scale_step),
-                    std::lrint(static_cast<double>(last.width) * s.scale_step)};
-    if (std::min(next.height, next.width) < kSmallestSide) break;
-    firsts.push_back(resized(firsts.back(), next, 1 / s.scale_step, 1 / s.scale_step, 1.f));
-    seconds.push_back(resized(seconds.back(), next, 1 / s.scale_step, 1 / s.scale_step, 1.f));
+  const std::vector<Size> sizes = pyramid_sizes(size, s);
+  for (size_t level = 1; level < sizes.size(); ++level) {
+    firsts.push_back(resized(firsts.back(), sizes[level], 1 / s.scale_step, 1 / s.scale_step, 1.f));
+    seconds.push_back(resized(seconds.back(), sizes[level], 1 / s.scale_step, 1 / s.scale_step, 1.f));
   }
   Plane u(firsts.back().size()), v(firsts.back().size());
   for (size_t level = firsts.size(); level-- > 0;) {
@@ -89,7 +101,7 @@ WTAL_INLINE void flow_of_pair(const uint8_t* first, const uint8_t* second, float
       u = resized(u, now, step_y, step_x, gain);
       v = resized(v, now, step_y, step_x, gain);
     }
-    refine(u, v, firsts[level], seconds[level], s);
+    refine(u, v, firsts[level], seconds[level], s, kernels, each);
   }
   for (int64_t y = 0; y < size.height; ++y) {
     const float *from_u = u.row(y), *from_v = v.row(y);

@@ -4,14 +4,10 @@
 #include <cstdint>
 #include <vector>
 
+#include "common/tvl1_flow_args.h"
 #include "cpu/inline.h"
 
 namespace wtal::flow {
-
-struct Size {
-  int64_t height = 0, width = 0;
-  int64_t area() const { return height * width; }
-};
 
 // An image [H, W] with kMargin floats before each row and as many after it, all zero at first.
 class Plane {

@@ -85,6 +85,7 @@ def test_other_settings_are_refused(real: Path, clips: Path, go: Extract) -> Non
         ({"stride": 8}, "stride 16, now 8"),
         ({"dtype": "float16"}, "dtype"),
         ({"clip": False}, "clip"),
+        ({"flow_backend": "opencv"}, 'flow "tvl1 by wtal", now "tvl1 by opencv"'),
     ):
         with pytest.raises(WtalError, match=f"has features made with .*{told}.*or another --out"):
             go(clips, real, **options)

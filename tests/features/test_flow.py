@@ -19,14 +19,14 @@ from hypothesis import strategies as st
 from videos import texture
 
 from wtal.errors import WtalError
-from wtal.features.flow import BOUND, STEPS, TVL1, centre_crop, flow_block, grayscale, to_fixed
+from wtal.features.flow import BACKENDS, BOUND, STEPS, FlowBackend, centre_crop, flow_block, grayscale, to_fixed
 from wtal.features.flow_pool import FlowPool
 from wtal.platform.files import WriteError
 
 
-@pytest.fixture(scope="module")
-def tvl1() -> TVL1:
-    return TVL1()
+@pytest.fixture(scope="module", params=["wtal", "opencv"])
+def tvl1(request: pytest.FixtureRequest) -> FlowBackend:
+    return BACKENDS[request.param]()
 
 
 @pytest.fixture(scope="module")
@@ -36,15 +36,33 @@ def moving() -> list[np.ndarray]:
     return [whole[40 - n : 88 - n, 40 - 2 * n : 104 - 2 * n].copy() for n in range(5)]
 
 
-def test_it_measures_motion_in_pixels(tvl1: TVL1, moving: list[np.ndarray]) -> None:
+def test_it_measures_motion_in_pixels(tvl1: FlowBackend, moving: list[np.ndarray]) -> None:
     flow = tvl1(moving[0], moving[1])
     assert (flow.shape, flow.dtype) == ((48, 64, 2), np.float32)
     assert np.median(flow[8:-8, 8:-8], axis=(0, 1)) == pytest.approx([2, 1], abs=0.1)
 
 
-def test_still_frames_cost_nothing_and_give_what_the_solver_gives(tvl1: TVL1, moving: list[np.ndarray]) -> None:
+def test_still_frames_cost_nothing_and_give_what_the_solver_gives(tvl1: FlowBackend, moving: list[np.ndarray]) -> None:
+    def never(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        raise AssertionError("a frame that is the one before was computed")
+
+    assert not flow_block(never, [moving[0], moving[0].copy()], 32, repeat=True).any()
     assert not tvl1(moving[0], moving[0].copy()).any()
-    assert not tvl1._solver.calc(moving[0], moving[0].copy(), None).any()
+
+
+def test_grey_is_what_opencv_makes_of_it() -> None:
+    cv2 = pytest.importorskip("cv2")
+    colours = np.arange(0, 1 << 24, 7, dtype=np.uint32)
+    image = np.stack([colours >> 16, colours >> 8 & 255, colours & 255], axis=-1).astype(np.uint8)[None]
+    found = grayscale(image)
+    assert found.dtype == np.uint8
+    assert np.array_equal(found, cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))
+
+
+def test_the_backends_agree(moving: list[np.ndarray]) -> None:
+    ours, theirs = (flow_block(BACKENDS[name](), moving, 32, repeat=False) for name in ("wtal", "opencv"))
+    assert np.abs(ours - theirs.astype(np.float64)).mean() * BOUND / STEPS <= 0.05
+    assert not np.array_equal(ours, theirs)  # or one of them is the other
 
 
 @given(st.lists(st.floats(-60, 60, width=32), min_size=1, max_size=20))
@@ -55,7 +73,7 @@ def test_fixed_point_clips_and_is_precise(values: list[float]) -> None:
     assert np.abs(unit * BOUND - np.clip(flow, -20, 20)).max() <= BOUND / STEPS
 
 
-def test_a_block_is_pairs_of_whole_frames_then_cropped(tvl1: TVL1, moving: list[np.ndarray]) -> None:
+def test_a_block_is_pairs_of_whole_frames_then_cropped(tvl1: FlowBackend, moving: list[np.ndarray]) -> None:
     pairs = [to_fixed(centre_crop(tvl1(a, b), 32)) for a, b in itertools.pairwise(moving)]
     assert np.array_equal(flow_block(tvl1, moving, 32, repeat=False), np.stack(pairs))
     assert np.array_equal(flow_block(tvl1, moving, 32, repeat=True), np.stack([*pairs, pairs[-1]]))
@@ -68,10 +86,11 @@ def test_crops_are_central() -> None:
     assert centre_crop(image, 7).tolist() == image[:, 1:8].tolist()
 
 
-def test_workers_give_the_same_bits_and_keep_them(tvl1: TVL1, moving: list[np.ndarray], tmp_path: Path) -> None:
+def test_workers_give_the_same_bits_and_keep_them(tvl1: FlowBackend, moving: list[np.ndarray], tmp_path: Path) -> None:
     wanted = flow_block(tvl1, moving, 32, repeat=True)
     cached = tmp_path / "cache" / "0.npy"
-    with FlowPool("tvl1", 2) as pool:
+    name = next(name for name, backend in BACKENDS.items() if isinstance(tvl1, backend))
+    with FlowPool(name, 2) as pool:
         assert len(pool._pool._processes) == 2  # before there is work
         assert pool.identity == tvl1.identity
         blocks = [pool.submit(moving, 32, True, None) for _ in range(3)]
@@ -108,7 +127,7 @@ def test_workers_give_the_same_bits_and_keep_them(tvl1: TVL1, moving: list[np.nd
 
 def test_a_cache_that_cannot_be_written_ends_the_run(moving: list[np.ndarray], tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with FlowPool("tvl1", 1) as pool, pytest.raises(WriteError, match=r"0\.npy: cannot be written"):
+    with FlowPool("wtal", 1) as pool, pytest.raises(WriteError, match=r"0\.npy: cannot be written"):
         pool.submit(moving, 32, True, tmp_path / "file" / "0.npy").result()
 
 
@@ -133,7 +152,7 @@ def test_an_interrupt_between_a_workers_start_and_its_first_message(
     monkeypatch.setattr(multiprocessing.util, "spawnv_passfds", spawn_then_interrupt)
     handler = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
-        FlowPool("tvl1", 2)
+        FlowPool("wtal", 2)
     assert signal.getsignal(signal.SIGINT) is handler
     done.set()
     other.join()
@@ -146,13 +165,14 @@ def test_an_interrupt_between_a_workers_start_and_its_first_message(
     assert capfd.readouterr().err == ""
 
 
-def test_without_opencv_or_its_contributed_modules(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_opencv_or_its_contributed_modules(monkeypatch: pytest.MonkeyPatch, moving: list[np.ndarray]) -> None:
     import cv2
 
     with monkeypatch.context() as patch:
         patch.delattr(cv2, "optflow")
-        with pytest.raises(WtalError, match=r"opencv-contrib-python-headless, as pip install 'wtal\[extract\]'"):
-            TVL1()
+        with pytest.raises(WtalError, match=r"opencv-contrib-python-headless, as pip install 'wtal\[opencv-flow\]'"):
+            BACKENDS["opencv"]()
     monkeypatch.setitem(__import__("sys").modules, "cv2", None)
-    with pytest.raises(WtalError, match=r"expected pip install 'wtal\[extract\]'"):
-        TVL1()
+    with pytest.raises(WtalError, match=r"expected pip install 'wtal\[opencv-flow\]'"):
+        BACKENDS["opencv"]()
+    assert flow_block(BACKENDS["wtal"](), moving, 32, repeat=False).any()  # needs none

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from wtal.errors import WtalError
-from wtal.models.i3d import I3D, load_i3d, same_padding
+from wtal.models.i3d import I3D, fold, load_i3d, same_padding
 from wtal.models.weights import read_weights
 
 # GoogLeNet's table 1 (Szegedy et al., 2015): 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5 (3x3 in I3D), pool proj.
@@ -137,6 +137,33 @@ def test_float64_reference_of_the_same_weights(make_i3d, channels: int, size: tu
     assert exact.std() > 0.01  # features that say something
     assert (found - exact).norm() / exact.norm() < 1e-5
     assert (model.classify(found) - model.double().classify(exact)).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize(("channels", "size"), [(3, (16, 48, 48)), (2, (9, 51, 38)), (3, (1, 32, 32))])
+def test_folding_changes_rounding_alone(make_i3d, channels: int, size: tuple[int, int, int]) -> None:
+    """In float64 nothing else is left; in float32 the features are as far from those as without folding."""
+    model = make_i3d(channels)
+    for name, buffer in model.named_buffers():  # statistics of every size
+        if name.endswith("running_var"):
+            buffer.mul_(torch.rand_like(buffer) * 2 + 0.01)
+        elif name.endswith("running_mean"):
+            buffer.add_(torch.randn_like(buffer) * 0.1)
+    state = model.state_dict()
+    x = torch.rand(1, *size, channels).permute(0, 4, 1, 2, 3) * 2 - 1
+
+    def network(dtype: torch.dtype, folded: bool) -> I3D:
+        made = I3D(channels).eval().requires_grad_(False)
+        made.load_state_dict(state)
+        return fold(made.to(dtype)) if folded else made.to(dtype)
+
+    with torch.inference_mode():
+        exact = reference({key: value.double() for key, value in state.items()}, x.double())
+        double = network(torch.float64, True)(x.double())
+        errors = [(network(torch.float32, folded)(x).double() - exact).norm() for folded in (False, True)]
+    assert not any(isinstance(module, torch.nn.BatchNorm3d) for module in network(torch.float32, True).modules())
+    assert exact.std() > 0.01
+    assert (double - exact).norm() <= 1e-11 * exact.norm()
+    assert errors[1] <= 2 * errors[0] + 1e-6 * exact.norm()
 
 
 def test_the_average_is_the_checkpoints_own_pooling(make_i3d) -> None:

@@ -12,7 +12,7 @@ from wtal.errors import WtalError
 from wtal.features.flow import STEPS
 from wtal.features.networks import Network, clip_network, flow_network, rgb_network
 from wtal.models.clip_image import load_image_encoder
-from wtal.platform.device import Device
+from wtal.platform.device import Device, _cpu_flags, choose_device, describe
 
 CPU = Device(torch.device("cpu"))
 
@@ -39,6 +39,41 @@ def test_rgb_and_flow_reach_i3d_scaled(i3d_weights: dict[str, Path], make_i3d) -
         with torch.no_grad():
             wanted = make_i3d(channels)(x).numpy()
         assert np.abs(found - wanted).max() <= 1e-4 * np.abs(wanted).max()
+
+
+def test_bf16_on_a_cpu_that_has_it(i3d_weights: dict[str, Path], small_clip: tuple[str, Path]) -> None:
+    """Half a percent of the features, with these weights; and it is no float32 under another name."""
+    try:
+        device = choose_device("cpu", "bf16", cpu_bf16=True)
+    except WtalError as error:
+        assert "neither AVX512_BF16 nor AMX" in str(error)  # noqa: PT017
+        pytest.skip(str(error))
+    rng = np.random.default_rng()
+    rgb = rng.integers(0, 256, (16, 32, 32, 3), dtype=np.uint8)
+    for make, piece in (
+        (lambda device: rgb_network(i3d_weights["i3d_rgb"], device, 1), rgb),
+        (lambda device: clip_network(*small_clip, device, 1), rgb[0]),
+    ):
+        exact, found = (rows(make(where), [piece]).astype(np.float64) for where in (CPU, device))
+        assert 1e-5 < np.linalg.norm(found - exact) / np.linalg.norm(exact) < 0.03
+
+
+def test_bf16_is_refused_where_a_cpu_only_emulates_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for flags, works in (("avx2 avx512f", False), ("avx512f avx512_bf16", True), ("amx_bf16", True)):
+        (tmp_path / "cpuinfo").write_text(f"processor : 0\nflags\t\t: fpu {flags} sse\n")
+        found = _cpu_flags(tmp_path / "cpuinfo")
+        monkeypatch.setattr("wtal.platform.device._cpu_flags", lambda found=found: found)
+        if works:
+            device = choose_device("cpu", "bf16", cpu_bf16=True)
+            assert device.bf16
+            assert describe(device).endswith(", bf16 autocast")
+        else:
+            with pytest.raises(WtalError, match=r"--precision bf16: this CPU has neither AVX512_BF16 nor AMX"):
+                choose_device("cpu", "bf16", cpu_bf16=True)
+    assert not choose_device("cpu", "auto", cpu_bf16=True).bf16
+    with pytest.raises(WtalError, match="needs a CUDA device"):
+        choose_device("cpu", "bf16")  # what training offers
+    assert not _cpu_flags(tmp_path / "none")
 
 
 def test_neighbours_in_a_batch_do_not_matter(i3d_weights: dict[str, Path]) -> None:

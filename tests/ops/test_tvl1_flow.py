@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from host_cuda.backends import CPU, CUDA, CUDA_ON_HOST, at_most
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from ops.tvl1_definition import flow_of_pair
 from torch import Tensor
@@ -50,10 +51,13 @@ def pair(random: np.random.Generator, height: int, width: int, kind: str) -> np.
     return np.stack([picture[dy:, dx:], picture[:height, :width]])
 
 
-def op(images: np.ndarray, **parameters: Any) -> np.ndarray:
-    first, second = torch.from_numpy(np.ascontiguousarray(images))[:, None]
-    return tvl1_flow(first, second, **parameters)[0].numpy()
+def op(images: np.ndarray, device: str = "cpu", **parameters: Any) -> np.ndarray:
+    first, second = torch.from_numpy(np.ascontiguousarray(images)).to(device)[:, None]
+    return tvl1_flow(first, second, **parameters)[0].cpu().numpy()
 
+
+DEVICES = [CPU, CUDA_ON_HOST, CUDA]
+"""Not cuda-on-ptx: its translation does not know all instructions of these kernels (tests/ptx/extension.py)."""
 
 KINDS = ["moving", "far", "noise", "black and white"]
 PARAMETERS = {
@@ -67,20 +71,28 @@ PARAMETERS = {
 }
 
 
-@settings(max_examples=60)
-@given(st.integers(0, 2**32), st.integers(1, 40), st.integers(1, 40), st.sampled_from(KINDS), st.data())
-def test_equals_the_definition(seed: int, height: int, width: int, kind: str, data: st.DataObject) -> None:
+@pytest.mark.parametrize("device", DEVICES)
+@at_most(60)
+@given(
+    seed=st.integers(0, 2**32),
+    height=st.integers(1, 40),
+    width=st.integers(1, 40),
+    kind=st.sampled_from(KINDS),
+    data=st.data(),
+)
+def test_equals_the_definition(device: str, seed: int, height: int, width: int, kind: str, data: st.DataObject) -> None:
     parameters = {name: data.draw(values, label=name) for name, values in PARAMETERS.items()}
     parameters |= {"scales": 1, "epsilon": 0}  # 0: the stopping rule never ends it an iteration earlier than the other
     images = pair(np.random.default_rng(seed), height, width, kind)
     found = [np.zeros((height, width, 2), np.float32)]
-    found += [op(images, **parameters | {"warps": warps}) for warps in range(1, parameters["warps"] + 1)]
+    found += [op(images, device, **parameters | {"warps": warps}) for warps in range(1, parameters["warps"] + 1)]
     expected, _ = flow_of_pair(*images, moved_by=found, **parameters)
     np.testing.assert_allclose(found[-1], expected, rtol=0, atol=CLOSE)
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("defaults", [False, True])
-def test_levels_equal_the_definition(defaults: bool) -> None:
+def test_levels_equal_the_definition(device: str, defaults: bool) -> None:
     """A coordinate that is rounded differently spoils the pixels around it; that is rare, an error is everywhere.
 
     Of 150 pairs drawn as here 1 (9 with the defaults) had more than a tenth of their pixels beyond 1e-4.
@@ -104,14 +116,23 @@ def test_levels_equal_the_definition(defaults: bool) -> None:
             parameters = {"warps": 2, "inner": 5, "outer": 2}
         images = pair(random, height, width, random.choice(["moving", "noise"]))
         expected, _ = flow_of_pair(*images, epsilon=0, **parameters)
-        apart = np.linalg.norm(op(images, epsilon=0, **parameters) - expected, axis=-1)
+        apart = np.linalg.norm(op(images, device, epsilon=0, **parameters) - expected, axis=-1)
         good += np.mean(apart > CLOSE) <= 0.1
     assert good >= 14, f"seed {seed}"
 
 
-@settings(max_examples=40)
-@given(st.integers(0, 2**32), st.integers(2, 40), st.integers(2, 40), st.integers(1, 40), st.booleans())
-def test_stops_where_the_definition_stops(seed: int, height: int, width: int, place: int, filtered: bool) -> None:
+@pytest.mark.parametrize("device", DEVICES)
+@at_most(40)
+@given(
+    seed=st.integers(0, 2**32),
+    height=st.integers(2, 40),
+    width=st.integers(2, 40),
+    place=st.integers(1, 40),
+    filtered=st.booleans(),
+)
+def test_stops_where_the_definition_stops(
+    device: str, seed: int, height: int, width: int, place: int, filtered: bool
+) -> None:
     """The change at which it stops lies between two that the definition went through, so rounding does not matter."""
     images = pair(np.random.default_rng(seed), height, width, "moving")
     parameters = {"scales": 1, "warps": 1, "inner": 10, "outer": 4, "median": 5 if filtered else 1}
@@ -123,21 +144,22 @@ def test_stops_where_the_definition_stops(seed: int, height: int, width: int, pl
     epsilon = float(np.sqrt(np.sqrt(low * high) / (height * width)))
     expected, [stopped] = flow_of_pair(*images, epsilon=epsilon, **parameters)
     assert len(stopped) == place + 1
-    found = op(images, epsilon=epsilon, **parameters)
+    found = op(images, device, epsilon=epsilon, **parameters)
     np.testing.assert_allclose(found, expected, rtol=0, atol=CLOSE)
     if not filtered:  # then so many iterations in one go are the same arithmetic
         exactly = {"scales": 1, "warps": 1, "outer": 1, "median": 1, "epsilon": 0}
-        assert np.array_equal(found, op(images, inner=place + 1, **exactly))
-        assert not np.array_equal(found, op(images, inner=place, **exactly))
+        assert np.array_equal(found, op(images, device, inner=place + 1, **exactly))
+        assert not np.array_equal(found, op(images, device, inner=place, **exactly))
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("size", [(64, 80), (37, 53), (16, 17)])
-def test_agrees_with_opencv(size: tuple[int, int]) -> None:
+def test_agrees_with_opencv(device: str, size: tuple[int, int]) -> None:
     cv2 = pytest.importorskip("cv2")
     picture = texture(np.random.default_rng(size), size[0], size[1] + 2)
     first, second = np.ascontiguousarray(picture[:, 2:]), np.ascontiguousarray(picture[:, :-2])
     expected = cv2.optflow.DualTVL1OpticalFlow_create().calc(first, second, None)
-    assert np.linalg.norm(op(np.stack([first, second])) - expected, axis=-1).mean() <= 0.05
+    assert np.linalg.norm(op(np.stack([first, second]), device) - expected, axis=-1).mean() <= 0.05
     assert abs(expected[..., 0]).mean() > 0.5  # there is motion to find
 
 
@@ -162,27 +184,41 @@ def test_agrees_with_opencv_on_real_frames(name: str, test_data: Path) -> None:
     assert levels.mean() <= 0.25  # what rounding to 8 bits changes on average
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("shape", [(1, 1, 1), (2, 1, 40), (1, 33, 15), (0, 4, 4), (1, 0, 4), (1, 4, 0)])
-def test_identical_images_do_not_move(shape: tuple[int, int, int]) -> None:
-    images = torch.randint(256, shape, dtype=torch.uint8)
+def test_identical_images_do_not_move(device: str, shape: tuple[int, int, int]) -> None:
+    images = torch.randint(256, shape, dtype=torch.uint8, device=device)
     flow = tvl1_flow(images, images)
     assert flow.shape == (*shape, 2)
     assert flow.dtype == torch.float32
     assert not flow.any()
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("shape", [(1, 1), (1, 9), (7, 1), (33, 47)])
-def test_constant_images_do_not_move(shape: tuple[int, int]) -> None:
+def test_constant_images_do_not_move(device: str, shape: tuple[int, int]) -> None:
     """Of another brightness: without a gradient there is no direction to move in."""
-    assert not op(np.stack([np.full(shape, 30, np.uint8), np.full(shape, 200, np.uint8)])).any()
+    assert not op(np.stack([np.full(shape, 30, np.uint8), np.full(shape, 200, np.uint8)]), device).any()
 
 
-def test_motion_past_the_edge_of_the_image() -> None:
+@pytest.mark.parametrize("device", DEVICES)
+def test_motion_past_the_edge_of_the_image(device: str) -> None:
     """Flow that leads outside by far, also at parameters for which nothing converges, reads nothing and returns."""
     images = pair(np.random.default_rng(0), 24, 37, "black and white")
     for parameters in ({"lam": 1e6, "theta": 1e3}, {"tau": 1e30}, {"tau": 1e300}, {"theta": 1e30}, {"lam": 1e30}):
-        assert op(images, warps=3, inner=3, outer=2, **parameters).shape == (24, 37, 2)
-    assert np.isfinite(op(images, lam=10, theta=5)).all()
+        assert op(images, device, warps=3, inner=3, outer=2, **parameters).shape == (24, 37, 2)
+    assert np.isfinite(op(images, device, lam=10, theta=5)).all()
+
+
+@pytest.mark.parametrize("device", [CUDA_ON_HOST, CUDA])
+def test_a_pair_on_cuda_does_not_depend_on_its_batch(device: str) -> None:
+    images = torch.from_numpy(np.stack([pair(np.random.default_rng(), 23, 37, kind) for kind in KINDS], 1)).to(device)
+    parameters = {"warps": 2, "inner": 4, "outer": 2}
+    together = tvl1_flow(*images, **parameters)
+    for n in range(len(KINDS)):
+        assert torch.equal(tvl1_flow(*images[:, n : n + 1], **parameters)[0], together[n])
+    wide = images.transpose(2, 3).contiguous().transpose(2, 3)  # other strides, same values
+    assert torch.equal(tvl1_flow(*wide, **parameters), together)
 
 
 def test_a_pair_does_not_depend_on_its_batch_nor_on_the_number_of_threads() -> None:
@@ -201,6 +237,33 @@ def test_a_pair_does_not_depend_on_its_batch_nor_on_the_number_of_threads() -> N
         assert torch.equal(tvl1_flow(*images[:, n : n + 1])[0], one[n])
     wide = images.transpose(2, 3).contiguous().transpose(2, 3)  # other strides, same values
     assert torch.equal(tvl1_flow(*wide), one)
+
+
+@pytest.mark.parametrize(("height", "width"), [(63, 30), (64, 1), (65, 90), (131, 33)])
+def test_bands_of_rows_do_not_depend_on_the_number_of_threads(height: int, width: int) -> None:
+    """As high as images that are divided, and one row less."""
+    images = torch.from_numpy(np.stack([pair(np.random.default_rng(), height, width, kind) for kind in KINDS], 1))
+    parameters = {"warps": 2, "inner": 5, "outer": 2}
+    before, found = torch.get_num_threads(), {}
+    try:
+        for threads in (1, 2, 3, 5):
+            torch.set_num_threads(threads)
+            found[threads] = tvl1_flow(*images, **parameters)  # 4 pairs: each a thread, or each on all of 5
+            one = tvl1_flow(*images[:, :1], **parameters)
+            assert torch.equal(one[0], found[1][0]), threads
+            assert torch.equal(found[threads], found[1]), threads
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("size", [(64, 20), (65, 31), (100, 40), (71, 17)])
+def test_bands_equal_the_definition(size: tuple[int, int]) -> None:
+    """Where rows are divided into bands, the rows on both sides of an edge too."""
+    parameters = {"scales": 1, "warps": 1, "epsilon": 0, "inner": 7, "outer": 2, "median": 3}
+    for kind in KINDS:
+        images = pair(np.random.default_rng(), *size, kind)
+        expected, _ = flow_of_pair(*images, **parameters)
+        np.testing.assert_allclose(op(images, **parameters), expected, rtol=0, atol=CLOSE)
 
 
 @pytest.mark.parametrize("limit", ["default", "avx2"])
@@ -222,8 +285,9 @@ torch.save([tvl1_flow(*both[:, None], **{parameters!r})[0] for both in images], 
         np.testing.assert_allclose(found, flow_of_pair(*both, **parameters)[0], rtol=0, atol=CLOSE)
 
 
-def test_opcheck() -> None:
-    images = torch.randint(256, (2, 2, 20, 24), dtype=torch.uint8)
+@pytest.mark.parametrize("device", DEVICES)
+def test_opcheck(device: str) -> None:
+    images = torch.randint(256, (2, 2, 20, 24), dtype=torch.uint8, device=device)
     torch.library.opcheck(torch.ops.wtal.tvl1_flow.default, (*images, 0.25, 0.15, 0.3, 2, 1, 0.01, 3, 2, 0.8, 5))
 
 

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from wtal.errors import WtalError
-from wtal.features.clock import Clock, Resampler
-from wtal.features.length import Extent, Gaps, check_whole, declared_seconds, last_length, stated_length, tolerance
-
-if TYPE_CHECKING:
-    import av
+from wtal.features.length import Extent, declared_seconds
+from wtal.features.timeline import Facts, Timeline
 
 _CODEC_THREADS = 4
 _OLDEST_AV = 17  # the first whose reformat() takes a number of threads
-_FILLED = Fraction(1, 10)  # of a video's frames that may stand in for ones that damage took
 
 
 def import_av() -> Any:
@@ -40,31 +35,8 @@ def import_av() -> Any:
     return av
 
 
-@dataclass
-class Facts:
-    """What was found in a video file.
-
-    Attributes:
-        codec: e.g. ``"h264"``.
-        width: in pixels, as stored.
-        height: likewise.
-        fps: the source's average frames a second.
-        source_frames: how many frames were decoded.
-        frames: how many came out at the fixed rate.
-        seconds: from the first frame to the end of the last.
-        damaged_packets: how many were marked as damaged, the decoder refused, or became a frame that is damaged.
-        filled_frames: how many of ``frames`` stand in for ones that damage took: the frame before, again.
-    """
-
-    codec: str
-    width: int
-    height: int
-    fps: float
-    source_frames: int = 0
-    frames: int = 0
-    seconds: float = 0.0
-    damaged_packets: int = 0
-    filled_frames: int = 0
+Picture = Callable[[], np.ndarray]
+"""Makes a decoded frame into uint8 RGB ``[height, width, 3]``, which costs more than many a codec."""
 
 
 class VideoReader:
@@ -97,74 +69,42 @@ class VideoReader:
         return self._facts
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        av = import_av()
+        for picture in self.pictures():
+            yield picture()
+
+    def pictures(self) -> Iterator[Picture]:
+        """The same frames, each made when it is asked for; any number of them may be passed over."""
         try:
             yield from self._frames()
-        except av.FFmpegError as error:
-            raise WtalError(f"cannot be decoded ({error.strerror or error})") from None
+        except import_av().FFmpegError as error:
+            raise undecodable(error) from None
 
-    def _frames(self) -> Iterator[np.ndarray]:
-        with _opened(self._path) as container:
-            stream = _video_stream(container)
-            context = stream.codec_context
-            context.thread_type = "AUTO"
-            context.thread_count = _CODEC_THREADS
-            rate = Fraction(stream.average_rate or stream.guessed_rate or self._fps)
-            nominal = 1 / rate
-            self._facts = facts = Facts(context.name, context.width, context.height, round(float(rate), 6))
-            declared = declared_seconds(container, stream)
-            clock = Clock(nominal, declared)
-            extent = Extent()
-            gaps = Gaps()
-            resampler: Resampler[av.VideoFrame] = Resampler(self._fps)
+    def _frames(self) -> Iterator[Picture]:
+        with opened(self._path) as container:
+            stream = video_stream(container)
+            timeline: Timeline[Any] = Timeline(container, stream, self._fps)
+            self._facts = facts = timeline.facts
             shape: tuple[int, int, tuple[int, ...]] | None = None
-            second, last = Fraction(0), None
-            shown: tuple[Any, np.ndarray] | None = None
-
-            def picture(frame: Any) -> np.ndarray:
-                nonlocal shown
-                if shown is None or shown[0] is not frame:
-                    shown = (frame, upright(frame, self._short_side))
-                facts.frames += 1
-                return shown[1]
-
-            for frame in self._decoded(container, stream, facts, extent):
-                before, second = second, clock.read(None if frame.pts is None else frame.pts * frame.time_base)
-                if last is not None:
-                    gaps.add(second - before, stated_length(last, nominal))
-                facts.source_frames += 1
+            pictures = Pictures(self._short_side)
+            for frame in self._decoded(container, stream, facts, timeline.extent):
+                held = list(timeline.push(frame))
                 facts.damaged_packets += frame.is_corrupt
-                found = (frame.width, frame.height, _orientation(frame))
+                found = (frame.width, frame.height, orientation(frame))
                 if shape is not None and found != shape:
                     raise WtalError(
                         f"its frames change from {shape[0]}x{shape[1]} to {found[0]}x{found[1]} or turn "
-                        f"at {float(second):.2f} s, expected one size"
+                        f"at {float(timeline.second):.2f} s, expected one size"
                     )
-                shape, last = found, frame
-                for held in resampler.push(second, frame):
-                    yield picture(held)
-            if last is None:
-                raise WtalError("not one frame could be decoded")
-            facts.width, facts.height = last.width, last.height
-            end = second + last_length(last, nominal, second, declared)
-            if not self._allow_truncated:
-                check_whole(container, stream, end, declared, nominal, extent)
-            for held in resampler.finish(end):
-                yield picture(held)
-            facts.seconds = round(float(end), 6)
-            # Without damage, a gap is a frame that was meant to be on for so long: a variable frame rate.
-            if facts.damaged_packets or (declared is not None and end > declared + tolerance(declared, nominal)):
-                facts.filled_frames = round(gaps.seconds() * self._fps)
-            if facts.filled_frames > _FILLED * facts.frames and not self._allow_truncated:
-                raise WtalError(
-                    f"damaged: {facts.filled_frames} of {facts.frames} frames are lost; --allow-truncated puts the "
-                    "frame before in their place"
-                )
+                shape = found
+                facts.width, facts.height = frame.width, frame.height
+                yield from map(pictures.of, held)
+            yield from map(pictures.of, timeline.finish(self._allow_truncated))
 
     @staticmethod
     def _decoded(container: Any, stream: Any, facts: Facts, extent: Extent) -> Iterator[Any]:
         """Frames in display order, over damaged packets and up to where the file breaks off."""
         av = import_av()
+        prepare(stream)
         packets = container.demux()  # sound too: it tells where a file breaks off that states one length for all
         while True:
             try:
@@ -190,14 +130,47 @@ class VideoReader:
 def probe_seconds(path: Path) -> float | None:
     """The length that a file's container states; None where it states none or cannot be read."""
     try:
-        with _opened(path) as container:
-            declared = declared_seconds(container, _video_stream(container))
+        with opened(path) as container:
+            declared = declared_seconds(container, video_stream(container))
     except WtalError:
         return None
     return None if declared is None else float(declared)
 
 
-def _opened(path: Path) -> Any:
+class Pictures:
+    """Frames into pictures; one that is shown several times is made once."""
+
+    def __init__(self, short_side: int) -> None:
+        self._short_side = short_side
+        self._made: tuple[Any, np.ndarray] | None = None
+
+    def of(self, frame: Any) -> Picture:
+        """What makes this decoded frame into a picture."""
+
+        def make() -> np.ndarray:
+            if self._made is None or self._made[0] is not frame:
+                try:
+                    self._made = (frame, upright(frame, self._short_side))
+                except import_av().FFmpegError as error:
+                    raise undecodable(error) from None
+            return self._made[1]
+
+        return make
+
+
+def undecodable(error: Any) -> WtalError:
+    """What FFmpeg says of a file, for people."""
+    return WtalError(f"cannot be decoded ({error.strerror or error})")
+
+
+def prepare(stream: Any) -> None:
+    """Decode on several threads."""
+    stream.codec_context.thread_type = "AUTO"
+    stream.codec_context.thread_count = _CODEC_THREADS
+
+
+def opened(path: Path) -> Any:
+    """The container of a video file, a context."""
     av = import_av()
     try:
         return av.open(str(path), metadata_errors="ignore")
@@ -205,7 +178,7 @@ def _opened(path: Path) -> Any:
         raise WtalError(f"cannot be opened as a video ({error.strerror or error})") from None
 
 
-def _video_stream(container: Any) -> Any:
+def video_stream(container: Any) -> Any:
     """The first that is no cover picture."""
     cover = import_av().stream.Disposition.attached_pic
     for stream in container.streams.video:
@@ -221,7 +194,7 @@ def upright(frame: Any, short_side: int) -> np.ndarray:
     width, height = (max(short_side, round(extent * scale)) for extent in (frame.width, frame.height))
     scaled = frame.reformat(width=width, height=height, format="rgb24", interpolation="BILINEAR", threads=1)
     image: np.ndarray = scaled.to_ndarray()
-    a, b, c, d = _orientation(frame)
+    a, b, c, d = orientation(frame)
     if a == d == 0:
         image, across, down = image.transpose(1, 0, 2), c, b
     else:
@@ -229,7 +202,7 @@ def upright(frame: Any, short_side: int) -> np.ndarray:
     return np.ascontiguousarray(image[:: -1 if down < 0 else 1, :: -1 if across < 0 else 1])
 
 
-def _orientation(frame: Any) -> tuple[int, ...]:
+def orientation(frame: Any) -> tuple[int, ...]:
     """Signs of the display matrix ``x' = a x + c y, y' = b x + d y``, y downwards: ``(a, b, c, d)``."""
     matrix = frame.side_data.get("DISPLAYMATRIX")
     if matrix is None:

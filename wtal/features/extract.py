@@ -14,9 +14,9 @@ from typing import Any
 
 from wtal.data.own_files import read_labels
 from wtal.data.timebase import Timebase
+from wtal.features.centres import Grid, centres
 from wtal.features.decode import VideoReader, import_av, probe_seconds
 from wtal.features.describe import coverage, place_labels, write_description
-from wtal.features.flow import BACKEND
 from wtal.features.flow_pool import FlowPool, Pending
 from wtal.features.manifest import check_settings, claim, forget, hash_of, is_complete, sha256
 from wtal.features.meter import Meter
@@ -26,6 +26,7 @@ from wtal.features.pipeline import Finished, queue_depth, run
 from wtal.features.settings import settings_of, versions
 from wtal.features.shard import Shard, wait_for_other_shards
 from wtal.features.snippets import Cut, Piece, SubmitFlow, cut
+from wtal.features.sparse import SparseReader
 from wtal.features.video_list import Target, check_there, find_videos, layout_targets, own_targets
 from wtal.features.words import counted, few
 from wtal.features.write import write_features, write_joint
@@ -35,6 +36,9 @@ from wtal.platform.progress import Reporter
 
 SHARED_FILES = ("manifest.json", "dataset.toml", "labels.csv", "labels.json", "labels.sha256")
 """Files of the folder that every shard writes, with the same bytes."""
+
+_OTHER_ROWS, _OTHER_SHARE = 2, 0.02
+"""By how many rows, and which share of them, I3D features may differ from what their video's frames make."""
 
 
 @dataclass
@@ -57,7 +61,7 @@ def extract(job: Extraction, shard: Shard, reporter: Reporter) -> Summary:
     """
     check(job)
     videos, targets, notes = _plan(job)
-    device = choose_device(job.device, job.precision, shard.local_rank if shard.launched else None)
+    device = choose_device(job.device, job.precision, shard.local_rank if shard.launched else None, cpu_bf16=True)
     settings = settings_of(job, device)
     check_settings(job.folder, settings)
     made_with = hash_of(settings)
@@ -67,7 +71,7 @@ def extract(job: Extraction, shard: Shard, reporter: Reporter) -> Summary:
     with ExitStack() as stack:
         pool = None
         if left and "flow" in job.streams:
-            pool = stack.enter_context(FlowPool(BACKEND, _workers(job, shard)))
+            pool = stack.enter_context(FlowPool(job.flow_backend, _workers(job, shard)))
         networks = _networks(job, device) if left else {}  # wrong weights leave no trace in the folder
         for name in SHARED_FILES:  # other shards may be writing them this moment
             remove_temporaries(job.folder, name, older_than=60)
@@ -82,11 +86,11 @@ def extract(job: Extraction, shard: Shard, reporter: Reporter) -> Summary:
                 "device": describe(device),
                 "batch": {stream: network.batch for stream, network in networks.items()},
                 "flow": pool.identity if pool else None,
-                "versions": versions(),
+                "versions": versions(job),
             }
             _extract(_Work(job, left, networks, pool, _workers(job, shard), common), summary, reporter)
     wait_for_other_shards(shard)
-    if job.layout == "wtalc" and not (shard.launched and shard.index > 0):
+    if job.layout == "wtalc" and job.modality != "none" and not (shard.launched and shard.index > 0):
         alone = shard.launched or shard.count == 1
         path, missing = write_joint(job.folder, job.dataset, older_than=0 if alone else 60)
         if missing:
@@ -110,12 +114,18 @@ def _plan(job: Extraction) -> tuple[dict[str, Path], list[Target], list[str]]:
         notes.append(f"{counted(len(found.others), 'file')} with other endings than a video's, e.g. {found.others[0]}")
     if job.layout == "own":
         return found.videos, own_targets(found.videos, job.folder, _grid(job)), notes
-    planned = layout_targets(found.videos, job.folder, job.layout, job.dataset)
+    planned = layout_targets(found.videos, job.folder, job.layout, job.dataset, only_clip=job.modality == "none")
     if planned.absent:
         notes.append(f"{counted(len(planned.absent), 'annotated video')} without a file here: {few(planned.absent)}")
     if planned.unnamed:
         unnamed = counted(len(planned.unnamed), "video")
         notes.append(f"{unnamed} passed over, which the annotations do not train or test on: {few(planned.unnamed)}")
+    if planned.featureless:
+        without = counted(len(planned.featureless), "video")
+        notes.append(
+            f"{without} without I3D features here, whose frames alone say how many CLIP rows: "
+            f"{few(planned.featureless)}"
+        )
     return found.videos, planned.targets, notes
 
 
@@ -186,7 +196,13 @@ def _extract(work: _Work, summary: Summary, reporter: Reporter) -> None:
             facts = {"video": target.id, **done.facts, **work.common}
             write_features(job.folder, target, done.features, job.dtype, facts)
             summary.extracted += 1
-            source = done.facts["source"]
+            source, grid = done.facts["source"], done.facts["grid"]
+            fitting = Grid(grid["stride"], grid["window"]).count(done.facts["frames"])
+            if abs(grid.get("rows", fitting) - fitting) > max(_OTHER_ROWS, _OTHER_SHARE * fitting):
+                reporter.say(
+                    f"{target.source}: its I3D features have {grid['rows']} rows, its {done.facts['frames']} frames "
+                    f"make {fitting}; is it the same video, at the same rate?"
+                )
             if source["damaged_packets"] or source["filled_frames"]:
                 summary.damaged += 1
                 reporter.say(
@@ -224,16 +240,15 @@ def _open(
     digest = sha256(target.source)
     grid = target.timebase
     fps = Fraction(grid.fps).limit_denominator(100_000)
-    reader = VideoReader(target.source, fps, job.short_side, job.allow_truncated)
-    what = Cut(
-        stride=int(grid.stride),
-        window=int(grid.window),
-        crop=job.crop,
-        rgb="rgb" in job.streams,
-        flow=_submitter(job, pool, digest, fps) if pool else None,
-        clip=job.clip,
-        clip_step=None if job.clip_fps is None else fps / Fraction(job.clip_fps).limit_denominator(100_000),
-    )
+    stride, window = int(grid.stride), int(grid.window)
+    reader: VideoReader | SparseReader
+    if job.modality == "none":
+        few_rows = Grid(stride, window, target.rows)
+        reader = SparseReader(target.source, fps, job.short_side, few_rows.wanted, job.allow_truncated)
+        pieces = centres(reader.pictures(), few_rows, job.crop)
+    else:
+        reader = VideoReader(target.source, fps, job.short_side, job.allow_truncated)
+        pieces = cut(reader, _cut_of(job, target, pool, digest, fps))
 
     def facts() -> dict[str, Any]:
         found = reader.facts
@@ -243,10 +258,24 @@ def _open(
         return {
             "source": source,
             "frames": found.frames,
-            "grid": {"fps": grid.fps, "stride": int(grid.stride), "window": int(grid.window)},
+            "grid": {"fps": grid.fps, "stride": stride, "window": window}
+            | ({} if target.rows is None else {"rows": target.rows}),
         }
 
-    return cut(reader, what), facts
+    return pieces, facts
+
+
+def _cut_of(job: Extraction, target: Target, pool: FlowPool | None, digest: str, fps: Fraction) -> Cut:
+    grid = target.timebase
+    return Cut(
+        stride=int(grid.stride),
+        window=int(grid.window),
+        crop=job.crop,
+        rgb="rgb" in job.streams,
+        flow=_submitter(job, pool, digest, fps) if pool else None,
+        clip=job.clip,
+        clip_step=None if job.clip_fps is None else fps / Fraction(job.clip_fps).limit_denominator(100_000),
+    )
 
 
 def _submitter(job: Extraction, pool: FlowPool, digest: str, fps: Fraction) -> SubmitFlow:

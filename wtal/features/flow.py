@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from wtal.about import VERSION
 from wtal.errors import WtalError
 
 BOUND = 20.0
@@ -27,35 +28,58 @@ class FlowBackend(Protocol):
     identity: str
     """Algorithm, parameters and version: what a cached result depends on."""
 
+    def start_worker(self) -> None:
+        """Called once in a worker process, which has one thread: there are as many workers as CPUs."""
+
     def __call__(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         """Motion from one frame to the next: uint8 ``[H, W]`` twice -> float32 ``[H, W, 2]``, x and y in pixels."""
 
 
-class TVL1:
-    """OpenCV's DualTVL1 with its default parameters, on one thread: the same bits wherever it runs."""
+class WtalTVL1:
+    """:func:`wtal.ops.tvl1_flow` with its default parameters."""
 
-    def __init__(self) -> None:
-        self._cv2 = import_cv2()
-        self._cv2.setNumThreads(1)
-        self._solver = self._cv2.optflow.DualTVL1OpticalFlow_create()
-        self.identity = f"tvl1, opencv {self._cv2.__version__}"
+    identity = f"tvl1, wtal {VERSION}"
+
+    def start_worker(self) -> None:
+        """See :class:`FlowBackend`."""
+        import torch
+
+        torch.set_num_threads(1)
 
     def __call__(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         """See :class:`FlowBackend`."""
-        if np.array_equal(first, second):  # what the solver would find, at no cost: doubled frames of slow videos
-            return np.zeros((*first.shape, 2), np.float32)
+        import torch
+
+        from wtal.ops import tvl1_flow
+
+        flow: np.ndarray = tvl1_flow(torch.from_numpy(first)[None], torch.from_numpy(second)[None])[0].numpy()
+        return flow
+
+
+class OpenCVTVL1:
+    """OpenCV's DualTVL1 with its default parameters."""
+
+    def __init__(self) -> None:
+        self._cv2 = import_cv2()
+        self._solver = self._cv2.optflow.DualTVL1OpticalFlow_create()
+        self.identity = f"tvl1, opencv {self._cv2.__version__}"
+
+    def start_worker(self) -> None:
+        """See :class:`FlowBackend`."""
+        self._cv2.setNumThreads(1)
+
+    def __call__(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        """See :class:`FlowBackend`."""
         flow: np.ndarray = self._solver.calc(first, second, None)
         return flow
 
 
-BACKEND = "tvl1"
-"""The one in use."""
-
-BACKENDS: dict[str, Callable[[], FlowBackend]] = {BACKEND: TVL1}
+BACKENDS: dict[str, Callable[[], FlowBackend]] = {"wtal": WtalTVL1, "opencv": OpenCVTVL1}
+"""By the names that ``--flow-backend`` has for them."""
 
 
 def import_cv2() -> Any:
-    """OpenCV with its contributed modules, which only extraction needs.
+    """OpenCV with its contributed modules, which only ``--flow-backend opencv`` needs.
 
     Raises:
         WtalError: it is not installed, or is the OpenCV without them.
@@ -63,20 +87,21 @@ def import_cv2() -> Any:
     try:
         import cv2
     except ImportError as error:
-        raise WtalError(f"optical flow needs OpenCV ({error}); expected pip install 'wtal[extract]'") from None
+        raise WtalError(
+            f"--flow-backend opencv needs OpenCV ({error}); expected pip install 'wtal[opencv-flow]'"
+        ) from None
     if not hasattr(cv2, "optflow"):
         raise WtalError(
             f"OpenCV {cv2.__version__} is here without its contributed modules (no TV-L1 flow); "
-            "expected opencv-contrib-python-headless, as pip install 'wtal[extract]' brings it"
+            "expected opencv-contrib-python-headless, as pip install 'wtal[opencv-flow]' brings it"
         )
     return cv2
 
 
 def grayscale(image: np.ndarray) -> np.ndarray:
-    """uint8 RGB ``[H, W, 3]`` -> uint8 ``[H, W]``, ITU-R BT.601 luma."""
-    cv2 = import_cv2()
-    gray: np.ndarray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    return gray
+    """uint8 RGB ``[H, W, 3]`` -> uint8 ``[H, W]``, ITU-R BT.601 luma: the bits of OpenCV's conversion."""
+    red, green, blue = (image[..., channel].astype(np.int32) for channel in range(3))
+    return ((9798 * red + 19235 * green + 3735 * blue + (1 << 14)) >> 15).astype(np.uint8)
 
 
 def centre_crop(image: np.ndarray, size: int) -> np.ndarray:
@@ -99,7 +124,12 @@ def flow_block(backend: FlowBackend, frames: Sequence[np.ndarray], crop: int, re
         crop: edge of the centre crop in pixels.
         repeat: the last frame is the video's last; its flow is that of the frame before, ``len(frames)`` in all.
     """
-    flows = [to_fixed(centre_crop(backend(first, second), crop)) for first, second in itertools.pairwise(frames)]
+    flows = []
+    for first, second in itertools.pairwise(frames):
+        if np.array_equal(first, second):  # nothing moves, at no cost: doubled frames of slow videos
+            flows.append(np.zeros((crop, crop, 2), np.int16))
+        else:
+            flows.append(to_fixed(centre_crop(backend(first, second), crop)))
     if not flows:
         flows = [np.zeros((crop, crop, 2), np.int16)]
     elif repeat:

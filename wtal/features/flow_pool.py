@@ -44,7 +44,7 @@ class FlowPool:
     """
 
     def __init__(self, backend: str, workers: int) -> None:
-        self.identity = BACKENDS[backend]().identity  # tells at once if OpenCV is missing
+        self.identity = BACKENDS[backend]().identity  # tells at once what is missing
         # spawn: this process has threads (torch, decoding), which a fork would leave in pieces.
         context = multiprocessing.get_context("spawn")
         self._pool = ProcessPoolExecutor(workers, context, initializer=_start, initargs=(backend,))
@@ -130,6 +130,7 @@ def _start(backend: str) -> None:
     global _backend
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends its workers
     _backend = BACKENDS[backend]()
+    _backend.start_worker()
     parent = multiprocessing.parent_process()
     if parent is not None:
         # A worker that waits for work holds both ends of its queue: it would wait for ever after a killed parent.

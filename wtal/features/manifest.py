@@ -111,6 +111,8 @@ def is_complete(root: Path, target: Target, clip: bool, settings: str, verify: b
             return False
         if set(entry["files"]) != {path.relative_to(root).as_posix() for path in target.files(clip)}:
             return False
+        if target.rows is not None and entry["grid"]["rows"] != target.rows:
+            return False
         for name, facts in entry["files"].items():
             path = root / name
             if path.stat().st_size != facts["bytes"] or (verify and sha256(path) != facts["sha256"]):

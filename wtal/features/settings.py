@@ -6,12 +6,12 @@ from importlib import metadata
 from typing import Any
 
 from wtal.errors import WtalError
-from wtal.features.flow import BACKEND
 from wtal.features.manifest import sha256
 from wtal.features.options import Extraction
 from wtal.platform.device import Device
 
-_PACKAGES = ("wtal", "torch", "numpy", "av", "opencv-contrib-python-headless", "open_clip_torch")
+_PACKAGES = ("wtal", "torch", "numpy", "av", "open_clip_torch")
+_OPENCV = "opencv-contrib-python-headless"
 
 
 def settings_of(job: Extraction, device: Device) -> dict[str, Any]:
@@ -31,8 +31,8 @@ def settings_of(job: Extraction, device: Device) -> dict[str, Any]:
         "window": job.window if own else None,
         "short_side": job.short_side,
         "crop": job.crop,
-        "flow": BACKEND if "flow" in job.streams else None,
-        "i3d": "Inception-v1 I3D",
+        "flow": f"tvl1 by {job.flow_backend}" if "flow" in job.streams else None,
+        "i3d": "Inception-v1 I3D" if job.modality != "none" else None,
         "clip_model": job.clip_model if job.clip else None,
         "clip_fps": job.clip_fps,
         "dtype": job.dtype,
@@ -41,10 +41,11 @@ def settings_of(job: Extraction, device: Device) -> dict[str, Any]:
     }
 
 
-def versions() -> dict[str, str | None]:
+def versions(job: Extraction) -> dict[str, str | None]:
     """Of the packages that features come from."""
     found: dict[str, str | None] = {}
-    for package in _PACKAGES:
+    with_opencv = "flow" in job.streams and job.flow_backend == "opencv"
+    for package in (*_PACKAGES, _OPENCV) if with_opencv else _PACKAGES:
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:

@@ -11,6 +11,7 @@ from wtal.data import actionformer, basnet
 from wtal.data.annotations import Annotations, read_annotations
 from wtal.data.catalog import LAYOUTS, named
 from wtal.data.layout import GRID, Candidate, Dataset, check_id, file_names, in_splits
+from wtal.data.npy import open_rows
 from wtal.data.timebase import Timebase
 from wtal.errors import WtalError
 from wtal.features.words import counted, few
@@ -37,9 +38,10 @@ class Target:
     Attributes:
         id: its name in annotations and feature files.
         source: the video file.
-        i3d: one file for RGB and flow side by side, or one each.
+        i3d: one file for RGB and flow side by side, or one each; none where they are not to be made.
         clip: the file for its CLIP features.
         timebase: the grid of its snippets; stride and window are whole numbers.
+        rows: snippets of the I3D features that it has already, None where they are made here or are missing.
     """
 
     id: str
@@ -47,6 +49,7 @@ class Target:
     i3d: tuple[Path, ...]
     clip: Path
     timebase: Timebase
+    rows: int | None = None
 
     def files(self, clip: bool) -> tuple[Path, ...]:
         """All of them, with or without the one for CLIP."""
@@ -63,11 +66,14 @@ class Found:
 
 @dataclass(frozen=True)
 class Planned:
-    """Targets by id, annotated videos without a file, and files that the annotations do not train or test on."""
+    """Targets by id, annotated videos without a file, files that the annotations do not train or test on, and targets
+    without the I3D features that were expected.
+    """
 
     targets: list[Target]
     absent: tuple[str, ...] = ()
     unnamed: tuple[str, ...] = ()
+    featureless: tuple[str, ...] = ()
 
 
 def find_videos(places: Sequence[Path]) -> Found:
@@ -146,16 +152,27 @@ def own_targets(videos: dict[str, Path], root: Path, timebase: Timebase) -> list
     ]
 
 
-def layout_targets(videos: dict[str, Path], root: Path, layout: str, dataset: str) -> Planned:
+def layout_targets(videos: dict[str, Path], root: Path, layout: str, dataset: str, only_clip: bool = False) -> Planned:
     """Targets where a layout's reader will look, for the videos that the annotations under ``root`` train or test on.
 
+    Args:
+        videos: by id.
+        root: of the layout.
+        layout: its name.
+        dataset: whose annotations.
+        only_clip: the I3D features are there already, and are left alone.
+
     Raises:
-        WtalError: the annotations are not there, or speak of none of the videos.
+        WtalError: the annotations are not there, or speak of none of the videos; or no I3D features are there.
     """
     known = named(dataset)
     annotations = layout_annotations(root, layout, known)
     targets, absent, used = [], [], set()
-    for candidate in _candidates(root, layout, known, annotations):
+    if only_clip and not LAYOUTS[layout].has_features(root, known):
+        raise WtalError(f"{root}: no I3D features in the layout {layout}, expected {LAYOUTS[layout].wanted(known)}")
+    find = LAYOUTS[layout].candidates if only_clip else None
+    candidates = find(root, known, annotations, None) if find else _candidates(root, layout, known, annotations)
+    for candidate in candidates:
         id = candidate.annotated.id
         name = next((name for name in file_names(id, known) if name in videos), None)
         if name is None:
@@ -163,11 +180,25 @@ def layout_targets(videos: dict[str, Path], root: Path, layout: str, dataset: st
         else:
             used.add(name)
             clip = root / CLIP_FOLDER / f"{id}.npy"
-            targets.append(Target(id, videos[name], candidate.i3d, clip, candidate.timebase))
+            i3d, rows = ((), _rows(candidate.i3d)) if only_clip else (candidate.i3d, None)
+            targets.append(Target(id, videos[name], i3d, clip, candidate.timebase, rows))
     if not targets:
         raise WtalError(f"{annotations.path}: has none of the {len(videos)} videos, expected file names like its ids")
     targets.sort(key=lambda target: target.id)
-    return Planned(targets, tuple(absent), tuple(name for name in videos if name not in used))
+    featureless = tuple(target.id for target in targets if only_clip and target.rows is None)
+    if len(featureless) == len(targets):
+        raise WtalError(f"{root}: has I3D features of none of the {len(targets)} videos, expected some to fit")
+    return Planned(targets, tuple(absent), tuple(name for name in videos if name not in used), featureless)
+
+
+def _rows(i3d: tuple[Path, ...]) -> int | None:
+    """How many snippets I3D features have; RGB and flow may differ by the one frame that flow lacks."""
+    if not all(path.is_file() for path in i3d):
+        return None
+    rows = min(len(open_rows(path)) for path in i3d)
+    if not rows:
+        raise WtalError(f"{i3d[0]}: has no row, expected I3D features [T, D]")
+    return rows
 
 
 def layout_annotations(root: Path, layout: str, dataset: Dataset) -> Annotations:

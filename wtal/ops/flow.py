@@ -26,8 +26,9 @@ def tvl1_flow(
 ) -> Tensor:
     """Motion from each first image to its second: the algorithm and defaults of OpenCV's DualTVL1OpticalFlow.
 
-    Runs on the CPU only: there is no CUDA kernel. Threads take whole pairs, so their number changes no bit; one pair
-    uses one thread. Source: Zach, Pock, Bischof, "A duality based approach for realtime TV-L1 optical flow", 2007.
+    On the CPU threads take whole pairs or, of fewer pairs than threads, bands of rows; their number changes no bit. On
+    CUDA a block of threads takes a pair, and no GPU has run it yet. Source: Zach, Pock, Bischof, "A duality based
+    approach for realtime TV-L1 optical flow", 2007.
 
     Args:
         first: uint8 ``[N, H, W]``.
@@ -53,8 +54,6 @@ def tvl1_flow(
     check_shape("first", first, "[N, H, W]", (None, None, None), torch.uint8)
     check_shape("second", second, "[N, H, W]", tuple(first.shape), torch.uint8)
     check_device("second", second, "first", first)
-    if first.device.type == "cuda":
-        raise ValueError(f"first is on {first.device}, expected the CPU: tvl1_flow has no CUDA kernel")
     flow: Tensor = torch.ops.wtal.tvl1_flow(
         first, second, tau, lam, theta, scales, warps, epsilon, inner, outer, scale_step, median
     )

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
 from wtal.errors import WtalError
+
+_BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
+"""Either multiplies bf16 with float32 sums; a CPU without both only emulates it."""
 
 
 @dataclass(frozen=True)
@@ -21,16 +25,17 @@ class Device:
         return torch.autocast(self.name.type, torch.bfloat16, enabled=self.bf16)
 
 
-def choose_device(name: str, precision: str, local_rank: int | None = None) -> Device:
+def choose_device(name: str, precision: str, local_rank: int | None = None, cpu_bf16: bool = False) -> Device:
     """The device that ``--device`` and ``--precision`` ask for.
 
     Args:
         name: of the device.
         precision: of the forward pass.
         local_rank: number of this process on its machine where there are several: its GPU. None where it is alone.
+        cpu_bf16: bf16 is offered on the CPU too, where the CPU multiplies in it.
 
     Raises:
-        WtalError: torch does not know or does not have it.
+        WtalError: torch does not know or does not have it, or it has no bf16.
     """
     wanted = name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -51,8 +56,21 @@ def choose_device(name: str, precision: str, local_rank: int | None = None) -> D
         device = torch.device("cuda", local_rank)
         torch.cuda.set_device(device)
     if precision == "bf16" and device.type == "cpu":
-        raise WtalError("--precision bf16 needs a CUDA device; on the CPU leave it at float32")
+        if not cpu_bf16:
+            raise WtalError("--precision bf16 needs a CUDA device; on the CPU leave it at float32")
+        if not _BF16_FLAGS & _cpu_flags():
+            raise WtalError("--precision bf16: this CPU has neither AVX512_BF16 nor AMX, expected float32")
+        return Device(device, bf16=True)
     return Device(device, bf16=device.type == "cuda" and precision != "float32")
+
+
+def _cpu_flags(source: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
+    """What the CPU can do, in the kernel's words; nothing where the kernel does not say."""
+    try:
+        lines = source.read_text().splitlines()
+    except OSError:
+        return frozenset()
+    return frozenset(next((line.partition(":")[2] for line in lines if line.startswith("flags")), "").split())
 
 
 def describe(device: Device) -> str:
@@ -60,4 +78,5 @@ def describe(device: Device) -> str:
     if device.name.type == "cuda":
         return f"{torch.cuda.get_device_name(device.name)}, {'bf16 autocast' if device.bf16 else 'float32'}"
     threads = torch.get_num_threads()
-    return f"CPU with {threads} thread{'' if threads == 1 else 's'}, float32"
+    precision = "bf16 autocast" if device.bf16 else "float32"
+    return f"CPU with {threads} thread{'' if threads == 1 else 's'}, {precision}"

@@ -1,0 +1,74 @@
+"""Features as public extractors make them: one process, OpenCV's flow, I3D in float32 with its batch normalisation.
+
+    python benchmarks/plain_extraction.py VIDEO rgb.pt flow.pt clip.safetensors OUT.npz [THREADS]
+
+One video at 25 frames a second, snippets of 16 frames. Flow is what wtal keeps of it, not 8 bits, so that the features
+can be compared.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import torch
+
+from wtal.models.clip_image import load_image_encoder
+from wtal.models.i3d import load_i3d
+from wtal.models.weights import read_weights
+
+SHORT_SIDE, CROP, WINDOW = 256, 224, 16
+
+
+def frames(path: str) -> list[np.ndarray]:
+    """RGB, short side 256."""
+    with av.open(path) as container:
+        scaled = []
+        for frame in container.decode(video=0):
+            scale = SHORT_SIDE / min(frame.width, frame.height)
+            size = {"width": round(frame.width * scale), "height": round(frame.height * scale)}
+            scaled.append(frame.reformat(**size, format="rgb24", interpolation="BILINEAR").to_ndarray())
+        return scaled
+
+
+def cropped(image: np.ndarray) -> np.ndarray:
+    top, left = ((side - CROP) // 2 for side in image.shape[:2])
+    return image[top : top + CROP, left : left + CROP]
+
+
+def flows(images: list[np.ndarray]) -> list[np.ndarray]:
+    solver = cv2.optflow.DualTVL1OpticalFlow_create()
+    grey = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in images]
+    found = [solver.calc(first, second, None) for first, second in itertools.pairwise(grey)]
+    found = [np.rint(cropped(flow).clip(-20, 20) * (32767 / 20)) / 32767 for flow in found]
+    return [*found, found[-1]]
+
+
+@torch.no_grad()
+def main(video: str, rgb: str, flow: str, clip: str, out: str, threads: str = "1") -> None:
+    """Write the arrays rgb, flow and clip."""
+    torch.set_num_threads(int(threads))
+    cv2.setNumThreads(int(threads))
+    images = frames(video)
+    streams = {
+        "rgb": (load_i3d(read_weights(Path(rgb)), 3, rgb), [cropped(image) / 127.5 - 1 for image in images]),
+        "flow": (load_i3d(read_weights(Path(flow)), 2, flow), flows(images)),
+    }
+    starts = range(0, len(images) - WINDOW + 1, WINDOW)
+    features = {}
+    for name, (model, values) in streams.items():
+        windows = (np.stack(values[start : start + WINDOW]).astype(np.float32) for start in starts)
+        rows = [model(torch.from_numpy(window).permute(3, 0, 1, 2)[None].contiguous()) for window in windows]
+        features[name] = torch.cat(rows).numpy()
+    encoder = load_image_encoder(weights=Path(clip))
+    centres = [torch.from_numpy(cropped(images[start + WINDOW // 2]).copy()) for start in starts]
+    rows = [encoder((image.float() / 255).permute(2, 0, 1)[None]) for image in centres]
+    np.savez(out, **features, clip=torch.cat(rows).numpy())
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,76 @@
+// Threads that share the indices of many short loops. A loop of torch's thread pool costs a meeting of all
+// threads, and where other programs take the cores each meeting waits for a thread that does not run. Here
+// nobody waits for a thread that has not taken an index: the caller does what the others leave.
+#pragma once
+#include <atomic>
+#include <cstdint>
+#include <thread>
+
+namespace wtal {
+
+class Team {
+ public:
+  static constexpr int64_t kMost = 255;  // indices of a loop
+
+  // Calls function(i) for all i below count, on the caller and on the helpers that come. For one caller.
+  template <class Function>
+  void each(int64_t count, const Function& function) {
+    context_ = &function;
+    call_ = [](const void* context, int64_t i) { (*static_cast<const Function*>(context))(i); };
+    finished_.store(0, std::memory_order_relaxed);
+    const uint64_t loop = (ticket_.load(std::memory_order_relaxed) >> 16) + 1;
+    ticket_.store(loop << 16 | static_cast<uint64_t>(count) << 8, std::memory_order_release);
+    while (take()) {
+    }
+    for (int turn = 0; finished_.load(std::memory_order_acquire) < count;) wait(turn);
+  }
+
+  // A helper's work, until end().
+  void help() {
+    for (int turn = 0; !ended_.load(std::memory_order_acquire);) {
+      if (take()) {
+        turn = 0;
+      } else {
+        wait(turn);
+      }
+    }
+  }
+
+  void end() { ended_.store(true, std::memory_order_release); }
+
+ private:
+  // One index, if there is one left.
+  bool take() {
+    uint64_t ticket = ticket_.load(std::memory_order_acquire);
+    do {
+      if ((ticket & 0xff) >= (ticket >> 8 & 0xff)) return false;
+    } while (!ticket_.compare_exchange_weak(ticket, ticket + 1, std::memory_order_acq_rel,
+                                            std::memory_order_acquire));
+    // The loop cannot end before this index has, so what it calls is still there.
+    call_(context_, static_cast<int64_t>(ticket & 0xff));
+    finished_.fetch_add(1, std::memory_order_release);
+    return true;
+  }
+
+  static void wait(int& turn) {
+    if (++turn > kTurns) {
+      turn = kTurns;
+      std::this_thread::yield();
+    } else {
+#if defined(__x86_64__)
+      __builtin_ia32_pause();
+#endif
+    }
+  }
+
+  static constexpr int kTurns = 1000;  // some 50 us
+
+  alignas(64) std::atomic<uint64_t> ticket_{
+      0};  // number of the loop, 8 bits of its count, 8 of the next index
+  alignas(64) std::atomic<int64_t> finished_{0};
+  std::atomic<bool> ended_{false};
+  const void* context_ = nullptr;
+  void (*call_)(const void*, int64_t) = nullptr;
+};
+
+}  // namespace wtal
