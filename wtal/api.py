@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from wtal.data.batches import Batch
-from wtal.data.features import align, interpolate
+from wtal.data.clip_alignment import align, interpolate
 from wtal.data.npy import load_npy
 from wtal.data.predictions import Detection
 from wtal.data.timebase import Timebase

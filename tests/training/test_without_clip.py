@@ -28,8 +28,8 @@ from wtal.runs.run import Run
 from wtal.runs.setup import Setup
 from wtal.settings.config import RunConfig
 from wtal.settings.recipe import from_table, load_recipe
+from wtal.training.clip_needs import check_clip
 from wtal.training.job import prepare
-from wtal.training.needs import check_clip
 from wtal.training.schedule import schedule
 from wtal.training.trainer import Trainer
 

@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from wtal.ablation.comparisons import CLAIMS
+from wtal.ablation.claims import CLAIMS
 from wtal.ablation.results import Results, brief, row_spread
 from wtal.ablation.variants import GROUPS, group_stages
 from wtal.ablation.verdict import paired

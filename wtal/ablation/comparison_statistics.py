@@ -9,7 +9,7 @@ from typing import Any
 from wtal.ablation.statistics import Spread, spread
 
 Comparison = Mapping[str, Any]
-"""What :func:`wtal.ablation.comparison.collect` returns."""
+"""What :func:`wtal.ablation.compare_recipes.collect` returns."""
 
 Key = tuple[int, str | None]
 """Seed and part."""

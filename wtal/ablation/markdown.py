@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from wtal.ablation.comparisons import CLAIMS, CONTROLS, FALSE_PREMISE, FURTHER, Comparison
+from wtal.ablation.claims import CLAIMS, CONTROLS, FALSE_PREMISE, FURTHER, Comparison
 from wtal.ablation.results import Results, benchmarks, row_spread, titles, values
 from wtal.ablation.statistics import Spread
 from wtal.ablation.verdict import NO_GAIN, paired, surviving, verdict

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from wtal.ablation.comparisons import Comparison
+from wtal.ablation.claims import Comparison
 from wtal.ablation.results import Results, values
 from wtal.ablation.statistics import Spread, spread, t_probability
 

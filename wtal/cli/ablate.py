@@ -132,7 +132,7 @@ def _compare(options: Options, dataset: str) -> int:
     runs = options.runs or Path("runs") / f"comparison-{name}"
     root = str(options.root.resolve()) if options.root else None
 
-    from wtal.ablation.comparison import compare, trials_of
+    from wtal.ablation.compare_recipes import compare, trials_of
 
     return compare(
         trials_of(dataset, root, options.allow_missing, recipes, seeds, options.folds),

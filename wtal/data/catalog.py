@@ -10,8 +10,8 @@ from pathlib import Path
 
 from wtal.data import actionformer, basnet, wtalc
 from wtal.data.annotations import Annotations, read_annotations
+from wtal.data.dataset_toml import open_own
 from wtal.data.layout import GRID, Dataset, Layout, Progress, assemble, read_text_features
-from wtal.data.own import open_own
 from wtal.data.video import VideoSet
 from wtal.errors import WtalError
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from wtal.data.cache import cache_root
 from wtal.data.catalog import find_annotations, open_dataset
-from wtal.data.index import with_lengths
-from wtal.data.span import check_clip_rows, check_spans
+from wtal.data.feature_index import with_lengths
+from wtal.data.span_check import check_clip_rows, check_spans
 from wtal.data.synthetic import (
     DEFAULT,
     GENERATOR_VERSION,

@@ -1,4 +1,4 @@
-"""The files that describe a user's own videos, as tables of text: who may name what is for wtal.data.own to say."""
+"""The files that describe a user's own videos, read as tables of text. ``dataset_toml`` says who may name what."""
 
 from __future__ import annotations
 

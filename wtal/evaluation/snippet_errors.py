@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from wtal.data.npy import load_npy
+from wtal.data.snippet_truth import snippet_truth
 from wtal.data.synthetic.events import SnippetKind
-from wtal.data.truth import snippet_truth
 from wtal.data.video import VideoSet
 from wtal.inference.frame_scores import Found
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from wtal.data.batches import ALL, in_parts, whole_videos
 from wtal.data.features import feature_lengths
 from wtal.data.predictions import Detection
-from wtal.data.span import known_end
+from wtal.data.span_check import known_end
 from wtal.data.video import Video, VideoSet
 from wtal.errors import WtalError
 from wtal.inference.branch_scores import branch_scores

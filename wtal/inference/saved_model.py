@@ -11,7 +11,7 @@ from pathlib import Path
 from wtal.data.features import check_features, clip_rows, feature_lengths, feature_width
 from wtal.data.layout import check_id
 from wtal.data.predictions import Detection
-from wtal.data.span import check_clip_rows
+from wtal.data.span_check import check_clip_rows
 from wtal.data.timebase import Timebase
 from wtal.data.video import Video, VideoSet
 from wtal.errors import WtalError

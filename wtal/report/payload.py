@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from wtal.about import VERSION
-from wtal.data.span import known_end
+from wtal.data.span_check import known_end
 from wtal.data.video import VideoSet
 from wtal.errors import WtalError
 from wtal.report.analysis import Analysis

@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from wtal.data.batches import whole_videos
 from wtal.data.predictions import Detection
-from wtal.data.span import known_end
+from wtal.data.span_check import known_end
 from wtal.data.video import Video, VideoSet
 from wtal.inference.branch_scores import branch_scores
 from wtal.inference.branches import Branches

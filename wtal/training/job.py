@@ -16,7 +16,7 @@ from rich.markup import escape
 from wtal.about import versions
 from wtal.data.ambiguous import FILE, is_ambiguous
 from wtal.data.batches import whole_videos
-from wtal.data.index import survey
+from wtal.data.feature_index import survey
 from wtal.data.video import VideoSet
 from wtal.errors import WtalError, reason
 from wtal.evaluation.inputs import has_ambiguous, unused_ambiguous
@@ -37,7 +37,7 @@ from wtal.runs.setup import Setup
 from wtal.runs.videos import check_place, open_videos
 from wtal.settings.config import RunConfig
 from wtal.settings.recipe import Sources
-from wtal.training.needs import check_clip
+from wtal.training.clip_needs import check_clip
 from wtal.training.schedule import Stage
 from wtal.training.trainer import Trainer
 
@@ -242,7 +242,7 @@ def fit_inputs(branches: Branches, data: VideoSet, config: RunConfig, device: De
 
 
 def read_all(data: VideoSet, reporter: Reporter) -> tuple[np.ndarray, np.ndarray]:
-    """:func:`wtal.data.index.survey`, with progress."""
+    """:func:`wtal.data.feature_index.survey`, with progress."""
     with reporter.counted("reading all features once", "videos") as progress:
         return survey(data, progress)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from wtal.data.batches import Batch
-from wtal.data.truth import snippet_truth
+from wtal.data.snippet_truth import snippet_truth
 from wtal.data.video import Video, VideoSet
 from wtal.inference.branches import Branches, members
 from wtal.inference.frame_scores import frame_logits

@@ -30,8 +30,8 @@ from wtal.runs.resume import check_same, training_facts
 from wtal.runs.run import Run
 from wtal.settings.config import RunConfig
 from wtal.settings.recipe import from_table
+from wtal.training.epoch_losses import LossAverage, together
 from wtal.training.gradients import add_gradients
-from wtal.training.loss_average import LossAverage, together
 from wtal.training.pseudo_labels import PseudoLabels, make_pseudo_labels
 from wtal.training.schedule import Stage, schedule
 from wtal.training.student import Student, begin_copies, students_of

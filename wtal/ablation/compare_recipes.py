@@ -22,7 +22,7 @@ from wtal.platform.fields import load_json
 from wtal.runs.videos import open_videos
 from wtal.settings.config import RunConfig
 from wtal.settings.recipe import load_recipe
-from wtal.training.needs import check_clip
+from wtal.training.clip_needs import check_clip
 
 FORMAT = "comparison 1"
 
