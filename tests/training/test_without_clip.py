@@ -114,7 +114,7 @@ def test_cbp_alone_from_training_to_prediction(tmp_path: Path, toml: Path, confi
     features = toml.with_name("i3d")
     grid: dict[str, float | None] = {}
     # CLIP features that nobody reads may be named
-    predicted = detect_in_folder(tmp_path / "run", features, features, grid, None, "cpu").found
+    predicted = detect_in_folder(tmp_path / "run", features, features, grid, None, "cpu").detections
     for video, detections in listed.items():
         assert model.detect(features / f"{video}.npy") == predicted[video] != []
         assert [d.score for d in detections] == pytest.approx([d.score for d in predicted[video]], abs=1e-5)

@@ -75,8 +75,8 @@ def _parts(video: Video) -> list[tuple[Path, Rows]]:
     parts = [(path, _opened(path, video)) for path in video.i3d]
     lengths = [len(part) for _, part in parts]
     if max(lengths) - min(lengths) > 1:
-        found = " and ".join(f"{path} {length}" for (path, _), length in zip(parts, lengths, strict=True))
-        raise WtalError(f"video {video.id}: {found} rows, expected lengths that differ by one row at most")
+        rows = " and ".join(f"{path} {length}" for (path, _), length in zip(parts, lengths, strict=True))
+        raise WtalError(f"video {video.id}: {rows} rows, expected lengths that differ by one row at most")
     return parts
 
 
@@ -94,8 +94,8 @@ def _opened(path: Path, video: Video | None) -> Rows:
     except WtalError as error:
         raise WtalError(f"{of}{error}".replace(str(path), _called(path, video), 1)) from None
     if len(features.shape) != 2 or features.dtype.kind != "f":
-        found = f"{features.dtype} of shape {list(features.shape)}"
-        raise WtalError(f"{of}{_called(path, video)}: {found}, expected floating point [T, D]")
+        got = f"{features.dtype} of shape {list(features.shape)}"
+        raise WtalError(f"{of}{_called(path, video)}: {got}, expected floating point [T, D]")
     if 0 in features.shape:
         shape = list(features.shape)
         raise WtalError(f"{of}{_called(path, video)}: shape {shape}, expected at least one row and column")
