@@ -162,12 +162,12 @@ def torch_grouping(scores: Tensor, thresholds: Tensor, unique: bool = False) -> 
 
 
 # ---- scores to detections -------------------------------------------------------------------------------------------
-Found = tuple[np.ndarray, np.ndarray, np.ndarray]  # (video, class) [N, 2], segments [N, 2], scores [N]
+Detections = tuple[np.ndarray, np.ndarray, np.ndarray]  # (video, class) [N, 2], segments [N, 2], scores [N]
 
 
 def numpy_detect(
     videos: list[np.ndarray], video_scores: np.ndarray, thresholds: np.ndarray, sigma: float, limit: int
-) -> Found:
+) -> Detections:
     """All classes of all videos, scores ``[T, C]`` each, with NumPy and Python loops."""
     rows, segments, scores = [], [], []
     for video, frames in enumerate(videos):
@@ -187,7 +187,7 @@ def numpy_detect(
 
 def torch_detect(
     videos: list[Tensor], video_scores: Tensor, thresholds: Tensor, sigma: float, limit: int, exact: bool = False
-) -> Found:
+) -> Detections:
     """The same with :func:`torch_grouping` a video, without padding, and the tuned C++ loop."""
     classes = video_scores.shape[1]
     rows, segments, scores = [], [], []
@@ -207,7 +207,7 @@ def torch_detect(
 
 # ---- evaluation -----------------------------------------------------------------------------------------------------
 def official_map(
-    found: Found, truth_rows: np.ndarray, truth_segments: np.ndarray, tiou: np.ndarray, classes: int
+    found: Detections, truth_rows: np.ndarray, truth_segments: np.ndarray, tiou: np.ndarray, classes: int
 ) -> np.ndarray:
     """Average precision ``[C, K]`` after ``Evaluation/eval_detection.py`` of ActivityNet, loop for loop.
 

@@ -143,7 +143,7 @@ def test_videos(name: str) -> TestVideos:
 test_videos.__test__ = False  # type: ignore[attr-defined]
 
 
-def wtal_detect(data: TestVideos) -> peers.Found:
+def wtal_detect(data: TestVideos) -> peers.Detections:
     parts = [detect(scores, of_videos, lengths, CONFIG) for scores, of_videos, lengths in data.batches]
     first = np.cumsum([0, *(len(lengths) for _, _, lengths in data.batches)])
     rows = [torch.stack([part.video + int(at), part.label], 1) for part, at in zip(parts, first[:-1], strict=True)]
@@ -151,17 +151,17 @@ def wtal_detect(data: TestVideos) -> peers.Found:
     return torch.cat(rows).numpy(), segments.numpy(), scores.numpy()
 
 
-def torch_detect(data: TestVideos, exact: bool = False) -> peers.Found:
+def torch_detect(data: TestVideos, exact: bool = False) -> peers.Detections:
     videos, of_videos = [torch.from_numpy(video) for video in data.videos], torch.from_numpy(data.video_scores)
     return peers.torch_detect(videos, of_videos, torch.from_numpy(LEVELS), CONFIG.sigma, CONFIG.max_detections, exact)
 
 
-def numpy_detect(data: TestVideos) -> peers.Found:
+def numpy_detect(data: TestVideos) -> peers.Detections:
     return peers.numpy_detect(data.videos, data.video_scores, LEVELS, CONFIG.sigma, CONFIG.max_detections)
 
 
 @functools.cache
-def check_detect(name: str) -> peers.Found:
+def check_detect(name: str) -> peers.Detections:
     data = test_videos(name)
     found = wtal_detect(data)
     for one, other in zip(found, torch_detect(data, exact=True), strict=True):

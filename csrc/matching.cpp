@@ -84,13 +84,13 @@ Indices match_detections(const Doubles& segments, const Doubles& scores, const I
     }
   }
   Indices matched({tiou.shape(0), num_detections});
-  const auto* boxes = reinterpret_cast<const Segment*>(segments.data());
-  const auto* truth = reinterpret_cast<const Segment*>(truth_segments.data());
+  const auto rows = [](const Doubles& pairs) { return reinterpret_cast<const Segment*>(pairs.data()); };
+  const Columns detections{rows(segments), videos.data(), classes.data(), num_detections};
+  const Columns truth{rows(truth_segments), truth_videos.data(), truth_classes.data(), num_truth};
   int64_t* out = matched.mutable_data();
   {
     py::gil_scoped_release release;
-    match(boxes, scores.data(), videos.data(), classes.data(), num_detections, truth, truth_videos.data(),
-          truth_classes.data(), num_truth, tiou.data(), tiou.shape(0), out);
+    match(detections, scores.data(), truth, tiou.data(), tiou.shape(0), out);
   }
   return matched;
 }

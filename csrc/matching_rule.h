@@ -22,12 +22,19 @@ inline double temporal_iou(const Segment& a, const Segment& b) {
   return a.start == b.start && a.end == b.end ? 1.0 : 0.0;
 }
 
-// matched [num_tiou, num_detections]: the ground truth that each detection takes at each threshold, -1 for
-// none.
-inline void match(const Segment* segments, const double* scores, const int64_t* videos,
-                  const int64_t* classes, int64_t num_detections, const Segment* truth,
-                  const int64_t* truth_videos, const int64_t* truth_classes, int64_t num_truth,
-                  const double* tiou, int64_t num_tiou, int64_t* matched) {
+// Detections or ground truth as columns: each array has `count` entries.
+struct Columns {
+  const Segment* segments;
+  const int64_t* videos;
+  const int64_t* classes;
+  int64_t count;
+};
+
+// scores [detections.count]; tiou [num_tiou]; matched [num_tiou, detections.count]: the ground truth that
+// each detection takes at each threshold, -1 for none.
+inline void match(const Columns& detections, const double* scores, const Columns& truth, const double* tiou,
+                  int64_t num_tiou, int64_t* matched) {
+  const int64_t num_detections = detections.count, num_truth = truth.count;
   std::fill_n(matched, num_tiou * num_detections, int64_t{-1});
   if (num_truth == 0 || num_tiou == 0) return;
 
@@ -36,12 +43,12 @@ inline void match(const Segment* segments, const double* scores, const int64_t* 
   std::vector<int64_t> by_group(num_truth);
   std::iota(by_group.begin(), by_group.end(), int64_t{0});
   std::stable_sort(by_group.begin(), by_group.end(), [&](int64_t a, int64_t b) {
-    return Group(truth_classes[a], truth_videos[a]) < Group(truth_classes[b], truth_videos[b]);
+    return Group(truth.classes[a], truth.videos[a]) < Group(truth.classes[b], truth.videos[b]);
   });
   std::vector<Group> groups;         // the distinct ones, rising
   std::vector<int64_t> first_truth;  // of each group, in by_group
   for (int64_t place = 0; place < num_truth; ++place) {
-    const Group group(truth_classes[by_group[place]], truth_videos[by_group[place]]);
+    const Group group(truth.classes[by_group[place]], truth.videos[by_group[place]]);
     if (groups.empty() || groups.back() != group) {
       groups.push_back(group);
       first_truth.push_back(place);
@@ -53,7 +60,7 @@ inline void match(const Segment* segments, const double* scores, const int64_t* 
   std::vector<std::vector<int64_t>> members(groups.size());
   size_t at = 0;
   for (int64_t i = 0; i < num_detections; ++i) {
-    const Group group(classes[i], videos[i]);
+    const Group group(detections.classes[i], detections.videos[i]);
     if (at == groups.size() || groups[at] != group) {
       at = std::lower_bound(groups.begin(), groups.end(), group) - groups.begin();
       if (at == groups.size() || groups[at] != group) {
@@ -75,7 +82,7 @@ inline void match(const Segment* segments, const double* scores, const int64_t* 
     for (const int64_t detection : members[group]) {
       near.clear();
       for (int64_t place = first_truth[group]; place < first_truth[group + 1]; ++place) {
-        const double overlap = temporal_iou(segments[detection], truth[by_group[place]]);
+        const double overlap = temporal_iou(detections.segments[detection], truth.segments[by_group[place]]);
         if (overlap >= lowest) near.emplace_back(overlap, by_group[place]);
       }
       // By falling tIoU, and of equal ones by falling index: the official argsort()[::-1].

@@ -45,9 +45,9 @@ def __getattr__(name: str) -> Any:
     from importlib import import_module
 
     module = import_module(_LAZY[name])
-    found = module if name in ("models", "ops") else getattr(module, name)
-    globals()[name] = found
-    return found
+    value = module if name in ("models", "ops") else getattr(module, name)
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:

@@ -17,7 +17,7 @@ def versions() -> dict[str, str | None]:
     from wtal.ops import _library
 
     facts = _library.build_facts()
-    found = {
+    by_name = {
         "wtal": VERSION,
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -27,10 +27,10 @@ def versions() -> dict[str, str | None]:
     }
     for package in ("numpy", "open_clip_torch", "safetensors"):
         try:
-            found[package] = version(package)
+            by_name[package] = version(package)
         except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+            by_name[package] = "not installed"
+    return by_name
 
 
 def devices() -> list[str]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from wtal.data.batches import Batch
-from wtal.data.features import align, interpolate
+from wtal.data.clip_alignment import align, interpolate
 from wtal.data.npy import load_npy
 from wtal.data.predictions import Detection
 from wtal.data.timebase import Timebase
@@ -110,8 +110,8 @@ class Model:
         settings = self.config.localize
         if localize is not None:
             settings = dataclasses.replace(self.config, localize=localize).localize  # checked on the way
-        found = detect(frames[None], video[None], torch.tensor([len(frames)], device=frames.device), settings)
-        return to_seconds(found, [timebase], self.classes, [duration])[0]
+        detections = detect(frames[None], video[None], torch.tensor([len(frames)], device=frames.device), settings)
+        return to_seconds(detections, [timebase], self.classes, [duration])[0]
 
     def scores(
         self,
@@ -196,11 +196,11 @@ def _array(name: str, value: Features, width: int) -> npt.NDArray[np.float32]:
         name, value = str(value), load_npy(value)
     if isinstance(value, Tensor):
         if not value.is_floating_point():
-            found = f"{str(value.dtype).removeprefix('torch.')} of shape {list(value.shape)}"
-            raise WtalError(f"{name}: {found}, expected floating point [T, {width}]")
+            got = f"{str(value.dtype).removeprefix('torch.')} of shape {list(value.shape)}"
+            raise WtalError(f"{name}: {got}, expected floating point [T, {width}]")
         if value.layout != torch.strided or value.device.type == "meta":
-            told = "meta" if value.device.type == "meta" else str(value.layout).removeprefix("torch.")
-            raise WtalError(f"{name}: a {told} tensor, expected a dense one with values, floating point [T, {width}]")
+            form = "meta" if value.device.type == "meta" else str(value.layout).removeprefix("torch.")
+            raise WtalError(f"{name}: a {form} tensor, expected a dense one with values, floating point [T, {width}]")
         value = value.detach().cpu().float().numpy()
     rows = np.asarray(value)
     if rows.ndim != 2 or rows.dtype.kind != "f" or 0 in rows.shape:

@@ -18,7 +18,7 @@ from wtal.data.video import Video
 from wtal.errors import WtalError
 from wtal.evaluation.average_precision import evaluate
 from wtal.evaluation.snippet_errors import error_rates
-from wtal.inference.frame_scores import Found
+from wtal.inference.frame_scores import VideoResult
 
 from .data import Data
 from .loop import train
@@ -85,7 +85,7 @@ def measure(data: Data, scored: dict[Video, Scored], detections: dict[Video, lis
         raise WtalError(f"data set {data.videos.name}: without temporal annotation there is nothing to measure")
     videos = replace(data.videos, videos=tuple(replace(video, subset="test") for video in scored))
     result = evaluate({video.id: found for video, found in detections.items()}, videos)
-    frames = [Found(video, [], found.video, unit(found.frames)) for video, found in scored.items()]
+    frames = [VideoResult(video, [], found.video, unit(found.frames)) for video, found in scored.items()]
     rates = error_rates(videos, frames)
     return {
         "mean": round(result.mean, 4),

@@ -10,7 +10,7 @@ from typing import Any
 
 from wtal.ablation.worlds import machine
 from wtal.about import versions
-from wtal.data.own import open_own
+from wtal.data.dataset_toml import open_own
 from wtal.errors import WtalError
 from wtal.platform.fields import load_json, take
 

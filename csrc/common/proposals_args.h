@@ -9,7 +9,7 @@
 #include <optional>
 #include <string_view>
 
-#include "common/grouping.h"
+#include "common/proposals.h"
 #include "common/shape.h"
 
 namespace wtal {

@@ -8,7 +8,7 @@
 #include <numeric>
 #include <vector>
 
-#include "common/grouping.h"
+#include "common/proposals.h"
 #include "cpu/threshold_masks.h"
 
 namespace wtal {

@@ -1,6 +1,6 @@
 // Kernels of group_proposals: one warp a column, and one a cell, which is one (video, class, threshold).
 #pragma once
-#include "common/grouping.h"
+#include "common/proposals.h"
 #include "cuda/launch.cuh"
 
 namespace wtal {

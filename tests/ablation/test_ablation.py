@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 
 from wtal.ablation.check import check
-from wtal.ablation.comparisons import CLAIMS, CONTROLS, FURTHER
+from wtal.ablation.claims import CLAIMS, CONTROLS, FURTHER
 from wtal.ablation.figure import figure
 from wtal.ablation.markdown import page
 from wtal.ablation.results import collect, read_results

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wtal.ablation.comparisons import Comparison
+from wtal.ablation.claims import Comparison
 from wtal.ablation.statistics import spread, t_quantile
 from wtal.ablation.verdict import paired, surviving, verdict
 

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from wtal.data import batches as module
 from wtal.data.batches import Batch, TrainingBatches, statistics, whole_videos
-from wtal.data.features import align, read_clip, read_features
+from wtal.data.clip_alignment import align
+from wtal.data.features import read_clip, read_features
 from wtal.data.timebase import Timebase
 from wtal.data.video import Video, VideoSet
 from wtal.errors import WtalError

@@ -10,8 +10,9 @@ import pytest
 
 import wtal
 from wtal.data.annotations import read_annotations
-from wtal.data.features import read_aligned_clip, read_features
-from wtal.data.own import open_own
+from wtal.data.clip_alignment import read_aligned_clip
+from wtal.data.dataset_toml import open_own
+from wtal.data.features import read_features
 from wtal.data.timebase import Timebase
 from wtal.data.video import Video
 

@@ -12,8 +12,8 @@ import pytest
 
 from wtal.data.annotations import read_annotations
 from wtal.data.catalog import open_dataset
+from wtal.data.dataset_toml import open_own
 from wtal.data.ground_truth import read_ground_truth
-from wtal.data.own import open_own
 from wtal.data.predictions import Detection, read_predictions, write_predictions
 from wtal.data.video import Instance
 from wtal.errors import WtalError

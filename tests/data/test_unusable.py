@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from wtal.data import index
+from wtal.data import feature_index
 from wtal.data.cache import cache_root
-from wtal.data.index import survey, with_lengths
+from wtal.data.feature_index import survey, with_lengths
 from wtal.data.open import open_data
 from wtal.errors import WtalError
 
@@ -101,14 +101,14 @@ def test_the_last_test_video_left_out_is_told(own: Path) -> None:
 
 
 def test_what_was_finite_once_is_not_read_again(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = index.time.time
-    monkeypatch.setattr(index.time, "time", lambda: real() + 3600)  # no file is young
+    real = feature_index.time.time
+    monkeypatch.setattr(feature_index.time, "time", lambda: real() + 3600)  # no file is young
     read: list[str] = []
 
     def check(video, i3d: bool) -> None:
         read.append(video.id)
 
-    monkeypatch.setattr(index, "check_features", check)
+    monkeypatch.setattr(feature_index, "check_features", check)
     for looked_into in (list("abcdefg"), []):
         read.clear()
         open_data(str(own), allow_missing=True)

@@ -8,7 +8,7 @@ from wtal.data.synthetic.events import SnippetKind
 from wtal.data.timebase import Timebase
 from wtal.data.video import Instance, Video, VideoSet
 from wtal.evaluation.snippet_errors import error_rates
-from wtal.inference.frame_scores import Found
+from wtal.inference.frame_scores import VideoResult
 
 GRID = Timebase(1.0, 1.0, 1.0)  # a snippet a second
 
@@ -27,7 +27,7 @@ def test_rates_against_loops(tmp_path) -> None:
         np.save(tmp_path / f"v{number}.npy", kinds)
         scores = torch.from_numpy(random.random((size, 2)).astype(np.float32))
         videos.append(video)
-        found.append(Found(video, [], torch.zeros(2), scores))
+        found.append(VideoResult(video, [], torch.zeros(2), scores))
         for t in range(size):
             fired, inside = bool(scores[t, 0] > 0.5), start <= t < end
             counts["action" if inside else "rest"].append(fired)
@@ -52,5 +52,5 @@ def test_rates_against_loops(tmp_path) -> None:
 def test_without_kinds_or_snippets_nothing_is_made_up() -> None:
     video = Video("v", "test", ("a",), GRID, (), instances=(Instance(0.0, 4.0, "a"),))
     data = VideoSet("x", "own", ("a",), (video,))
-    rates = error_rates(data, [Found(video, [], torch.zeros(1), torch.ones(4, 1))])
+    rates = error_rates(data, [VideoResult(video, [], torch.zeros(1), torch.ones(4, 1))])
     assert rates == {"false_negative": 0.0, "false_positive": None}

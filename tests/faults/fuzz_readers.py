@@ -17,9 +17,9 @@ import torch
 
 from wtal import evaluate
 from wtal.data.annotations import read_annotations
+from wtal.data.dataset_toml import open_own
 from wtal.data.features import read_features
 from wtal.data.npy import load_npy, stream_npy
-from wtal.data.own import open_own
 from wtal.data.predictions import read_predictions, write_predictions
 from wtal.data.timebase import Timebase
 from wtal.data.video import Video

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from fuzz_readers import OWN, READERS, ROWS, npy, text
 
 from wtal.data.annotations import parse_annotations
-from wtal.data.own import open_own
+from wtal.data.dataset_toml import open_own
 from wtal.data.predictions import Detection, read_predictions, write_predictions
 from wtal.data.synthetic.full_size import synthetic_features
 from wtal.errors import WtalError

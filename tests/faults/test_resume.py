@@ -232,7 +232,8 @@ def test_options_are_heeded_or_refused() -> None:
     config = dataclasses.replace(RunConfig(), cbp=dataclasses.replace(RunConfig().cbp, dim=64))
 
     def resumed(given: set[str], setup: Setup | None = None, settings: RunConfig | None = None) -> Setup:
-        return resumed_setup(before, config, setup or Setup(), settings or RunConfig(), given)
+        asked = settings or RunConfig()
+        return resumed_setup(before, setup or Setup(), before_config=config, config=asked, given=given)
 
     assert resumed(set()) == before
     # Asked for by name, also where the value is the usual one.

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from wtal.data.own import open_own
+from wtal.data.dataset_toml import open_own
 from wtal.data.timebase import Timebase
 from wtal.errors import WtalError
 from wtal.features.describe import Coverage, coverage, place_labels, write_description

@@ -13,8 +13,9 @@ import pytest
 from drills import tree
 from videos import lossless, texture
 
-from wtal.data.features import read_aligned_clip, read_features
-from wtal.data.own import open_own
+from wtal.data.clip_alignment import read_aligned_clip
+from wtal.data.dataset_toml import open_own
+from wtal.data.features import read_features
 from wtal.errors import WtalError
 from wtal.features.extract import Summary
 from wtal.features.options import Extraction

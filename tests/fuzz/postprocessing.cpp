@@ -240,8 +240,8 @@ void try_matching(Source& source) {
   for (int64_t i = 0; i < detections; ++i) scores.push_back(source.below(6));
   for (int64_t k = 0; k < levels; ++k) tiou.push_back((1 + source.below(10)) / 10.0);
   std::vector<int64_t> found(levels * detections, 77);
-  match(segments.data(), scores.data(), videos.data(), classes.data(), detections, truth.data(),
-        truth_videos.data(), truth_classes.data(), truths, tiou.data(), levels, found.data());
+  match({segments.data(), videos.data(), classes.data(), detections}, scores.data(),
+        {truth.data(), truth_videos.data(), truth_classes.data(), truths}, tiou.data(), levels, found.data());
 
   std::vector<int64_t> expected(levels * detections, -1);
   for (int64_t k = 0; k < levels; ++k) {

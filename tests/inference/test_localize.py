@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wtal.data.span import known_end
+from wtal.data.span_check import known_end
 from wtal.data.timebase import Timebase
 from wtal.data.video import Video
 from wtal.inference.localize import Detections, detect, scale_scores, to_seconds

@@ -15,7 +15,7 @@ from wtal.report.analysis import RECALLS, Analysis, analyse
 from wtal.report.errors import COUNT_EDGES, KINDS, RANKS, length_edges
 
 CLASSES = ("jump", "run", "swim")
-Found = dict[str, list[Detection]]
+Detections = dict[str, list[Detection]]
 
 
 def tiou(a: Detection | Instance, b: Detection | Instance) -> float:
@@ -24,7 +24,7 @@ def tiou(a: Detection | Instance, b: Detection | Instance) -> float:
     return shared / union if union > 0 else float((a.start, a.end) == (b.start, b.end))
 
 
-def taken(found: Found, videos: list[Video], alpha: float) -> dict[tuple[str, int], int]:
+def taken(found: Detections, videos: list[Video], alpha: float) -> dict[tuple[str, int], int]:
     """(video, index of detection) -> index of its instance: greedily by falling score; of equal tIoU, the last one."""
     result = {}
     for video in videos:
@@ -58,10 +58,10 @@ def kind(detection: Detection, matched: bool, video: Video, alpha: float) -> str
     return "background"
 
 
-def scene(seed: int) -> tuple[Found, list[Video]]:
+def scene(seed: int) -> tuple[Detections, list[Video]]:
     """A few videos on a coarse grid, so that segments coincide and scores tie."""
     random = np.random.default_rng(seed)
-    found: Found = {}
+    found: Detections = {}
     videos = []
 
     def segment() -> tuple[float, float]:
@@ -82,7 +82,7 @@ def scene(seed: int) -> tuple[Found, list[Video]]:
     return found, videos
 
 
-def examined(found: Found, videos: list[Video]) -> Analysis:
+def examined(found: Detections, videos: list[Video]) -> Analysis:
     return analyse(found, videos, "seconds", (0.3, 0.5, 0.7))
 
 

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from wtal.cli.eval import command as evaluation_command
 from wtal.data.catalog import open_folder
-from wtal.data.own import held_out_fifth, open_own
+from wtal.data.dataset_toml import held_out_fifth, open_own
 from wtal.errors import WtalError
 from wtal.evaluation.table import caption, table
 from wtal.platform.device import Device

@@ -128,7 +128,7 @@ def test_both_learn_in_every_step_each_from_the_moving_average_of_the_other(tmp_
     assert all(first == second for (_, first), (_, second) in zip(steps[::2], steps[1::2], strict=True))
     for optimizer in optimizers.values():  # one for the whole stage
         assert {int(state["step"]) for state in optimizer.state.values()} == {EPOCHS * STEPS}
-    # Lessons: two at the beginning of each epoch, and no two of a student alike.
+    # Pseudo-labels are made twice at the beginning of each epoch, and no two of a student alike.
     assert [(name, at) for name, at, _ in taught] == [
         (name, 2 * STEPS * epoch) for epoch in range(EPOCHS) for name in ("cbp", "vlp")
     ]

@@ -1,4 +1,4 @@
-"""Lessons: the pseudo-labels that a stage's teacher gives, in all variants."""
+"""The pseudo-labels that a stage's teacher gives, in all variants."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import wtal.training.pseudo_labels
+from wtal.ablation.variants import GROUPS, group_stages
 from wtal.data.timebase import Timebase
 from wtal.data.video import Instance, Video, VideoSet
 from wtal.platform.device import Device
-from wtal.settings.config import DistillConfig
+from wtal.settings.config import DistillConfig, ScheduleConfig
 from wtal.training.pseudo_labels import PseudoLabels, make_pseudo_labels, teacher_scores
 from wtal.training.rank_labels import rank_labels
-from wtal.training.schedule import Stage
+from wtal.training.schedule import Stage, schedule
 
 CPU = Device(torch.device("cpu"))
 GRID = Timebase(1.0, 1.0, 1.0)
@@ -138,3 +139,17 @@ def test_crops_carry_their_weights() -> None:
     target, weights = found.crops(batch, 4)
     assert target[..., 0].tolist() == [[2, 3, 4, 5], [7, 8, 9, -1]]
     assert weights[..., 0].tolist() == [[2.0, 3.0, 4.0, 5.0], [7.0, 8.0, 9.0, 0.0]]
+
+
+def test_a_stage_tells_which_step_it_is() -> None:
+    config = ScheduleConfig(kind="alternating", rounds=2, self_training=1, control=True)
+    steps = {stage.name: stage.step for stage in schedule(config) if stage.epochs}
+    assert steps == {"warmup": "F", "control": "F", "S1": "F", "B1": "B", "F1": "F", "B2": "B", "F2": "F"}
+    # Of the ablation: a student is what it was copied from in the end.
+    stages = [stage for group in GROUPS for stage in group_stages(group, config) if stage.epochs]
+    starts = {stage.student: stage.start for stage in stages}
+    for stage in stages:
+        origin = stage.student
+        while (start := starts.get(origin)) is not None:
+            origin = start
+        assert stage.step == {"vlp": "B", "cbp": "F"}[origin], stage

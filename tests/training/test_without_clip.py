@@ -28,8 +28,8 @@ from wtal.runs.run import Run
 from wtal.runs.setup import Setup
 from wtal.settings.config import RunConfig
 from wtal.settings.recipe import from_table, load_recipe
+from wtal.training.clip_needs import check_clip
 from wtal.training.job import prepare
-from wtal.training.needs import check_clip
 from wtal.training.schedule import schedule
 from wtal.training.trainer import Trainer
 
@@ -114,7 +114,7 @@ def test_cbp_alone_from_training_to_prediction(tmp_path: Path, toml: Path, confi
     features = toml.with_name("i3d")
     grid: dict[str, float | None] = {}
     # CLIP features that nobody reads may be named
-    predicted = detect_in_folder(tmp_path / "run", features, features, grid, None, "cpu").found
+    predicted = detect_in_folder(tmp_path / "run", features, features, grid, None, "cpu").detections
     for video, detections in listed.items():
         assert model.detect(features / f"{video}.npy") == predicted[video] != []
         assert [d.score for d in detections] == pytest.approx([d.score for d in predicted[video]], abs=1e-5)

@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from wtal.ablation.comparisons import CLAIMS
+from wtal.ablation.claims import CLAIMS
 from wtal.ablation.results import Results, brief, row_spread
 from wtal.ablation.variants import GROUPS, group_stages
 from wtal.ablation.verdict import paired
@@ -69,24 +69,24 @@ def _row(results: Results, title: str, before: dict[str, Any], now: dict[str, An
     outside, same = [], True
     for name, (then, here, least) in values.items():
         same &= then == here
-        found = row_spread(results, results["runs"][0]["benchmark"], title, name)
-        allowed = 3 * ((found and found.deviation) or 0.0) + least
+        spread = row_spread(results, results["runs"][0]["benchmark"], title, name)
+        allowed = 3 * ((spread and spread.deviation) or 0.0) + least
         if (then is None) != (here is None) or (then is not None and abs(then - here) > allowed):
             outside.append(f"{name} {then} -> {here}, expected within {allowed:.3g}")
-    told = "the same" if same else "NOT within the spread: " + "; ".join(outside) if outside else "within the spread"
-    return f"{title:<40} recorded {before['mAP']:6.2f}  now {now['mAP']:6.2f}  {told}", not outside
+    outcome = "the same" if same else "NOT within the spread: " + "; ".join(outside) if outside else "within the spread"
+    return f"{title:<40} recorded {before['mAP']:6.2f}  now {now['mAP']:6.2f}  {outcome}", not outside
 
 
 def _claims(results: Results, now: dict[str, dict[str, Any]]) -> list[tuple[str, bool]]:
     """Each claim about mAP in this one world, on the side of zero that the recorded mean is on."""
-    found = []
+    lines = []
     for claim in CLAIMS:
         recorded = paired(results, results["runs"][0]["benchmark"], claim)
         if claim.of != "mAP" or recorded is None or claim.row not in now or claim.to not in now:
             continue
         difference = now[claim.row]["mAP"] - now[claim.to]["mAP"]
         agrees = difference * recorded[0].mean > 0
-        told = "the same side" if agrees else "ANOTHER side of zero"
+        outcome = "the same side" if agrees else "ANOTHER side of zero"
         name = f"{claim.row} minus {claim.to}"
-        found.append((f"{name}: recorded mean {recorded[0].mean:+.1f}  now {difference:+.1f}  {told}", agrees))
-    return found
+        lines.append((f"{name}: recorded mean {recorded[0].mean:+.1f}  now {difference:+.1f}  {outcome}", agrees))
+    return lines

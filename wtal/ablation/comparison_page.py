@@ -48,7 +48,7 @@ def comparison_figure(results: Comparison) -> bytes:
         if dots := [*values(results, name, of_row(None)).values()]:
             rates = {of: over_seeds(values(results, name, of_row(None, of))) for of in FAULTS}
             colour = COLOURS[place % len(COLOURS)]
-            bars.append(Bar(name, dots, colour, {of: found.mean if found else None for of, found in rates.items()}))
+            bars.append(Bar(name, dots, colour, {of: rate.mean if rate else None for of, rate in rates.items()}))
     tiou = results["about"]["tiou"]
     run = "a dot a seed and part" if results["about"]["folds"] else "a dot a seed"
     return draw(
@@ -73,7 +73,7 @@ def _about(results: Comparison) -> str:
         where += "; each part is held out once and measured on, and its temporal annotation used for that alone"
         if left > 0 and len(results["runs"]) == about["asked"]:
             where += f"; {left} videos without temporal annotation are not measured on"
-    versions = "; ".join(f"{name} {', '.join(found)}" for name, found in about["versions"].items())
+    versions = "; ".join(f"{name} {', '.join(numbers)}" for name, numbers in about["versions"].items())
     lines = [
         f"* {about['classes']} classes; {where}.",
         f"* Seeds {', '.join(map(str, about['seeds']))}; {about['threads']} CPU thread a run. The last step's model "
@@ -103,7 +103,7 @@ def _recipes(results: Comparison) -> str:
         runs = [run for run in results["runs"] if run["recipe"] == name]
         at = (_mean([run["rows"][run["result"]]["per_tiou"][tiou] for run in runs]) for tiou in shown)
         lines.append(
-            f"| {name} | {runs[0]['result']} | {len(runs)} | {_told(over_seeds(values(results, name, of_row(None))))} "
+            f"| {name} | {runs[0]['result']} | {len(runs)} | {_shown(over_seeds(values(results, name, of_row(None))))} "
             f"| {' | '.join(at)} | {_faults(results, name, None)} | {_mean([run['cpu_seconds'] for run in runs], 0)} "
             f"| {max(run['peak_memory_mb'] for run in runs):.0f} |"
         )
@@ -125,33 +125,33 @@ def _pairs(results: Comparison) -> str:
         "| --- | --- | --- | --- | --- |" + (" --- |" if folds else ""),
     ]
     for first, other in itertools.combinations(names, 2):
-        for of, told in COMPARED.items():
+        for of, text in COMPARED.items():
             left, right = (values(results, name, of_row(None, of)) for name in (other, first))
-            found = differences(left, right)
-            if (pairs := over_pairs(found)) is None:
+            gaps = differences(left, right)
+            if (pairs := over_pairs(gaps)) is None:
                 continue
             digits = 1 if of == "mAP" else 3
-            parts = over_parts(found)
+            parts = over_parts(gaps)
             coarse = f" {interval(parts, digits)} |" if folds and parts else ""
             lines.append(
-                f"| {other} minus {first} | {told} | {interval(pairs, digits)} |{coarse} "
-                f"{sum(value > 0 for value in found.values())} of {pairs.count} | {_outside(pairs)} |"
+                f"| {other} minus {first} | {text} | {interval(pairs, digits)} |{coarse} "
+                f"{sum(value > 0 for value in gaps.values())} of {pairs.count} | {_outside(pairs)} |"
             )
     return "\n".join(lines)
 
 
-def _outside(found: Spread) -> str:
+def _outside(spread: Spread) -> str:
     """Whether an interval excludes zero."""
-    if found.half_width is None:
+    if spread.half_width is None:
         return "one pair only"
-    return "yes" if abs(found.mean) > found.half_width else "no"
+    return "yes" if abs(spread.mean) > spread.half_width else "no"
 
 
 def _errors(results: Comparison) -> str:
     runs = {name: [run["errors"] for run in results["runs"] if run["recipe"] == name] for name in _names(results)}
     first = next(iter(runs.values()))[0]
     gains = list(first["gains"])
-    lengths = list(dict.fromkeys(key for found in runs.values() for one in found for key in one["missed"]))
+    lengths = list(dict.fromkeys(key for analyses in runs.values() for one in analyses for key in one["missed"]))
     lines = [
         f"At tIoU {first['alpha']:g}, as in the report: points of mAP that the removal of a kind of error would "
         "bring; of the first G detections of each class (G its number of instances) the share that is right; "
@@ -160,12 +160,14 @@ def _errors(results: Comparison) -> str:
         f"| recipe | {' | '.join(f'{kind} errors' for kind in gains)} | right in first G |",
         "| --- |" + " --- |" * (len(gains) + 1),
     ]
-    for name, found in runs.items():
-        cells = [_mean([one["gains"][kind] for one in found]) for kind in gains]
-        lines.append(f"| {name} | {' | '.join(cells)} | {_mean([one['first']['true positive'] for one in found], 2)} |")
+    for name, analyses in runs.items():
+        cells = [_mean([one["gains"][kind] for one in analyses]) for kind in gains]
+        lines.append(
+            f"| {name} | {' | '.join(cells)} | {_mean([one['first']['true positive'] for one in analyses], 2)} |"
+        )
     lines += ["", f"| missed | {' | '.join(lengths)} |", "| --- |" + " --- |" * len(lengths)]
-    for name, found in runs.items():
-        cells = [_mean([one["missed"][key] for one in found if key in one["missed"]], 2) for key in lengths]
+    for name, analyses in runs.items():
+        cells = [_mean([one["missed"][key] for one in analyses if key in one["missed"]], 2) for key in lengths]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -178,11 +180,11 @@ def _rows(results: Comparison) -> str:
         titles = list(dict.fromkeys(title for run in runs for title in run["rows"]))
         final = values(results, name, of_row(None))
         for title in titles if len(titles) > 1 else ():
-            found = values(results, name, of_row(title))
-            gap = over_pairs(differences(final, found))
-            told = "" if title == runs[0]["result"] or gap is None else interval(gap, 1)
-            mean = _told(over_seeds(found))
-            lines.append(f"| {name} | {title} | {mean} | {_faults(results, name, title)} | {told} |")
+            scores = values(results, name, of_row(title))
+            gap = over_pairs(differences(final, scores))
+            change = "" if title == runs[0]["result"] or gap is None else interval(gap, 1)
+            mean = _shown(over_seeds(scores))
+            lines.append(f"| {name} | {title} | {mean} | {_faults(results, name, title)} | {change} |")
     if not lines:
         return ""
     head = ("| recipe | row | mAP | FN / FP | the row that counts minus this one |", "|" + " --- |" * 5)
@@ -195,9 +197,9 @@ def _settings(results: Comparison) -> str:
     lines = []
     for section, keys in next(iter(recipes.values())).items():
         for key in keys:
-            told = [recipes[name][section].get(key) for name in recipes]
-            if any(value != told[0] for value in told):
-                lines.append(f"| {section}.{key} | {' | '.join(map(_plain, told))} |")
+            row = [recipes[name][section].get(key) for name in recipes]
+            if any(value != row[0] for value in row):
+                lines.append(f"| {section}.{key} | {' | '.join(map(_plain, row))} |")
     if not lines:
         return ""
     head = (f"| setting | {' | '.join(recipes)} |", "| --- |" + " --- |" * len(recipes))
@@ -211,13 +213,13 @@ def _plain(value: Any) -> str:
 
 
 def _faults(results: Comparison, name: str, title: str | None) -> str:
-    found = (over_seeds(values(results, name, of_row(title, of))) for of in FAULTS)
-    return " / ".join("-" if one is None else f"{one.mean:.2f}" for one in found)
+    rates = (over_seeds(values(results, name, of_row(title, of))) for of in FAULTS)
+    return " / ".join("-" if one is None else f"{one.mean:.2f}" for one in rates)
 
 
-def _told(found: Spread | None) -> str:
-    return "-" if found is None else plus_minus(found)
+def _shown(spread: Spread | None) -> str:
+    return "-" if spread is None else plus_minus(spread)
 
 
-def _mean(found: Sequence[float], digits: int = 1) -> str:
-    return f"{sum(found) / len(found):.{digits}f}" if found else "-"
+def _mean(numbers: Sequence[float], digits: int = 1) -> str:
+    return f"{sum(numbers) / len(numbers):.{digits}f}" if numbers else "-"

@@ -9,7 +9,7 @@ from typing import Any
 from wtal.ablation.statistics import Spread, spread
 
 Comparison = Mapping[str, Any]
-"""What :func:`wtal.ablation.comparison.collect` returns."""
+"""What :func:`wtal.ablation.compare_recipes.collect` returns."""
 
 Key = tuple[int, str | None]
 """Seed and part."""
@@ -30,13 +30,13 @@ def of_row(title: str | None, of: str = "mAP") -> Callable[[Mapping[str, Any]], 
 
 def values(results: Comparison, recipe: str, read: Callable[[Mapping[str, Any]], float | None]) -> dict[Key, float]:
     """What ``read`` finds in each run of a recipe that has it."""
-    found = {(run["seed"], run["fold"]): read(run) for run in results["runs"] if run["recipe"] == recipe}
-    return {key: value for key, value in found.items() if value is not None}
+    by_run = {(run["seed"], run["fold"]): read(run) for run in results["runs"] if run["recipe"] == recipe}
+    return {key: value for key, value in by_run.items() if value is not None}
 
 
-def over_seeds(found: Mapping[Key, float]) -> Spread | None:
+def over_seeds(by_run: Mapping[Key, float]) -> Spread | None:
     """Mean and deviation over seeds, of each seed the mean over its parts; None of nothing."""
-    return _over(found, 0)
+    return _over(by_run, 0)
 
 
 def differences(left: Mapping[Key, float], right: Mapping[Key, float]) -> dict[Key, float]:
@@ -44,19 +44,19 @@ def differences(left: Mapping[Key, float], right: Mapping[Key, float]) -> dict[K
     return {key: left[key] - right[key] for key in left if key in right}
 
 
-def over_pairs(found: Mapping[Key, float]) -> Spread | None:
+def over_pairs(by_run: Mapping[Key, float]) -> Spread | None:
     """Over all seeds and parts alike."""
-    return spread([*found.values()]) if found else None
+    return spread([*by_run.values()]) if by_run else None
 
 
-def over_parts(found: Mapping[Key, float]) -> Spread | None:
+def over_parts(by_run: Mapping[Key, float]) -> Spread | None:
     """Over parts, of each part the mean over its seeds: seeds of one part share its videos and are no parts more."""
-    return _over(found, 1)
+    return _over(by_run, 1)
 
 
-def _over(found: Mapping[Key, float], place: int) -> Spread | None:
-    if not found:
+def _over(by_run: Mapping[Key, float], place: int) -> Spread | None:
+    if not by_run:
         return None
-    order = sorted(found, key=lambda key: str(key[place]))
+    order = sorted(by_run, key=lambda key: str(key[place]))
     groups = (list(keys) for _, keys in itertools.groupby(order, key=lambda key: key[place]))
-    return spread([sum(found[key] for key in keys) / len(keys) for keys in groups])
+    return spread([sum(by_run[key] for key in keys) / len(keys) for keys in groups])

@@ -34,8 +34,8 @@ def figure(results: Results, benchmark: str) -> bytes:
     for title in titles(results):
         if dots := [*values(results, benchmark, title).values()]:
             colour = next((shade for part, shade in COLOURS.items() if part in title), "tab:gray")
-            found = {of: row_spread(results, benchmark, title, of) for of in FAULTS}
-            bars.append(Bar(title, dots, colour, {of: rate.mean if rate else None for of, rate in found.items()}))
+            rates = {of: row_spread(results, benchmark, title, of) for of in FAULTS}
+            bars.append(Bar(title, dots, colour, {of: rate.mean if rate else None for of, rate in rates.items()}))
     return draw(bars, "mAP (%), mean over tIoU .1 to .7; a dot a world", "share of snippets, mean over worlds")
 
 

@@ -82,9 +82,9 @@ def _train(worlds: Sequence[World], groups: Sequence[str], runs: Path, processes
             for place, future in finished(made, run_group, [(runs, world, group) for world in worlds]):
                 world, rows = worlds[place], future.result()
                 done += 1
-                told = ", ".join(f"{row['name']} {row['mean']:.1f}" for row in rows)
+                summary = ", ".join(f"{row['name']} {row['mean']:.1f}" for row in rows)
                 print(
                     f"[{done}/{total}, {time.monotonic() - began:.0f} s] {world.benchmark} world {world.number}, "
-                    f"{group}: {told}",
+                    f"{group}: {summary}",
                     flush=True,
                 )

@@ -27,8 +27,8 @@ def join(paths: Sequence[Path]) -> Results:
     first = parts[0]["about"]
     for path, part in zip(paths, parts, strict=True):
         for name in SHARED:
-            if (found := part["about"][name]) != first[name]:
-                raise WtalError(f"{path}: {name} is {found!r}, but {first[name]!r} in {paths[0]}")
+            if (value := part["about"][name]) != first[name]:
+                raise WtalError(f"{path}: {name} is {value!r}, but {first[name]!r} in {paths[0]}")
     runs: dict[tuple[str, int, int], dict[str, Any]] = {}
     for path, part in zip(paths, parts, strict=True):
         for run in part["runs"]:
@@ -53,7 +53,7 @@ def join(paths: Sequence[Path]) -> Results:
                 name: _all(part["about"]["versions"].get(name, ()) for part in parts) for name in first["versions"]
             },
             "machines": _all(part["about"]["machines"] for part in parts),
-            "videos": {name: found for part in parts for name, found in part["about"]["videos"].items()},
+            "videos": {name: value for part in parts for name, value in part["about"]["videos"].items()},
             "asked": {name: _all(part["about"]["asked"].get(name, ()) for part in parts) for name in names},
         },
         "runs": sorted(runs.values(), key=lambda run: (names.index(run["benchmark"]), run["world"], run["seed"])),

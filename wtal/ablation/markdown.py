@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from wtal.ablation.comparisons import CLAIMS, CONTROLS, FALSE_PREMISE, FURTHER, Comparison
+from wtal.ablation.claims import CLAIMS, CONTROLS, FALSE_PREMISE, FURTHER, Comparison
 from wtal.ablation.results import Results, benchmarks, row_spread, titles, values
 from wtal.ablation.statistics import Spread
 from wtal.ablation.verdict import NO_GAIN, paired, surviving, verdict
 
 RATES = {"false_negative": "FN", "false_positive": "FP", "core": "core", "non_core": "non-core", "context": "context"}
 LABELS = ("foreground precision", "foreground recall", "background precision", "background recall")
-TOLD = {
+QUANTITY = {
     "mAP": "mAP",
     "false_negative": "FN rate",
     "false_positive": "FP rate",
@@ -22,8 +22,8 @@ TOLD = {
 
 def page(results: Results, figure: str | None) -> str:
     """The whole page; ``figure`` is the image's file name beside it."""
-    told = benchmarks(results)
-    main = told[0]
+    shown = benchmarks(results)
+    main = shown[0]
     parts = [
         "# What each step buys",
         "This page, its figure and the JSON beside it were written by `wtal-ablate`. The worlds are generated: **this "
@@ -42,9 +42,9 @@ def page(results: Results, figure: str | None) -> str:
         parts += ["### Pseudo-labels", labels]
     if further := _comparisons(results, main, FURTHER):
         parts += ["### Further differences", further, _together(results, main, FURTHER)]
-    if len(told) > 1:
-        parts += ["## Difficulties and negative controls", OTHERS, _matrix(results, told)]
-        for benchmark in told[1:]:
+    if len(shown) > 1:
+        parts += ["## Difficulties and negative controls", OTHERS, _matrix(results, shown)]
+        for benchmark in shown[1:]:
             claims = CONTROLS if benchmark in FALSE_PREMISE else CLAIMS
             parts += [f"### {benchmark}", _comparisons(results, benchmark, claims), _faults(results, benchmark)]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -67,7 +67,7 @@ OTHERS = (
 def _about(results: Results) -> str:
     about = results["about"]
     main = benchmarks(results)[0]
-    versions = "; ".join(f"{name} {', '.join(found)}" for name, found in about["versions"].items())
+    versions = "; ".join(f"{name} {', '.join(listed)}" for name, listed in about["versions"].items())
     worlds = {
         name: sorted({run["world"] for run in results["runs"] if run["benchmark"] == name})
         for name in benchmarks(results)
@@ -97,8 +97,8 @@ def _about(results: Results) -> str:
 def _unfinished(there: Sequence[int], asked: Sequence[int]) -> str:
     if not set(asked) - set(there):
         return "."
-    told = f"{len(there)} of the {len(asked)} worlds asked for"
-    return f". **{told}: the others have not been run yet; this is no final result.**"
+    share = f"{len(there)} of the {len(asked)} worlds asked for"
+    return f". **{share}: the others have not been run yet; this is no final result.**"
 
 
 def _counted(results: Results, benchmark: str) -> str:
@@ -112,13 +112,13 @@ def _counted(results: Results, benchmark: str) -> str:
 def _comparisons(results: Results, benchmark: str, comparisons: Sequence[Comparison]) -> str:
     lines = []
     for comparison in comparisons:
-        found = paired(results, benchmark, comparison)
-        if found is None:
+        pair = paired(results, benchmark, comparison)
+        if pair is None:
             continue
-        difference, positive = found
+        difference, positive = pair
         digits = 1 if comparison.of == "mAP" else 3
         lines.append(
-            f"| {comparison.row} minus {comparison.to} | {TOLD[comparison.of]} | {interval(difference, digits)} "
+            f"| {comparison.row} minus {comparison.to} | {QUANTITY[comparison.of]} | {interval(difference, digits)} "
             f"| {positive} of {difference.count} | {comparison.expect or ''} | {verdict(comparison, difference)} |"
         )
     if not lines:
@@ -137,13 +137,13 @@ def _together(results: Results, benchmark: str, comparisons: Sequence[Comparison
         for c in comparisons
         if c not in kept
         and c.expect in ("more", "less")
-        and (found := paired(results, benchmark, c)) is not None
-        and verdict(c, found[0]) == "holds"
+        and (pair := paired(results, benchmark, c)) is not None
+        and verdict(c, pair[0]) == "holds"
     ]
-    told = "; ".join(f"{c.row} minus {c.to} ({TOLD[c.of]})" for c in lost)
+    names = "; ".join(f"{c.row} minus {c.to} ({QUANTITY[c.of]})" for c in lost)
     return (
         f"Of the {holding} in this table that hold as more or less, {len(kept)} also hold together, at 5 % for all of "
-        f"them (Holm's correction)." + (f" Not: {told}." if told else "")
+        f"them (Holm's correction)." + (f" Not: {names}." if names else "")
     )
 
 
@@ -168,16 +168,16 @@ def _rows(results: Results, benchmark: str) -> str:
         "| --- | --- | --- |" + " --- |" * len(shown) + " --- | --- |",
     ]
     for title in titles(results):
-        found = row_spread(results, benchmark, title)
-        if found is None:
+        spread = row_spread(results, benchmark, title)
+        if spread is None:
             continue
         rates = {name: row_spread(results, benchmark, title, name) for name in RATES}
-        told = {name: "-" if rate is None else f"{rate.mean:.2f}" for name, rate in rates.items()}
+        cells = {name: "-" if rate is None else f"{rate.mean:.2f}" for name, rate in rates.items()}
         rows = [run["rows"][title] for run in results["runs"] if run["benchmark"] == benchmark and title in run["rows"]]
         at = " | ".join(f"{sum(row['per_tiou'][tiou] for row in rows) / len(rows):.1f}" for tiou in shown)
         lines.append(
-            f"| {title} | {found.count} | {plus_minus(found)} | {at} | {told['false_negative']} / "
-            f"{told['false_positive']} | {told['core']} / {told['non_core']} / {told['context']} |"
+            f"| {title} | {spread.count} | {plus_minus(spread)} | {at} | {cells['false_negative']} / "
+            f"{cells['false_positive']} | {cells['core']} / {cells['non_core']} / {cells['context']} |"
         )
     return "\n".join(lines)
 
@@ -195,26 +195,26 @@ def _pseudo_labels(results: Results, benchmark: str) -> str:
     return "\n".join((f"| the labels behind | {' | '.join(LABELS)} |", "| --- | --- | --- | --- | --- |", *lines))
 
 
-def _matrix(results: Results, told: Sequence[str]) -> str:
-    numbers = [max(len(values(results, benchmark, title)) for title in titles(results)) for benchmark in told]
-    heads = [f"{benchmark} (n = {count})" for benchmark, count in zip(told, numbers, strict=True)]
-    lines = [f"| | {' | '.join(heads)} |", "| --- |" + " --- |" * len(told)]
+def _matrix(results: Results, names: Sequence[str]) -> str:
+    numbers = [max(len(values(results, benchmark, title)) for title in titles(results)) for benchmark in names]
+    heads = [f"{benchmark} (n = {count})" for benchmark, count in zip(names, numbers, strict=True)]
+    lines = [f"| | {' | '.join(heads)} |", "| --- |" + " --- |" * len(names)]
     for title in titles(results):
-        cells = [row_spread(results, benchmark, title) for benchmark in told]
+        cells = [row_spread(results, benchmark, title) for benchmark in names]
         if sum(cell is not None for cell in cells[1:]):
             lines.append(f"| {title} | " + " | ".join("-" if c is None else plus_minus(c) for c in cells) + " |")
     return "\n".join(lines)
 
 
-def plus_minus(found: Spread, digits: int = 1) -> str:
+def plus_minus(spread: Spread, digits: int = 1) -> str:
     """Mean and standard deviation, where there is one."""
-    return f"{found.mean:.{digits}f}" + ("" if found.deviation is None else f" ± {found.deviation:.{digits}f}")
+    return f"{spread.mean:.{digits}f}" + ("" if spread.deviation is None else f" ± {spread.deviation:.{digits}f}")
 
 
-def interval(found: Spread, digits: int) -> str:
+def interval(spread: Spread, digits: int) -> str:
     """A difference and its 95 % interval, where there is one."""
-    told = f"{found.mean:+.{digits}f}"
-    if found.half_width is None:
-        return told
-    low, high = found.mean - found.half_width, found.mean + found.half_width
-    return f"{told} [{low:+.{digits}f}, {high:+.{digits}f}]"
+    text = f"{spread.mean:+.{digits}f}"
+    if spread.half_width is None:
+        return text
+    low, high = spread.mean - spread.half_width, spread.mean + spread.half_width
+    return f"{text} [{low:+.{digits}f}, {high:+.{digits}f}]"

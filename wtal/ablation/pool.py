@@ -21,8 +21,8 @@ def pool(processes: int) -> Iterator[ProcessPoolExecutor]:
     try:
         yield made
     except BrokenProcessPool:
-        told = "a training was killed, perhaps for want of memory; call again with the same options to go on"
-        raise WtalError(told + (", with fewer --jobs" if processes > 1 else "")) from None
+        message = "a training was killed, perhaps for want of memory; call again with the same options to go on"
+        raise WtalError(message + (", with fewer --jobs" if processes > 1 else "")) from None
     finally:
         made.shutdown(cancel_futures=True)
 

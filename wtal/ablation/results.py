@@ -29,9 +29,9 @@ def collect(root: Path, worlds: Sequence[World]) -> Results:
     for world in worlds:
         rows: dict[str, Any] = {}
         for group in GROUPS:
-            if (found := recorded(root, world, group)) is not None:
-                made.append(found[1])
-                rows |= {row["name"]: brief(row) for row in found[0]}
+            if (record := recorded(root, world, group)) is not None:
+                made.append(record[1])
+                rows |= {row["name"]: brief(row) for row in record[0]}
         if rows:
             runs.append({"benchmark": world.benchmark, "world": world.number, "seed": world.seed, "rows": rows})
             recipe, measured = world.recipe, load_recipe(world.recipe).config.evaluate
@@ -94,8 +94,8 @@ def read_results(path: Path) -> Results:
     """
     results: Results = load_json(path, "results of wtal-ablate")
     try:
-        if (found := take(results, "format", "results of wtal-ablate")) != FORMAT:
-            raise ValueError(f"format {shown(found)}, but this wtal reads format {FORMAT}")
+        if (got := take(results, "format", "results of wtal-ablate")) != FORMAT:
+            raise ValueError(f"format {shown(got)}, but this wtal reads format {FORMAT}")
         about = take(results, "about", "what the results were made by")
         for name, kind in ABOUT.items():
             if not isinstance(take(about, name, "a fact of the results"), kind):
@@ -129,20 +129,20 @@ def values(results: Results, benchmark: str, title: str, of: str = "mAP") -> dic
 
     Several seeds of one world are averaged: they share its data, so they are no worlds more.
     """
-    found: dict[int, list[float]] = {}
+    by_world: dict[int, list[float]] = {}
     for run in results["runs"]:
         row = run["rows"].get(title)
         if run["benchmark"] == benchmark and row is not None:
             value = row["mAP"] if of == "mAP" else {**row["snippets"], **row.get("pseudo_labels", {})}.get(of)
             if value is not None:
-                found.setdefault(run["world"], []).append(value)
-    return {world: sum(each) / len(each) for world, each in found.items()}
+                by_world.setdefault(run["world"], []).append(value)
+    return {world: sum(each) / len(each) for world, each in by_world.items()}
 
 
 def row_spread(results: Results, benchmark: str, title: str, of: str = "mAP") -> Spread | None:
     """Over all worlds that have the row; None where none has."""
-    found = values(results, benchmark, title, of)
-    return spread([*found.values()]) if found else None
+    by_world = values(results, benchmark, title, of)
+    return spread([*by_world.values()]) if by_world else None
 
 
 def brief(row: dict[str, Any]) -> dict[str, Any]:

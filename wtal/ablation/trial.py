@@ -67,7 +67,7 @@ class Trial:
         return Path(self.recipe).name.removesuffix(".toml")
 
     @property
-    def told(self) -> str:
+    def label(self) -> str:
         """The trial, for people."""
         return f"{self.name} seed {self.seed}" + (f" part {self.fold}" if self.fold else "")
 
@@ -132,8 +132,8 @@ def run_trial(root: Path, trial: Trial) -> dict[str, Any]:
         WtalError: its folder is another recipe's or data set's, or what training raises.
     """
     torch.set_num_threads(1)
-    if (found := recorded(root, trial)) is not None:
-        return found
+    if (done := recorded(root, trial)) is not None:
+        return done
     folder, recipe = trial.folder(root), load_recipe(trial.recipe)
     if (folder / "config.toml").is_file() and Run.open(folder).checkpoints.newest() is not None:
         run = Run.open(folder)
@@ -185,7 +185,7 @@ def result_row(rows: list[Row], config: RunConfig) -> Row:
 
 def _record(trial: Trial, rows: list[Row], data: VideoSet, run: Run) -> dict[str, Any]:
     result = result_row(rows, run.config)
-    found = read_predictions(run.folder / "predictions" / f"{slug(result['name'])}.json")
+    predictions = read_predictions(run.folder / "predictions" / f"{slug(result['name'])}.json")
     return {
         "recipe": trial.name,
         "seed": trial.seed,
@@ -193,11 +193,11 @@ def _record(trial: Trial, rows: list[Row], data: VideoSet, run: Run) -> dict[str
         "videos": [len(data.subset("train")), len(data.subset("test"))],
         "result": result["name"],
         "rows": {row["name"]: brief(row) for row in rows},
-        "errors": errors(found, data, run.config),
+        "errors": errors(predictions, data, run.config),
     }
 
 
-def errors(found: dict[str, Any], data: VideoSet, config: RunConfig) -> dict[str, Any]:
+def errors(predictions: dict[str, Any], data: VideoSet, config: RunConfig) -> dict[str, Any]:
     """The report's error breakdown as numbers.
 
     Returns:
@@ -206,7 +206,7 @@ def errors(found: dict[str, Any], data: VideoSet, config: RunConfig) -> dict[str
         detection was matched to, in all (``all``) and by length.
     """
     asked = config.evaluate
-    analysis = analyse(found, data.subset("test"), asked.protocol, asked.tiou, asked.ambiguous)
+    analysis = analyse(predictions, data.subset("test"), asked.protocol, asked.tiou, asked.ambiguous)
     first = analysis.by_rank[0]
     missed = {item.name: item.missed / item.instances for item in analysis.by_length if item.instances}
     instances = sum(item.instances for item in analysis.by_length)

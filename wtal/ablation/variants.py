@@ -25,12 +25,12 @@ def group_stages(group: str, config: ScheduleConfig) -> tuple[Stage, ...]:
     """The stages of one group, without those of ``core``."""
     warmup, b, f = config.warmup_epochs, config.b_epochs, config.f_epochs
 
-    def pair(name: str, told: str, settings: dict[str, dict[str, object]]) -> tuple[Stage, Stage]:
+    def pair(name: str, title: str, settings: dict[str, dict[str, object]]) -> tuple[Stage, Stage]:
         """A B and an F step like the first, with other settings."""
         vlp, cbp = f"vlp {name}", f"cbp {name}"
         return (
-            Stage(f"B {name}", vlp, "cbp warm", b, f"VLP after B, {told}", "vlp", settings=settings),
-            Stage(f"F {name}", cbp, vlp, f, f"CBP after F, {told}", "cbp warm", settings=settings),
+            Stage(f"B {name}", vlp, "cbp warm", b, f"VLP after B, {title}", "vlp", settings=settings),
+            Stage(f"F {name}", cbp, vlp, f, f"CBP after F, {title}", "cbp warm", settings=settings),
         )
 
     def further(number: int) -> tuple[Stage, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from wtal.ablation.comparisons import Comparison
+from wtal.ablation.claims import Comparison
 from wtal.ablation.results import Results, values
 from wtal.ablation.statistics import Spread, spread, t_probability
 
@@ -47,10 +47,10 @@ def surviving(results: Results, benchmark: str, comparisons: Sequence[Comparison
     """
     tried = []
     for comparison in comparisons:
-        found = paired(results, benchmark, comparison)
-        if found is None or comparison.expect not in ("more", "less") or found[0].deviation is None:
+        pair = paired(results, benchmark, comparison)
+        if pair is None or comparison.expect not in ("more", "less") or pair[0].deviation is None:
             continue
-        tried.append((_p_value(found[0]), comparison, verdict(comparison, found[0]) == "holds"))
+        tried.append((_p_value(pair[0]), comparison, verdict(comparison, pair[0]) == "holds"))
     tried.sort(key=lambda one: one[0])
     kept = []
     for place, (p, comparison, holds) in enumerate(tried):

@@ -116,10 +116,10 @@ def run_group(root: Path, world: World, group: str, only: tuple[str, ...] | None
     run.lock()
     try:
         if before and run.checkpoints.newest() is None:
-            found = Run.open(world.folder(root) / "core").checkpoints.newest()
-            if found is None:
+            last = Run.open(world.folder(root) / "core").checkpoints.newest()
+            if last is None:
                 raise WtalError(f"{world.folder(root)}: nothing trained by group core to go on from")
-            shutil.copyfile(found, run.checkpoints.folder / found.name)
+            shutil.copyfile(last, run.checkpoints.folder / last.name)
         trainer = prepare(run, choose_device("cpu", "float32"), Reporter(Console(), True, run.log), (*before, *own))
         trainer.branches[RANDOM] = RandomScores(len(trainer.data.classes), world.seed)
         if trainer.stage_index < len(trainer.stages):

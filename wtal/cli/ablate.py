@@ -143,7 +143,7 @@ def _compare(options: Options, dataset: str) -> int:
     runs = options.runs or Path("runs") / f"comparison-{name}"
     root = str(options.root.resolve()) if options.root else None
 
-    from wtal.ablation.comparison import compare, trials_of
+    from wtal.ablation.compare_recipes import compare, trials_of
 
     return compare(
         trials_of(dataset, root, options.allow_missing, recipes, seeds, options.folds),
@@ -179,20 +179,20 @@ def _check(options: Options) -> None:
 
 def _all_numbers(texts: Sequence[str], option: str, such_as: str) -> list[int]:
     try:
-        found = list(dict.fromkeys(number for text in texts for number in _numbers(text)))
+        numbers = list(dict.fromkeys(number for text in texts for number in _numbers(text)))
     except ValueError:
-        found = []
-    if not found:
+        numbers = []
+    if not numbers:
         raise WtalError(f"{option} {' '.join(texts)}: expected numbers such as {such_as}")
-    return found
+    return numbers
 
 
 def _numbers(text: str) -> range:
     first, dash, last = text.partition("-")
-    found = range(int(first), int(last if dash else first) + 1)
-    if not found:
+    numbers = range(int(first), int(last if dash else first) + 1)
+    if not numbers:
         raise ValueError(text)
-    return found
+    return numbers
 
 
 if __name__ == "__main__":

@@ -94,13 +94,13 @@ def command(arguments: Sequence[str]) -> int:
         from wtal.evaluation.table import has_ground_truth
         from wtal.inference.saved_model import detect_test_videos, open_run
 
-        found = open_run(options.what, options.device, options.root)
-        if fault := nothing_to_measure(found.data.subset("test")):
-            raise WtalError(f"{options.what}: {fault} in {found.data.name}, there is nothing to measure")
-        if not has_ground_truth(found.data):
-            return video_level(found, options)
-        settings = found.config.evaluate
-        predictions, ground_truth = detect_test_videos(found, options.branch), found.data.subset("test")
+        model = open_run(options.what, options.device, options.root)
+        if fault := nothing_to_measure(model.data.subset("test")):
+            raise WtalError(f"{options.what}: {fault} in {model.data.name}, there is nothing to measure")
+        if not has_ground_truth(model.data):
+            return video_level(model, options)
+        settings = model.config.evaluate
+        predictions, ground_truth = detect_test_videos(model, options.branch), model.data.subset("test")
     protocol, tiou = options.protocol or settings.protocol, options.tiou or settings.tiou
     ambiguous = options.ambiguous or settings.ambiguous
     result = evaluate(predictions, ground_truth, protocol, tiou, options.subset, ambiguous)
@@ -111,20 +111,20 @@ def command(arguments: Sequence[str]) -> int:
     return 0
 
 
-def video_level(found: RunModel, options: Options) -> int:
+def video_level(model: RunModel, options: Options) -> int:
     """Print what can be measured without temporal ground truth: how well videos are ranked by class."""
     from wtal.evaluation.table import caption, measure
     from wtal.platform.as_json import dumps
 
     asked = [name for name in ("protocol", "tiou", "subset", "ambiguous") if getattr(options, name) is not None]
     if asked:
-        raise WtalError(f"--{asked[0]}: the test videos of {found.data.name} have no temporal ground truth")
-    branch = options.branch or found.config.localize.branch
-    row, _ = measure(branch, branch, found.branches, found.data, found.config, found.device)
+        raise WtalError(f"--{asked[0]}: the test videos of {model.data.name} have no temporal ground truth")
+    branch = options.branch or model.config.localize.branch
+    row, _ = measure(branch, branch, model.branches, model.data, model.config, model.device)
     if options.json:
         print(dumps(row, indent=1))
     else:
-        print(caption(found.data, [row]))
+        print(caption(model.data, [row]))
         print(f"{branch}: {row['mean']:.1f}, {row['proposals_per_video']:.1f} proposals a video")
     return 0
 

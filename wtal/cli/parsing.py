@@ -106,24 +106,24 @@ def with_ranges(arguments: Sequence[str], *options: str) -> list[str]:
         WtalError: a range that is none, or no number.
     """
     rest: list[str] = []
-    found: dict[str, list[str]] = {}
+    ranges: dict[str, list[str]] = {}
     open_option = ""
     for word in arguments:
         option, equals, value = word.partition("=")
         if option in options:
-            found.setdefault(option, []).extend(_numbers(option, value) or [] if equals else [])
+            ranges.setdefault(option, []).extend(_numbers(option, value) or [] if equals else [])
             if equals and not _numbers(option, value):
                 raise WtalError(f"{word}: expected numbers, or FIRST:STEP:LAST such as 0.5:0.05:0.95")
             open_option = "" if equals else option
         elif open_option and (numbers := _numbers(open_option, word)) is not None:
-            found[open_option] += numbers
+            ranges[open_option] += numbers
         else:
             open_option = ""
             rest.append(word)
-    for option, values in found.items():
+    for option, values in ranges.items():
         if not values:
             raise WtalError(f"{option}: expected numbers after it, or FIRST:STEP:LAST such as 0.5:0.05:0.95")
-    return [*rest, *(word for option, values in found.items() for word in (option, *values))]
+    return [*rest, *(word for option, values in ranges.items() for word in (option, *values))]
 
 
 def _numbers(option: str, word: str) -> list[str] | None:

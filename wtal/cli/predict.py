@@ -85,20 +85,20 @@ def command(arguments: Sequence[str]) -> int:
     result = detect_in_folder(
         options.model, options.features, options.clip, grid, options.branch, options.device, rates
     )
-    found, failed = result.found, result.failed
+    detections, failed = result.detections, result.failed
     for note in result.notes:
         print(f"{PROGRAM}: note: {note}", file=sys.stderr)
     for path, reason in failed.items():
         print(f"{PROGRAM}: failed: {reason if str(path) in reason else f'{path}: {reason}'}", file=sys.stderr)
-    if not found:
+    if not detections:
         raise WtalError(f"{options.features}: none of its {len(failed)} feature files can be used")
-    write_predictions(options.out, found)
-    count = sum(map(len, found.values()))
+    write_predictions(options.out, detections)
+    count = sum(map(len, detections.values()))
     if options.json:
-        told = {"out": str(options.out), "videos": len(found), "detections": count, "failed": len(failed)}
-        print(json.dumps(told))
+        summary = {"out": str(options.out), "videos": len(detections), "detections": count, "failed": len(failed)}
+        print(json.dumps(summary))
     elif not options.quiet:
-        line = f"{options.out}: {count} detections in {len(found)} videos" + (
+        line = f"{options.out}: {count} detections in {len(detections)} videos" + (
             f", {len(failed)} failed" if failed else ""
         )
         Console().print(line, markup=False, highlight=False, soft_wrap=True)

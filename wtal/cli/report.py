@@ -95,12 +95,12 @@ def command(arguments: Sequence[str]) -> int:
         choice = Choice(options.branch, options.video, options.label, options.span, options.tiou)
         draw(options.figure, opened, out, choice)
     else:
-        title = " · ".join(found.name for found in opened)
+        title = " · ".join(opened_run.name for opened_run in opened)
         write_atomically(out, html(payload(opened, options.limit, options.videos), f"{title} – wtal").encode())
     if options.json:
         runs = [
-            {"run": str(folder), "mean": {source: found.analyses[source].mean for source in found.analyses}}
-            for folder, found in zip(options.runs, opened, strict=True)
+            {"run": str(folder), "mean": {source: opened_run.analyses[source].mean for source in opened_run.analyses}}
+            for folder, opened_run in zip(options.runs, opened, strict=True)
         ]
         print(dumps({"out": str(out), "runs": runs}, indent=1))
     else:

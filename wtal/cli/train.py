@@ -138,11 +138,11 @@ def _given(arguments: Sequence[str]) -> set[str]:
         f"{section}.{field.name}" for section in sections for field in dataclasses.fields(getattr(RunConfig(), section))
     }
     words = (word[2:].split("=", 1)[0].replace("-", "_") for word in arguments if word.startswith("--"))
-    found = set()
+    given = set()
     for word in words:
         section, dot, key = word.rpartition(".")
-        found.add(word if word in known else section + dot + key.removeprefix("no_"))
-    return found & known
+        given.add(word if word in known else section + dot + key.removeprefix("no_"))
+    return given & known
 
 
 def _with_settings(options: Options, recipe: Recipe) -> Options:

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from wtal.data.annotations import AnnotatedVideo, Annotations
-from wtal.data.layout import Candidate, Dataset, Files, Progress, file_names, in_splits
+from wtal.data.cache import Progress
+from wtal.data.layout import Candidate, Dataset, Files, file_names, in_splits
 from wtal.data.timebase import Timebase
 from wtal.errors import WtalError
 

@@ -32,9 +32,9 @@ def beside(folder: Path) -> dict[str, Intervals]:
         WtalError: it cannot be read, or a line is not of that form.
     """
     path = folder / FILE
-    found: dict[str, Intervals] = {}
+    intervals: dict[str, Intervals] = {}
     if not path.is_file():
-        return found
+        return intervals
     for number, line in enumerate(read_text(path, "lines of video, start, end").splitlines(), 1):
         words = line.split()
         if not words:
@@ -45,5 +45,5 @@ def beside(folder: Path) -> dict[str, Intervals]:
             interval = fields.segment(words[1:])
         except ValueError as error:
             raise WtalError(f"{path}: line {number}: {error}") from None
-        found[words[0]] = (*found.get(words[0], ()), interval)
-    return found
+        intervals[words[0]] = (*intervals.get(words[0], ()), interval)
+    return intervals

@@ -166,15 +166,15 @@ def _classes(videos: Iterable[AnnotatedVideo]) -> tuple[str, ...]:
 def _instances(annotations: object) -> tuple[Instance, ...]:
     if not isinstance(annotations, list):
         raise ValueError(f"'annotations' is {fields.shown(annotations)}, expected a list")
-    found = []
+    instances = []
     for index, annotation in enumerate(annotations):
         try:
             label = fields.name(fields.take(annotation, "label", "a class name"), "label")
             start, end = fields.segment(fields.take(annotation, "segment", "[start, end] in seconds"))
         except ValueError as error:
             raise ValueError(f"annotation {index}: {error}") from None
-        found.append(Instance(start, end, label))
-    return tuple(found)
+        instances.append(Instance(start, end, label))
+    return tuple(instances)
 
 
 def _video(
@@ -236,14 +236,14 @@ def _wtalc_folder(root: Path) -> Path:
     if (root / "videoname.npy").exists():
         return root
     folders = (path for path in visible(root) if path.name.endswith("-Annotations"))
-    found = [folder for folder in folders if (folder / "videoname.npy").exists()]
-    if len(found) != 1:
-        has = f"{len(found)} of them" if found else "none"
+    complete = [folder for folder in folders if (folder / "videoname.npy").exists()]
+    if len(complete) != 1:
+        has = f"{len(complete)} of them" if complete else "none"
         raise WtalError(
             f"{root}: {has} found, expected videoname.npy or one folder such as Thumos14reduced-Annotations/ "
             "or ActivityNet1.2-Annotations/ with it"
         )
-    return found[0]
+    return complete[0]
 
 
 def _read_wtalc(folder: Path) -> Annotations:

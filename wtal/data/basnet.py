@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from wtal.data.annotations import Annotations
-from wtal.data.layout import GRID, Candidate, Dataset, Files, Progress, file_names, in_splits
+from wtal.data.cache import Progress
+from wtal.data.layout import GRID, Candidate, Dataset, Files, file_names, in_splits
 from wtal.errors import WtalError
 from wtal.platform.folders import visible
 from wtal.platform.text import read_lines
@@ -48,8 +49,8 @@ def candidates(
     for subset, ids in splits.items():
         for video_id in ids or ():
             if roles.get(video_id) != subset:
-                found = f"is {roles[video_id]} in" if video_id in roles else "is not in"
-                raise WtalError(f"{root}/split_{subset}.txt: {video_id} {found} {annotations.path.name}")
+                listed = f"is {roles[video_id]} in" if video_id in roles else "is not in"
+                raise WtalError(f"{root}/split_{subset}.txt: {video_id} {listed} {annotations.path.name}")
     for video, subset in in_splits(annotations):
         chosen = splits[subset]
         if chosen is None or video.id in chosen:

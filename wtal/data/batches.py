@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wtal.data.ahead import ahead
-from wtal.data.features import feature_lengths, feature_width, read_aligned_clip, read_features
+from wtal.data.clip_alignment import read_aligned_clip
+from wtal.data.features import feature_lengths, feature_width, read_features
+from wtal.data.prefetch import ahead
 from wtal.data.video import Video, VideoSet
 from wtal.errors import WtalError
 from wtal.settings.config import BatchConfig

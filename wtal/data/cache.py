@@ -72,11 +72,11 @@ def per_video_files(source: Path, count: int, progress: Progress | None = None) 
 def _stamped(stamp: Path, facts: dict[str, Any]) -> Path | None:
     """The complete folder that a stamp speaks of, None where there is none."""
     try:
-        found = json.loads(stamp.read_text(encoding="utf-8"))
-        folder = stamp.parent.parent / found.pop("sha256")[:32]
+        recorded = json.loads(stamp.read_text(encoding="utf-8"))
+        folder = stamp.parent.parent / recorded.pop("sha256")[:32]
     except (OSError, ValueError, KeyError, AttributeError):
         return None
-    return folder if found == facts and folder.is_dir() else None
+    return folder if recorded == facts and folder.is_dir() else None
 
 
 def _convert(source: Path, folder: Path, count: int, progress: Progress | None) -> None:

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from wtal.data import actionformer, basnet, wtalc
 from wtal.data.annotations import Annotations, read_annotations
-from wtal.data.layout import GRID, Dataset, Layout, Progress, assemble, read_text_features
-from wtal.data.own import open_own
+from wtal.data.cache import Progress
+from wtal.data.dataset_toml import open_own
+from wtal.data.layout import GRID, Dataset, Layout, assemble, read_text_features
 from wtal.data.video import VideoSet
 from wtal.errors import WtalError
 
@@ -43,7 +44,7 @@ LAYOUTS: dict[str, Layout] = {layout.NAME: layout for layout in (wtalc, basnet, 
 
 
 @dataclass(frozen=True)
-class Found:
+class AnnotatedLayout:
     """A layout, and where its annotations are."""
 
     layout: Layout
@@ -106,13 +107,13 @@ def open_folder(
     """
     known = named(dataset)
     root = Path(root)
-    found = [item for item in look(root, known) if item.layout.has_features(root, known)]
-    if not found:
+    usable = [item for item in look(root, known) if item.layout.has_features(root, known)]
+    if not usable:
         raise WtalError(_nothing_found(known, root))
-    if len(found) > 1:  # which one was meant must not be left to chance
-        layouts = " and ".join(item.layout.NAME for item in found)
+    if len(usable) > 1:  # which one was meant must not be left to chance
+        layouts = " and ".join(item.layout.NAME for item in usable)
         raise WtalError(f"{root}: files of the layouts {layouts}, expected those of one: give each its own folder")
-    layout, annotations = found[0].layout, read_annotations(found[0].truth)
+    layout, annotations = usable[0].layout, read_annotations(usable[0].truth)
     # Sorted, so that a class has the same index in every layout.
     annotations = replace(annotations, classes=tuple(sorted({*annotations.classes, *(classes or ())})))
     candidates = layout.candidates(root, known, annotations, progress)
@@ -134,8 +135,8 @@ def find_annotations(dataset: str, root: str | os.PathLike[str] | None = None) -
     """The annotations of a named data set; features need not be there. Raises as :func:`open_dataset` does."""
     known = named(dataset)
     for place in places(known, root):
-        if found := look(place, known):
-            return read_annotations(found[0].truth)
+        if layouts := look(place, known):
+            return read_annotations(layouts[0].truth)
     raise WtalError(_nothing_found(known, root))
 
 
@@ -157,17 +158,17 @@ def places(dataset: Dataset, root: str | os.PathLike[str] | None) -> list[Path]:
     return [*([Path(shared) / dataset.name] if shared else []), Path("data") / dataset.name]
 
 
-def look(place: Path, dataset: Dataset) -> list[Found]:
+def look(place: Path, dataset: Dataset) -> list[AnnotatedLayout]:
     """The layouts whose annotations are in a folder."""
-    found = ((layout, layout.truth(place, dataset)) for layout in LAYOUTS.values())
-    return [Found(layout, truth) for layout, truth in found if truth is not None]
+    pairs = ((layout, layout.truth(place, dataset)) for layout in LAYOUTS.values())
+    return [AnnotatedLayout(layout, truth) for layout, truth in pairs if truth is not None]
 
 
 def _nothing_found(dataset: Dataset, root: str | os.PathLike[str] | None) -> str:
     """Where one looked, what one wanted, and the way out; several lines, for a person."""
     looked = []
     for place in places(dataset, root):
-        annotated = [found.layout.NAME for found in look(place, dataset)]
+        annotated = [item.layout.NAME for item in look(place, dataset)]
         state = f"annotations of layout {annotated[0]}, no features" if annotated else "nothing of it"
         looked.append(f"  {place.absolute()}: {state if place.is_dir() else 'no such folder'}")
     if root is None and not os.environ.get("WTAL_DATA"):

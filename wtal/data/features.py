@@ -1,4 +1,4 @@
-"""Feature files of one video: opened, checked, and CLIP brought onto the I3D grid by time."""
+"""Feature files of one video: opened and checked. :mod:`wtal.data.clip_alignment` brings CLIP onto the I3D grid."""
 
 from __future__ import annotations
 
@@ -31,62 +31,15 @@ def read_features(video: Video, start: int = 0, stop: int | None = None) -> np.n
     joined = np.empty((max(0, rows.stop - rows.start), sum(widths)), dtype=np.float32)
     column = 0
     for (path, part), width in zip(parts, widths, strict=True):
-        joined[:, column : column + width] = _finite(part[rows], path, video, rows.start)
+        joined[:, column : column + width] = finite_rows(part[rows], path, video, rows.start)
         column += width
     return joined
 
 
 def read_clip(video: Video) -> np.ndarray:
     """CLIP features ``[T', D']`` float32, one row a sampled frame; raises as :func:`read_features` does."""
-    path, rows = _clip(video)
-    return _finite(rows[:], path, video, 0)
-
-
-def read_aligned_clip(video: Video, num_snippets: int, start: int = 0, stop: int | None = None) -> np.ndarray:
-    """CLIP features at the centres of the snippets ``[start, stop)`` of ``num_snippets``: ``[T, D']`` float32.
-
-    Where the video knows the rate of its CLIP frames, row ``k`` is the frame at second ``k / clip_fps``; else
-    the rows evenly cover the span of the snippets. Raises as :func:`read_features` does.
-    """
-    path, rows = _clip(video)
-    snippets = np.arange(*slice(start, stop).indices(num_snippets), dtype=np.float64)
-    if video.clip_fps is None:
-        positions = even_positions(len(rows), num_snippets)[snippets.astype(np.int64)]
-    else:
-        positions = video.timebase.center(snippets) * video.clip_fps
-    if not len(positions):
-        return np.empty((0, rows.shape[1]), dtype=np.float32)
-    positions = positions.clip(0, len(rows) - 1)
-    first, last = int(positions.min()), int(np.ceil(positions.max()))
-    needed = _finite(rows[first : last + 1], path, video, first)
-    return interpolate(needed, positions - first)
-
-
-def align(features: np.ndarray, num_snippets: int) -> np.ndarray:
-    """Rows that evenly cover a video, at the centres of its snippets: ``[T', D]`` -> ``[num_snippets, D]``.
-
-    Linear interpolation between the centres of rows, clamped at the ends. Bitwise the same where the lengths
-    are equal.
-    """
-    return interpolate(features, even_positions(len(features), num_snippets))
-
-
-def even_positions(num_rows: int, num_snippets: int) -> np.ndarray:
-    """Where each snippet's centre lies among rows that cover the same span: ``[num_snippets]`` float64."""
-    if num_rows == num_snippets:
-        return np.arange(num_rows, dtype=np.float64)
-    return (np.arange(num_snippets) + 0.5) * (num_rows / num_snippets) - 0.5
-
-
-def interpolate(features: np.ndarray, positions: np.ndarray) -> np.ndarray:
-    """``features`` ``[T', D]`` at real-valued row ``positions`` ``[N]``, clamped to the rows: ``[N, D]``."""
-    positions = positions.clip(0, len(features) - 1)
-    below = np.floor(positions).astype(np.int64)
-    weight = (positions - below).astype(features.dtype)[:, None]
-    if not weight.any():
-        return features[below]
-    above = np.minimum(below + 1, len(features) - 1)
-    return features[below] * (1 - weight) + features[above] * weight
+    path, rows = open_clip_file(video)
+    return finite_rows(rows[:], path, video, 0)
 
 
 def feature_lengths(videos: Iterable[Video]) -> np.ndarray:
@@ -99,14 +52,14 @@ def feature_lengths(videos: Iterable[Video]) -> np.ndarray:
 
 def check_features(video: Video, i3d: bool = True) -> None:
     """Read all features of a video, CLIP and I3D, a stretch at a time; raises as :func:`read_features` does."""
-    for path, rows in [*(_parts(video) if i3d else []), *([_clip(video)] if video.clip else [])]:
+    for path, rows in [*(_parts(video) if i3d else []), *([open_clip_file(video)] if video.clip else [])]:
         for first in range(0, len(rows), _STRETCH):
-            _finite(rows[first : first + _STRETCH], path, video, first)
+            finite_rows(rows[first : first + _STRETCH], path, video, first)
 
 
 def clip_rows(video: Video) -> int:
     """The number of CLIP rows of a video, 0 without any; raises as :func:`read_features` does."""
-    return len(_clip(video)[1]) if video.clip else 0
+    return len(open_clip_file(video)[1]) if video.clip else 0
 
 
 def feature_width(paths: str | os.PathLike[str] | Sequence[Path]) -> int:
@@ -122,12 +75,13 @@ def _parts(video: Video) -> list[tuple[Path, Rows]]:
     parts = [(path, _opened(path, video)) for path in video.i3d]
     lengths = [len(part) for _, part in parts]
     if max(lengths) - min(lengths) > 1:
-        found = " and ".join(f"{path} {length}" for (path, _), length in zip(parts, lengths, strict=True))
-        raise WtalError(f"video {video.id}: {found} rows, expected lengths that differ by one row at most")
+        rows = " and ".join(f"{path} {length}" for (path, _), length in zip(parts, lengths, strict=True))
+        raise WtalError(f"video {video.id}: {rows} rows, expected lengths that differ by one row at most")
     return parts
 
 
-def _clip(video: Video) -> tuple[Path, Rows]:
+def open_clip_file(video: Video) -> tuple[Path, Rows]:
+    """The video's CLIP file and its rows; raises as :func:`read_features` does."""
     if video.clip is None:
         raise WtalError(f"video {video.id}: has no CLIP feature file")
     return video.clip, _opened(video.clip, video)
@@ -140,8 +94,8 @@ def _opened(path: Path, video: Video | None) -> Rows:
     except WtalError as error:
         raise WtalError(f"{of}{error}".replace(str(path), _called(path, video), 1)) from None
     if len(features.shape) != 2 or features.dtype.kind != "f":
-        found = f"{features.dtype} of shape {list(features.shape)}"
-        raise WtalError(f"{of}{_called(path, video)}: {found}, expected floating point [T, D]")
+        got = f"{features.dtype} of shape {list(features.shape)}"
+        raise WtalError(f"{of}{_called(path, video)}: {got}, expected floating point [T, D]")
     if 0 in features.shape:
         shape = list(features.shape)
         raise WtalError(f"{of}{_called(path, video)}: shape {shape}, expected at least one row and column")
@@ -155,8 +109,12 @@ def _called(path: Path, video: Video | None) -> str:
     return f"{video.origin} (in wtal's cache {path})"
 
 
-def _finite(rows: np.ndarray, path: Path, video: Video, first: int) -> np.ndarray:
-    """The rows as float32, each value finite as such."""
+def finite_rows(rows: np.ndarray, path: Path, video: Video, first: int) -> np.ndarray:
+    """The rows as float32.
+
+    Raises:
+        WtalError: a value is not finite in float32. ``first`` is the place of the first row in the file.
+    """
     with np.errstate(over="ignore", invalid="ignore"):
         single = rows.astype(np.float32, copy=False)
         # A sum of finite float32 values is finite in float64: no array of booleans the size of the features.

@@ -17,8 +17,8 @@ def parse_fold(text: str) -> tuple[int, int]:
     Raises:
         WtalError: another form, fewer than two parts, or no such part.
     """
-    found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
-    number, folds = (int(found[1]), int(found[2])) if found else (0, 0)
+    match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
+    number, folds = (int(match[1]), int(match[2])) if match else (0, 0)
     if not 1 <= number <= folds or folds < 2:
         raise WtalError(f"--fold {text}: expected a part and how many there are, such as 2/5")
     return number, folds

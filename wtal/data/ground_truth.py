@@ -7,7 +7,7 @@ from pathlib import Path
 
 from wtal.data.ambiguous import beside
 from wtal.data.annotations import AnnotatedVideo, Annotations, read_annotations
-from wtal.data.own import read_own_annotations
+from wtal.data.dataset_toml import read_own_annotations
 from wtal.data.own_files import is_segments, read_segments
 from wtal.platform import fields
 

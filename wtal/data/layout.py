@@ -7,7 +7,7 @@ what files it wants and where a video's features are; :func:`assemble` does the 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -15,14 +15,12 @@ from typing import Protocol
 import numpy as np
 
 from wtal.data.annotations import AnnotatedVideo, Annotations, split_names
+from wtal.data.cache import Progress
 from wtal.data.npy import load_npy
 from wtal.data.timebase import Timebase
 from wtal.data.video import Video, VideoSet, nothing_to_measure
 from wtal.errors import WtalError
 from wtal.platform import fields
-
-Progress = Callable[[int, int], None]
-"""Called with (videos done, videos in all)."""
 
 _LONGEST_ID = 240  # bytes; file systems allow 255 with the extension
 

@@ -86,8 +86,8 @@ class Rows:
                 while left:
                     count = file.readinto(left)
                     if not count:
-                        told = f"{len(left)} bytes of rows that were there when it was opened"
-                        raise WtalError(f"{self._path}: has become shorter: {told}; files must not change while in use")
+                        lost = f"{len(left)} bytes of rows that were there when it was opened"
+                        raise WtalError(f"{self._path}: has become shorter: {lost}; files must not change while in use")
                     left = left[count:]
         except OSError as error:
             raise WtalError(f"{self._path}: cannot be read ({error.strerror or error}), expected a .npy file") from None
@@ -113,11 +113,11 @@ def open_rows(path: str | os.PathLike[str]) -> Rows:
         raise WtalError(f"{path}: cannot be read ({error.strerror or error}), expected a .npy file") from None
 
 
-def _check_size(path: Path, found: int, shape: tuple[int, ...], dtype: np.dtype) -> None:
+def _check_size(path: Path, size: int, shape: tuple[int, ...], dtype: np.dtype) -> None:
     expected = math.prod(shape) * dtype.itemsize
-    if found != expected:
-        fault = "is truncated" if found < expected else "is longer than its header says"
-        raise WtalError(f"{path}: {fault}: {found} bytes of data, expected {expected} for {dtype} {list(shape)}")
+    if size != expected:
+        fault = "is truncated" if size < expected else "is longer than its header says"
+        raise WtalError(f"{path}: {fault}: {size} bytes of data, expected {expected} for {dtype} {list(shape)}")
 
 
 def stream_npy(path: str | os.PathLike[str], store: Callable[[np.ndarray], Any]) -> list[Any]:

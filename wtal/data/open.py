@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from wtal.data.cache import cache_root
+from wtal.data.cache import Progress, cache_root
 from wtal.data.catalog import find_annotations, open_dataset
-from wtal.data.index import with_lengths
-from wtal.data.span import check_clip_rows, check_spans
+from wtal.data.feature_index import with_lengths
+from wtal.data.span_check import check_clip_rows, check_spans
 from wtal.data.synthetic import (
     DEFAULT,
     GENERATOR_VERSION,
@@ -24,9 +23,6 @@ from wtal.data.synthetic.layouts import Layout
 from wtal.data.synthetic.parameters import ControlParameters
 from wtal.data.video import VideoSet
 from wtal.errors import WtalError
-
-Progress = Callable[[int, int], None]
-"""Called with (videos done, videos in all)."""
 
 BENCHMARKS = {
     "small": DEFAULT,

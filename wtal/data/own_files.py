@@ -1,4 +1,4 @@
-"""The files that describe a user's own videos, as tables of text: who may name what is for wtal.data.own to say."""
+"""The files that describe a user's own videos, read as tables of text. ``dataset_toml`` says who may name what."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def read_labels(path: Path) -> list[tuple[str, str, list[Any]]]:
     Raises:
         WtalError: it is no CSV or JSON of labels, names no video, or an id would name a file elsewhere.
     """
-    found: list[tuple[str, str, list[Any]]] = []
+    labels_of: list[tuple[str, str, list[Any]]] = []
     if path.suffix == ".json":
         content = fields.load_json(path, 'JSON such as {"video": ["label", ...]}')
         if not isinstance(content, dict):
@@ -28,16 +28,16 @@ def read_labels(path: Path) -> list[tuple[str, str, list[Any]]]:
         for video_id, names in content.items():
             if not isinstance(names, list):
                 raise WtalError(f"{path}: video {video_id!r}: {fields.shown(names)}, expected a list of labels")
-            found.append((f"video {video_id!r}", video_id, names))
+            labels_of.append((f"video {video_id!r}", video_id, names))
     else:
         for line, (video_id, text) in csv_rows(path, ("video", "label"), "video,label", only=True):
             labels = [label.strip() for label in text.split(";") if label.strip()]
-            found.append((f"line {line}", video_id, labels))
-    if not found:
+            labels_of.append((f"line {line}", video_id, labels))
+    if not labels_of:
         raise WtalError(f"{path}: no video, expected some")
-    for _, video_id, _ in found:
+    for _, video_id, _ in labels_of:
         check_id(video_id, path)
-    return found
+    return labels_of
 
 
 def read_segments(path: Path) -> dict[str, list[tuple[str, Instance]]]:
@@ -46,29 +46,29 @@ def read_segments(path: Path) -> dict[str, list[tuple[str, Instance]]]:
     Raises:
         WtalError: it is no CSV or JSON of segments in seconds, or an id would name a file elsewhere.
     """
-    found: dict[str, list[tuple[str, Instance]]] = {}
+    segments: dict[str, list[tuple[str, Instance]]] = {}
     if path.suffix == ".json":
         content = fields.load_json(path, f"JSON such as {_SEGMENTS}")
         if not is_segments(content):
             raise WtalError(f"{path}: {fields.shown(content)}, expected {_SEGMENTS}")
         for video_id, rows in content.items():
             where = f"video {video_id!r}"
-            found[video_id] = []
+            segments[video_id] = []
             for row in rows:
                 try:
                     segment = fields.take(row, "segment", "[start, end] in seconds")
                     label = fields.take(row, "label", "a class name")
                 except ValueError as error:
                     raise WtalError(f"{path}: {where}: {error}") from None
-                found[video_id].append((where, _instance(segment, label, path, where)))
+                segments[video_id].append((where, _instance(segment, label, path, where)))
     else:
         columns = ("video", "start", "end", "label")
         for line, (video_id, *segment, label) in csv_rows(path, columns, ",".join(columns), only=True):
             where = f"line {line}"
-            found.setdefault(video_id, []).append((where, _instance(segment, label, path, where)))
-    for video_id in found:
+            segments.setdefault(video_id, []).append((where, _instance(segment, label, path, where)))
+    for video_id in segments:
         check_id(video_id, path)
-    return found
+    return segments
 
 
 def is_segments(content: object) -> bool:

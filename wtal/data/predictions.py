@@ -67,7 +67,7 @@ def parse_predictions(content: object, path: str | os.PathLike[str]) -> Predicti
     for video, records in results.items():
         if not isinstance(records, list | tuple):
             raise WtalError(f"{path}: video {video!r}: {fields.shown(records)}, expected a list of detections")
-        found = predictions[video] = []
+        detections = predictions[video] = []
         for index, record in enumerate(records):
             try:
                 start, end = fields.segment(fields.take(record, "segment", "[start, end] in seconds"))
@@ -75,7 +75,7 @@ def parse_predictions(content: object, path: str | os.PathLike[str]) -> Predicti
                 score = fields.number(fields.take(record, "score", "a finite number"), "score")
             except ValueError as error:
                 raise WtalError(f"{path}: video {video!r}: detection {index}: {error}") from None
-            found.append(Detection(start, end, label, score))
+            detections.append(Detection(start, end, label, score))
     return predictions
 
 
@@ -107,17 +107,17 @@ def check_predictions(predictions: Mapping[str, Iterable[Detection]], source: st
             raise WtalError(f"{source}: {error}") from None
         if not isinstance(detections, Iterable) or isinstance(detections, str | bytes | Mapping):
             raise WtalError(f"{source}: video {video!r}: {fields.shown(detections)}, expected a list of detections")
-        found = checked[video] = []
+        kept = checked[video] = []
         for index, detection in enumerate(detections):
             if not all(hasattr(detection, key) for key in ("start", "end", "label", "score")):
-                told = f"{fields.shown(detection)}, expected a wtal.Detection(start, end, label, score)"
-                raise WtalError(f"{source}: video {video!r}: detection {index}: {told}")
+                message = f"{fields.shown(detection)}, expected a wtal.Detection(start, end, label, score)"
+                raise WtalError(f"{source}: video {video!r}: detection {index}: {message}")
             try:
                 start, end = fields.segment((detection.start, detection.end))
                 label, score = fields.name(detection.label, "label"), fields.number(detection.score, "score")
             except (AttributeError, ValueError) as error:
                 raise WtalError(f"{source}: video {video!r}: detection {index}: {error}") from None
-            found.append(Detection(start, end, label, score))
+            kept.append(Detection(start, end, label, score))
     return checked
 
 
@@ -125,7 +125,8 @@ def to_official(predictions: Mapping[str, Sequence[Detection]]) -> dict[str, obj
     """The official ActivityNet structure, ready for ``json.dump``: version, results, external_data."""
     results = {
         video: [
-            {"score": found.score, "segment": [found.start, found.end], "label": found.label} for found in detections
+            {"score": detection.score, "segment": [detection.start, detection.end], "label": detection.label}
+            for detection in detections
         ]
         for video, detections in predictions.items()
     }
@@ -148,7 +149,9 @@ def write_predictions(path: str | os.PathLike[str], predictions: Mapping[str, Se
         rows = csv.writer(text, lineterminator="\n")
         rows.writerow(_COLUMNS)
         for video, detections in checked.items():
-            rows.writerows((video, found.start, found.end, found.label, found.score) for found in detections)
+            rows.writerows(
+                (video, detection.start, detection.end, detection.label, detection.score) for detection in detections
+            )
         write_atomically(path, text.getvalue().encode())
     else:
         write_atomically(path, json.dumps(to_official(checked)).encode())

@@ -35,7 +35,7 @@ class Video:
         duration: seconds; None where the annotations do not say.
         instances: ground truth, None for a video without temporal annotation. Never read in training.
         clip_fps: rows of ``clip`` a second, row 0 at second 0; None where they evenly cover the I3D snippets.
-        snippets: how many ``i3d`` has, None where nobody looked yet (:func:`wtal.data.index.with_lengths`).
+        snippets: how many ``i3d`` has, None where nobody looked yet (:func:`wtal.data.feature_index.with_lengths`).
         clip_rows: likewise of ``clip``.
         origin: where the user has what ``i3d`` holds, for messages; None where that is ``i3d`` itself.
         ambiguous: where nobody knows whether an action takes place, in seconds (:mod:`wtal.data.ambiguous`).

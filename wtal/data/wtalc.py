@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from wtal.data.annotations import Annotations
-from wtal.data.cache import per_video_files
-from wtal.data.layout import GRID, Candidate, Dataset, Progress, in_splits
+from wtal.data.cache import Progress, per_video_files
+from wtal.data.layout import GRID, Candidate, Dataset, in_splits
 
 NAME = "wtalc"
 

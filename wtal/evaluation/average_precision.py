@@ -218,9 +218,9 @@ def average_precision(hits: np.ndarray, count: int) -> np.ndarray:
         ``[K]`` in [0, 1]; 0 without detections.
     """
     area = np.zeros(len(hits))
-    for row, found in enumerate(hits):
+    for row, hit in enumerate(hits):
         # Recall rises at hits alone, and the highest precision from there on is that of a hit.
-        places = np.flatnonzero(found)
+        places = np.flatnonzero(hit)
         precision = np.arange(1, len(places) + 1) / (places + 1)
         # Dividing last makes a perfect result exactly 1.
         area[row] = np.maximum.accumulate(precision[::-1]).sum() / count

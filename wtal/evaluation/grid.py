@@ -34,5 +34,5 @@ def meets(seconds: np.ndarray, intervals: np.ndarray) -> np.ndarray:
     have, theirs = np.trunc(positions(seconds)), on_grid(intervals)[0]
     first = np.maximum(have[:, None, 0], theirs[None, :, 0])
     last = np.minimum(have[:, None, 1], theirs[None, :, 1])
-    found: np.ndarray = (first < last).any(axis=1)
-    return found
+    met: np.ndarray = (first < last).any(axis=1)
+    return met

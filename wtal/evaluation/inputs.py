@@ -63,13 +63,13 @@ def pair(predictions: object, ground_truth: object, subset: str | None, ambiguou
     if ambiguous == "drop":
         chosen, unclear = _apart(truth, chosen)
     videos = {video.id: index for index, video in enumerate(v for v in chosen if v.instances is not None)}
-    instances = [(videos[video.id], found) for video in chosen for found in video.instances or ()]
+    instances = [(videos[video.id], instance) for video in chosen for instance in video.instances or ()]
     if not instances:
         raise WtalError(
             f"{truth.path}: subset {name} has {len(chosen)} videos, {len(videos)} of them temporally annotated, and "
             "no instance, expected at least one"
         )
-    classes = {label: index for index, label in enumerate(sorted({found.label for _, found in instances}))}
+    classes = {label: index for index, label in enumerate(sorted({instance.label for _, instance in instances}))}
 
     columns: list[tuple[float, float, float, int, int]] = []
     notes = _Notes(name, truth, videos, {video.id for video in chosen}, classes)
@@ -79,12 +79,14 @@ def pair(predictions: object, ground_truth: object, subset: str | None, ambiguou
         if video in notes.withheld:
             continue
         place = videos.get(video, len(videos))
-        taken = [found for found in detections if found.label in classes]
+        taken = [detection for detection in detections if detection.label in classes]
         if taken and video in unclear:
-            dropped = meets(np.array([(found.start, found.end) for found in taken]), unclear[video])
+            dropped = meets(np.array([(detection.start, detection.end) for detection in taken]), unclear[video])
             notes.dropped(int(dropped.sum()))
-            taken = [found for found, drop in zip(taken, dropped, strict=True) if not drop]
-        columns += ((found.start, found.end, found.score, place, classes[found.label]) for found in taken)
+            taken = [detection for detection, drop in zip(taken, dropped, strict=True) if not drop]
+        columns += (
+            (detection.start, detection.end, detection.score, place, classes[detection.label]) for detection in taken
+        )
     table = np.array(columns, dtype=np.float64).reshape(-1, 5)
     return Pairs(
         subset=name,
@@ -94,9 +96,9 @@ def pair(predictions: object, ground_truth: object, subset: str | None, ambiguou
         scores=table[:, 2],
         video_index=table[:, 3].astype(np.int64),
         class_index=table[:, 4].astype(np.int64),
-        truth_segments=np.array([(found.start, found.end) for _, found in instances]),
+        truth_segments=np.array([(instance.start, instance.end) for _, instance in instances]),
         truth_video_index=np.array([place for place, _ in instances]),
-        truth_class_index=np.array([classes[found.label] for _, found in instances]),
+        truth_class_index=np.array([classes[instance.label] for _, instance in instances]),
         notes=(*notes.finished(), *_ambiguous_notes(chosen, ambiguous, notes)),
     )
 
@@ -137,8 +139,8 @@ def _record(video: str, subset: str, listed: Sequence[Any] | None, ambiguous: In
         try:
             segments = [(*fields.segment((it.start, it.end)), fields.name(it.label, "label")) for it in listed]
         except AttributeError:
-            told = f"{fields.shown(listed)}, expected a list of wtal.Detection or of what has start, end and label"
-            raise WtalError(f"ground truth: video {video!r}: {told}") from None
+            message = f"{fields.shown(listed)}, expected a list of wtal.Detection or of what has start, end and label"
+            raise WtalError(f"ground truth: video {video!r}: {message}") from None
         except ValueError as error:
             raise WtalError(f"ground truth: video {video!r}: {error}") from None
         instances = tuple(Instance(*segment) for segment in segments)
@@ -170,10 +172,10 @@ def _apart(
     videos, intervals = [], {}
     for video in chosen:
         labelled = _labelled(video)
-        if every := [*video.ambiguous, *((found.start, found.end) for found in labelled)]:
+        if every := [*video.ambiguous, *((instance.start, instance.end) for instance in labelled)]:
             intervals[video.id] = np.array(every, dtype=np.float64)
         if labelled:
-            left = tuple(found for found in video.instances or () if not is_ambiguous(found.label))
+            left = tuple(instance for instance in video.instances or () if not is_ambiguous(instance.label))
             video = replace(video, instances=left)
         videos.append(video)
     return tuple(videos), intervals
@@ -185,7 +187,7 @@ def has_ambiguous(videos: Iterable[AnnotatedVideo | Video]) -> bool:
 
 
 def _labelled(video: AnnotatedVideo | Video) -> list[Instance]:
-    return [found for found in video.instances or () if is_ambiguous(found.label)]
+    return [instance for instance in video.instances or () if is_ambiguous(instance.label)]
 
 
 def _ambiguous_notes(chosen: Sequence[AnnotatedVideo], ambiguous: str, notes: _Notes) -> list[str]:
@@ -197,18 +199,18 @@ def _ambiguous_notes(chosen: Sequence[AnnotatedVideo], ambiguous: str, notes: _N
 
 def unused_ambiguous(videos: Sequence[AnnotatedVideo | Video]) -> list[str]:
     """What a person should know of ambiguous intervals where they are kept, a sentence each; none where none are."""
-    told = []
+    notes = []
     if there := [video for video in videos if video.ambiguous]:
-        told.append(
+        notes.append(
             f"{sum(len(video.ambiguous) for video in there)} ambiguous intervals in {len(there)} videos ({FILE}) are "
             "not used; ambiguous 'drop' drops the detections that meet them, as CO2-Net and P-MIL do"
         )
     if count := sum(len(_labelled(video)) for video in videos):
-        told.append(
+        notes.append(
             f"{count} instances are labelled 'Ambiguous', and count as a class of its own; ambiguous 'drop' takes them "
             "for intervals where nobody knows"
         )
-    return told
+    return notes
 
 
 def _same_video(given: str, known: Mapping[str, object]) -> str:
@@ -250,7 +252,7 @@ class _Notes:
             self._seen.add(video)
         elif detections:
             (self._left_out if video in self.withheld else self._outside)[video] += len(detections)
-        self._labels.update(found.label for found in detections)
+        self._labels.update(detection.label for detection in detections)
 
     def dropped(self, count: int) -> None:
         """Take note of detections that were dropped because they meet an ambiguous interval."""

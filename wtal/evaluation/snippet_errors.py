@@ -7,16 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from wtal.data.npy import load_npy
+from wtal.data.snippet_truth import snippet_truth
 from wtal.data.synthetic.events import SnippetKind
-from wtal.data.truth import snippet_truth
 from wtal.data.video import VideoSet
-from wtal.inference.frame_scores import Found
-
-FIRES = 0.5
-"""A branch fires on a snippet whose score, scaled to [0, 1] per video and class, is above this."""
+from wtal.inference.frame_scores import VideoResult
+from wtal.inference.localize import FIRES
 
 
-def error_rates(data: VideoSet, found: Sequence[Found]) -> dict[str, float | None]:
+def error_rates(data: VideoSet, results: Sequence[VideoResult]) -> dict[str, float | None]:
     """Shares of snippets, over the labelled classes of all videos.
 
     Returns:
@@ -27,7 +25,7 @@ def error_rates(data: VideoSet, found: Sequence[Found]) -> dict[str, float | Non
     fires: dict[str, list[np.ndarray]] = {
         name: [] for name in ("action", "rest", *(("core", "non_core", "context") if data.kinds else ()))
     }
-    for item in found:
+    for item in results:
         truth = snippet_truth(data, item.video, len(item.frame_scores)).numpy()
         kinds = None if data.kinds is None else load_npy(data.kinds / f"{item.video.id}.npy")
         for label in item.video.labels:

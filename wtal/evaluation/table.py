@@ -13,7 +13,7 @@ from wtal.data.video import VideoSet, nothing_to_measure
 from wtal.evaluation.average_precision import evaluate
 from wtal.evaluation.snippet_errors import error_rates
 from wtal.inference.branches import Branches
-from wtal.inference.frame_scores import Found, find
+from wtal.inference.frame_scores import VideoResult, find
 from wtal.platform.device import Device
 from wtal.platform.distributed import SINGLE_PROCESS, Processes
 from wtal.settings.config import RunConfig
@@ -52,23 +52,23 @@ def measure(
     branches.eval()
     share = list(find(branches, branch, data, test, config, device, processes.part))
     branches.train(training)
-    found = {item.video.id: item for part in processes.gather(share, everywhere=False) for item in part}
+    results = {item.video.id: item for part in processes.gather(share, everywhere=False) for item in part}
     longest_first = [test[index].id for index in np.argsort(-feature_lengths(test), kind="stable")]
     detections: dict[str, list[Detection]] = {}
 
     def row() -> Row:
         nonlocal detections
-        made, detections = _row(name, branch, data, [found[video] for video in longest_first], config)
+        made, detections = _row(name, branch, data, [results[video] for video in longest_first], config)
         return made
 
     return processes.from_rank_zero(row), detections
 
 
 def _row(
-    name: str, branch: str, data: VideoSet, found: Sequence[Found], config: RunConfig
+    name: str, branch: str, data: VideoSet, results: Sequence[VideoResult], config: RunConfig
 ) -> tuple[Row, dict[str, list[Detection]]]:
     test = data.subset("test")
-    detections = {item.video.id: item.detections for item in found}
+    detections = {item.video.id: item.detections for item in results}
     row: Row = {"name": name, "branch": branch, "videos": len(test)}
     if has_ground_truth(data):
         asked = config.evaluate
@@ -80,10 +80,10 @@ def _row(
             **({"ambiguous": "drop"} if result.ambiguous == "drop" else {}),
             "mean": result.mean,
             "per_tiou": {f"{tiou:g}": value for tiou, value in result.per_tiou.items()},
-            "snippets": error_rates(data, found),
+            "snippets": error_rates(data, results),
         }, detections
-    scores = np.stack([item.video_scores.numpy() for item in found]) if found else np.zeros((0, len(data.classes)))
-    labels = np.stack([data.multi_hot(item.video) for item in found]) if found else scores
+    scores = np.stack([item.video_scores.numpy() for item in results]) if results else np.zeros((0, len(data.classes)))
+    labels = np.stack([data.multi_hot(item.video) for item in results]) if results else scores
     return {
         **row,
         "kind": "unmeasured" if nothing_to_measure(test) else "video-level",

@@ -87,13 +87,13 @@ class Branches(nn.ModuleDict):
 
     def tensors(self) -> dict[str, Tensor]:
         """What a checkpoint stores: learned tensors, and text features so that prediction needs no CLIP."""
-        found = {
+        stored = {
             f"{name}.{key}": tensor for name, branch in self.items() for key, tensor in own_tensors(branch).items()
         }
         if self.has_vlp:
             with torch.no_grad():
-                found["text_features"] = self.vision_language.text()
-        return found
+                stored["text_features"] = self.vision_language.text()
+        return stored
 
     @property
     def classification(self) -> CBP:

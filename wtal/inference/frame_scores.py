@@ -13,7 +13,7 @@ from torch import Tensor
 from wtal.data.batches import ALL, in_parts, whole_videos
 from wtal.data.features import feature_lengths
 from wtal.data.predictions import Detection
-from wtal.data.span import known_end
+from wtal.data.span_check import known_end
 from wtal.data.video import Video, VideoSet
 from wtal.errors import WtalError
 from wtal.inference.branch_scores import branch_scores
@@ -31,7 +31,7 @@ LONGEST = 65_536
 
 
 @dataclass(frozen=True)
-class Found:
+class VideoResult:
     """What inference says of one video."""
 
     video: Video
@@ -54,12 +54,12 @@ def frame_logits(
 
     Several processes share the work, and each has all of it in the end.
     """
-    found: dict[int, Tensor] = {}
+    by_index: dict[int, Tensor] = {}
     for scored in _scored(branches, (name,), data, videos, device, processes.part):
         logits = scored.logits[name].cpu()
         for row, (index, length) in enumerate(zip(scored.index, scored.lengths.tolist(), strict=True)):
-            found[index] = logits[row, :length].clone()
-    every = {index: logits for share in processes.gather(found) for index, logits in share.items()}
+            by_index[index] = logits[row, :length].clone()
+    every = {index: logits for share in processes.gather(by_index) for index, logits in share.items()}
     return [every[index] for index in range(len(videos))]
 
 
@@ -71,7 +71,7 @@ def find(
     config: RunConfig,
     device: Device,
     part: slice = ALL,
-) -> Iterator[Found]:
+) -> Iterator[VideoResult]:
     """Detections and video-level probabilities of every video, one batch after another, the longest first.
 
     Args:
@@ -106,7 +106,7 @@ def find(
         ends = [known_end(video, n) for video, n in zip(shown, lengths.tolist(), strict=True)]
         seconds = to_seconds(detections, [video.timebase for video in shown], data.classes, ends)
         for row, video in enumerate(shown):
-            yield Found(video, seconds[row], pooled[row].cpu(), scaled[row, : int(lengths[row])])
+            yield VideoResult(video, seconds[row], pooled[row].cpu(), scaled[row, : int(lengths[row])])
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,9 @@ from wtal.ops.nms import soft_nms
 from wtal.ops.proposals import group_proposals
 from wtal.settings.config import LocalizeConfig
 
+FIRES = 0.5
+"""A branch fires on a snippet whose score, scaled by :func:`scale_scores`, is above this."""
+
 
 @dataclass(frozen=True)
 class Detections:
@@ -78,12 +81,12 @@ def upsample_scores(scores: Tensor, lengths: Tensor, parts: int) -> Tensor:
         return scores.gather(1, index[..., None].expand_as(scores))
 
     before, after = moved(-1), moved(1)
-    found = []
+    upsampled = []
     for part in range(parts):
         offset = (part + 0.5) / parts - 0.5  # from the middle of the snippet, in snippets
         other = before if offset < 0 else after
-        found.append(scores + (other - scores) * scores.new_tensor(abs(offset)))
-    return torch.stack(found, 2).flatten(1, 2)
+        upsampled.append(scores + (other - scores) * scores.new_tensor(abs(offset)))
+    return torch.stack(upsampled, 2).flatten(1, 2)
 
 
 def detect(scores: Tensor, video_scores: Tensor, lengths: Tensor, config: LocalizeConfig) -> Detections:
@@ -167,7 +170,7 @@ def to_seconds(
         ends: where each video ends, None where nobody knows: no detection ends later, and one that would begin there
             is left out.
     """
-    found: list[list[Detection]] = [[] for _ in timebases]
+    listed_by_video: list[list[Detection]] = [[] for _ in timebases]
     columns = zip(
         detections.video.tolist(),
         detections.label.tolist(),
@@ -181,7 +184,7 @@ def to_seconds(
         if last is not None:
             after = min(after, last)
         if first < after:
-            found[video].append(Detection(first, after, classes[label], score))
-    for listed in found:
+            listed_by_video[video].append(Detection(first, after, classes[label], score))
+    for listed in listed_by_video:
         listed.sort(key=lambda detection: -detection.score)
-    return found
+    return listed_by_video

@@ -11,7 +11,7 @@ from pathlib import Path
 from wtal.data.features import check_features, clip_rows, feature_lengths, feature_width
 from wtal.data.layout import check_id
 from wtal.data.predictions import Detection
-from wtal.data.span import check_clip_rows
+from wtal.data.span_check import check_clip_rows
 from wtal.data.timebase import Timebase
 from wtal.data.video import Video, VideoSet
 from wtal.errors import WtalError
@@ -66,21 +66,21 @@ def open_run(model: Path, device: str, root: Path | None = None) -> RunModel:
 def detect_test_videos(run: RunModel, branch: str | None) -> dict[str, list[Detection]]:
     """Detections in the run's test videos by video id; ``branch`` says whose scores, None for what the run has."""
     test = run.data.subset("test")
-    found = find(run.branches, branch or run.config.localize.branch, run.data, test, run.config, run.device)
-    return {item.video.id: item.detections for item in found}
+    results = find(run.branches, branch or run.config.localize.branch, run.data, test, run.config, run.device)
+    return {item.video.id: item.detections for item in results}
 
 
 @dataclass(frozen=True)
 class FolderDetections:
-    """What was found in a folder of features.
+    """Detections in a folder of features.
 
     Attributes:
-        found: detections by video id.
+        detections: a list for each video id.
         failed: feature files that cannot be used, and why.
         notes: what a person should know of the others, a sentence each.
     """
 
-    found: dict[str, list[Detection]]
+    detections: dict[str, list[Detection]]
     failed: dict[Path, str]
     notes: tuple[str, ...]
 
@@ -136,8 +136,8 @@ def detect_in_folder(
                 raise
             failed[file] = str(error)
     data = VideoSet("features", "own", tuple(checkpoint.facts["classes"]), tuple(videos))
-    found = {item.video.id: item.detections for item in find(branches, branch, data, videos, config, where)}
-    return FolderDetections(found, failed, check_clip_rows(data))
+    by_video = {item.video.id: item.detections for item in find(branches, branch, data, videos, config, where)}
+    return FolderDetections(by_video, failed, check_clip_rows(data))
 
 
 def _video(
@@ -185,8 +185,8 @@ def known_grid(known: Mapping[str, float | None]) -> tuple[Timebase, float | Non
     for name in ("fps", "stride", "window"):
         if known[name] is None:
             how = " (a number, or a CSV video,fps)" if name == "fps" else ""
-            told = f"the model was trained on videos that differ in {name}: say --{name}{how} for these features"
-            raise WtalError(told)
+            message = f"the model was trained on videos that differ in {name}: say --{name}{how} for these features"
+            raise WtalError(message)
     try:
         clip_fps = known["clip_fps"]
         if clip_fps is not None and not 0 < clip_fps < math.inf:
@@ -205,10 +205,10 @@ def load(model: Path, device: str) -> tuple[Branches, RunConfig, Device, Checkpo
     """
     if model.is_dir():
         run = Run.open(model)
-        found = run.checkpoints.load(lambda message: print(message, file=sys.stderr))
-        if found is None:
+        newest = run.checkpoints.load(lambda message: print(message, file=sys.stderr))
+        if newest is None:
             raise WtalError(f"{model}: no checkpoint yet; expected a run that has trained for an epoch")
-        read = found[0]
+        read = newest[0]
     else:
         read = load_checkpoint(model)
     branches, config = restore_branches(read)

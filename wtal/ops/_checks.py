@@ -17,7 +17,7 @@ def check_shape(
 ) -> None:
     """Raise ValueError unless ``tensor`` has these sizes (``None``: any) and, where one is given, this dtype."""
     fits = tensor.dim() == len(sizes) and all(
-        size is None or size == found for size, found in zip(sizes, tensor.shape, strict=True)
+        size is None or size == actual for size, actual in zip(sizes, tensor.shape, strict=True)
     )
     if not fits:
         known = f" = {list(sizes)}" if None not in sizes else ""

@@ -164,8 +164,8 @@ def _check_per_video(name: str, tensor: Tensor | None, videos: int, of: str, lik
     if tensor is None:
         return
     if tensor.dim() != 1 or tensor.shape[0] != videos or tensor.dtype != torch.int64:
-        found = f"shape {list(tensor.shape)} and dtype {tensor.dtype}"
-        raise ValueError(f"{name} has {found}, expected int64 [B] = [{videos}]")
+        got = f"shape {list(tensor.shape)} and dtype {tensor.dtype}"
+        raise ValueError(f"{name} has {got}, expected int64 [B] = [{videos}]")
     if tensor.device != like.device:
         raise ValueError(f"{name} is on {tensor.device}, expected {of}'s device {like.device}")
 

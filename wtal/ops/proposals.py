@@ -83,11 +83,11 @@ def _(
     unique: bool,
     rescale: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    found = torch.library.get_ctx().new_dynamic_size()
+    proposals = torch.library.get_ctx().new_dynamic_size()
     return (
-        scores.new_empty((found, 2), dtype=torch.int64),
-        scores.new_empty((found, 3), dtype=torch.int64),
-        scores.new_empty((found,)),
+        scores.new_empty((proposals, 2), dtype=torch.int64),
+        scores.new_empty((proposals, 3), dtype=torch.int64),
+        scores.new_empty((proposals,)),
     )
 
 

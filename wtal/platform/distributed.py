@@ -89,13 +89,13 @@ class Processes:
         """What each process has, in order of rank; with ``everywhere`` false on rank 0 alone, elsewhere nothing."""
         if self.size == 1:
             return [item]
-        found: list[Any] = [None] * self.size if everywhere or self.rank == 0 else []
+        gathered: list[Any] = [None] * self.size if everywhere or self.rank == 0 else []
         with _answering():
             if everywhere:
-                dist.all_gather_object(found, item, group=self.patient)
+                dist.all_gather_object(gathered, item, group=self.patient)
             else:
-                dist.gather_object(item, found or None, dst=0, group=self.patient)
-        return found
+                dist.gather_object(item, gathered or None, dst=0, group=self.patient)
+        return gathered
 
     def from_rank_zero(self, make: Callable[[], T]) -> T:
         """What rank 0 makes of ``make``, for all; the others wait and do not call it."""

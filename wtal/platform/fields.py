@@ -66,8 +66,8 @@ def meant(name: object, known: Collection[str]) -> str:
     if not close:
         return shown(name)
     proposal = alike[close[0]]
-    told = ascii if unicodedata.normalize("NFC", str(name)) == unicodedata.normalize("NFC", proposal) else repr
-    return f"{told(name) if told is ascii else shown(name)} (did you mean {told(proposal)}?)"
+    quoted = ascii if unicodedata.normalize("NFC", str(name)) == unicodedata.normalize("NFC", proposal) else repr
+    return f"{quoted(name) if quoted is ascii else shown(name)} (did you mean {quoted(proposal)}?)"
 
 
 def load_json(path: str | os.PathLike[str], expected: str) -> Any:

@@ -104,8 +104,8 @@ def analyse(
     hits = [_by_score(matched >= 0, pairs.scores, own[1], label) for label in range(len(pairs.classes))]
     kinds = error_kinds(pairing, alpha)
     edges = length_edges(lengths)
-    found = np.zeros(len(truth), dtype=bool)
-    found[at_alpha[at_alpha >= 0]] = True
+    detected = np.zeros(len(truth), dtype=bool)
+    detected[at_alpha[at_alpha >= 0]] = True
     return Analysis(
         classes=pairs.classes,
         tiou=thresholds,
@@ -115,8 +115,8 @@ def analyse(
         alpha=alpha,
         by_rank=counts_by_rank(pairing, kinds),
         gains=removal_gains(pairing, kinds, instances),
-        by_length=missed_by(lengths, found, edges, length_names(edges)),
-        by_count=missed_by(siblings(pairing), found, COUNT_EDGES, COUNT_NAMES),
+        by_length=missed_by(lengths, detected, edges, length_names(edges)),
+        by_count=missed_by(siblings(pairing), detected, COUNT_EDGES, COUNT_NAMES),
         detections=len(segments),
     )
 
@@ -125,12 +125,12 @@ def precision_at_recalls(hits: np.ndarray, count: int) -> np.ndarray:
     """Highest precision at any recall of at least each of :data:`RECALLS`: bool ``[K, D]`` -> ``[K, 101]``."""
     if hits.shape[1] == 0:
         return np.zeros((len(hits), len(RECALLS)))
-    found = np.cumsum(hits, axis=1)
-    precision = found / np.arange(1, hits.shape[1] + 1)
+    hits_so_far = np.cumsum(hits, axis=1)
+    precision = hits_so_far / np.arange(1, hits.shape[1] + 1)
     highest = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
     wanted = np.ceil(RECALLS * count - 1e-9)  # so many must be found
     rows = []
-    for row, best in zip(found, highest, strict=True):
+    for row, best in zip(hits_so_far, highest, strict=True):
         place = np.searchsorted(row, wanted)  # the first detection with so many found
         rows.append(np.where(place < len(row), best[np.minimum(place, len(row) - 1)], 0.0))
     return np.stack(rows)

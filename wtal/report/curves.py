@@ -17,15 +17,15 @@ def read_curves(folder: Path) -> Curves:
     from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
     from tensorboard.util.tensor_util import make_ndarray
 
-    found: dict[str, dict[str, dict[int, float]]] = {}
+    curves: dict[str, dict[str, dict[int, float]]] = {}
     for path in sorted(folder.glob("events.out.tfevents.*")):
         for event in EventFileLoader(str(path)).Load():
             for value in event.summary.value:
                 stage, _, term = value.tag.partition("/")
                 if not term or not value.HasField("tensor"):
                     continue
-                found.setdefault(stage, {}).setdefault(term, {})[event.step] = float(make_ndarray(value.tensor).item())
+                curves.setdefault(stage, {}).setdefault(term, {})[event.step] = float(make_ndarray(value.tensor).item())
     return {
         stage: {term: [values[step] for step in sorted(values)] for term, values in terms.items()}
-        for stage, terms in found.items()
+        for stage, terms in curves.items()
     }

@@ -109,19 +109,19 @@ class Bin:
     missed: int
 
 
-def missed_by(values: np.ndarray, found: np.ndarray, edges: Sequence[float], names: Sequence[str]) -> list[Bin]:
+def missed_by(values: np.ndarray, detected: np.ndarray, edges: Sequence[float], names: Sequence[str]) -> list[Bin]:
     """Missed instances by a property of theirs.
 
     Args:
         values: ``[G]``.
-        found: bool ``[G]``.
+        detected: bool ``[G]``.
         edges: E ascending numbers; a bin reaches up to and including the first, above it up to the second, ..., above
             the last.
         names: of the E + 1 bins.
     """
     place = np.searchsorted(edges, values)
     return [
-        Bin(name, int((place == index).sum()), int(((place == index) & ~found).sum()))
+        Bin(name, int((place == index).sum()), int(((place == index) & ~detected).sum()))
         for index, name in enumerate(names)
     ]
 

@@ -124,7 +124,7 @@ def _timeline(figure: Figure, study: Study, choice: Choice) -> None:
     assert study.data is not None
     item, label = chosen(study, choice)
     index = study.data.classes.index(label)
-    found = [detection for detection in study.detections[source][item.video.id] if detection.label == label]
+    drawn = [detection for detection in study.detections[source][item.video.id] if detection.label == label]
     truth = [instance for instance in item.video.instances or () if instance.label == label]
     lanes = item.sources
     figure.set_size_inches(6.5, 1.1 + 0.62 * len(lanes))
@@ -144,7 +144,7 @@ def _timeline(figure: Figure, study: Study, choice: Choice) -> None:
                 lane.axhline(level, color="0.3", linewidth=0.6, dashes=(4, 3))
         lane.set_ylim(0, 1.08)
         _lane(lane, _NAME[name], _COLOR[name])
-    _bars(axes[-1], found, matches(found, truth))
+    _bars(axes[-1], drawn, matches(drawn, truth))
     _lane(axes[-1], "detections", "0.3")
     axes[-1].set_xlabel(f"seconds of {_short(item.video.id)}, {_short(label)}, detections of {_NAME[source]}")
     axes[-1].spines["bottom"].set_visible(True)
@@ -181,23 +181,23 @@ def _lane(axes: Axes, name: str, color: str) -> None:
     axes.tick_params(bottom=False)
 
 
-def matches(found: Sequence[Detection], truth: Sequence[Instance], alpha: float = ALPHA) -> list[bool]:
+def matches(detections: Sequence[Detection], truth: Sequence[Instance], alpha: float = ALPHA) -> list[bool]:
     """Which detections of one video and class the evaluation matches to an instance."""
     from wtal.ops.matching import match_detections
 
-    if not found or not truth:
-        return [False] * len(found)
-    zeros, none = [0] * len(found), [0] * len(truth)
-    segments, spans = [(d.start, d.end) for d in found], [(i.start, i.end) for i in truth]
-    taken = match_detections(segments, [d.score for d in found], zeros, zeros, spans, none, none, [alpha])
+    if not detections or not truth:
+        return [False] * len(detections)
+    zeros, none = [0] * len(detections), [0] * len(truth)
+    segments, spans = [(d.start, d.end) for d in detections], [(i.start, i.end) for i in truth]
+    taken = match_detections(segments, [d.score for d in detections], zeros, zeros, spans, none, none, [alpha])
     return [index >= 0 for index in taken[0].tolist()]
 
 
-def _bars(axes: Axes, found: Sequence[Detection], hits: Sequence[bool]) -> None:
+def _bars(axes: Axes, detections: Sequence[Detection], hits: Sequence[bool]) -> None:
     """Detections in rows, the best on top; filled where one matches an instance."""
     rows: list[list[Detection]] = []
-    best = found[0].score if found else 1.0
-    for detection, hit in zip(found, hits, strict=True):
+    best = detections[0].score if detections else 1.0
+    for detection, hit in zip(detections, hits, strict=True):
         row = next((r for r in rows if all(detection.start >= o.end or detection.end <= o.start for o in r)), None)
         if row is None:
             if len(rows) == 5:
@@ -228,60 +228,60 @@ def _precision(figure: Figure, studies: Sequence[Study], choice: Choice) -> None
     if not lines:
         raise WtalError(f"{studies[0].name}: {studies[0].trouble}")
     for name, study, source, color in lines:
-        found = study.analyses[source]
-        tiou = choice.tiou or found.alpha
-        if tiou not in found.tiou:
-            raise WtalError(f"--tiou {tiou:g}: the run was evaluated at {', '.join(f'{t:g}' for t in found.tiou)}")
-        rows = found.precision[:, found.tiou.index(tiou)]
+        analysis = study.analyses[source]
+        tiou = choice.tiou or analysis.alpha
+        if tiou not in analysis.tiou:
+            raise WtalError(f"--tiou {tiou:g}: the run was evaluated at {', '.join(f'{t:g}' for t in analysis.tiou)}")
+        rows = analysis.precision[:, analysis.tiou.index(tiou)]
         if choice.label is not None:
-            if choice.label not in found.classes:
-                raise WtalError(f"--label {choice.label}: no instance of it; there are {', '.join(found.classes)}")
-            rows = rows[[found.classes.index(choice.label)]]
+            if choice.label not in analysis.classes:
+                raise WtalError(f"--label {choice.label}: no instance of it; there are {', '.join(analysis.classes)}")
+            rows = rows[[analysis.classes.index(choice.label)]]
         axes.plot(RECALLS, rows.mean(0), label=name, color=color)
     axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel=f"recall at tIoU {tiou:g}", ylabel="precision")
     axes.legend()
 
 
 def _errors(figure: Figure, study: Study, choice: Choice) -> None:
-    found = study.analyses[_analysed(study, choice)]
+    analysis = study.analyses[_analysed(study, choice)]
     figure.set_size_inches(5.6, 2.4)
     columns, gains = figure.subplots(1, 2, width_ratios=[1.5, 1])
-    totals = np.maximum(found.by_rank.sum(1), 1)
+    totals = np.maximum(analysis.by_rank.sum(1), 1)
     bottom = np.zeros(len(totals))
     names = [f"{rank + 1}G" for rank in range(len(totals))]
     for index, kind in enumerate(KINDS):
-        share = 100 * found.by_rank[:, index] / totals
+        share = 100 * analysis.by_rank[:, index] / totals
         columns.bar(names, share, 0.76, bottom=bottom, color=_KIND_COLOR[index], label=kind)
         bottom += share
     columns.set(ylim=(0, 100), ylabel="detections (%)", xlabel="rank, in units of G instances")
     kinds = KINDS[:0:-1]
-    gains.barh(kinds, [found.gains[kind] for kind in kinds], color=[_KIND_COLOR[KINDS.index(k)] for k in kinds])
-    gains.set_xlabel(f"mAP at {found.alpha:g} gained without it")
+    gains.barh(kinds, [analysis.gains[kind] for kind in kinds], color=[_KIND_COLOR[KINDS.index(k)] for k in kinds])
+    gains.set_xlabel(f"mAP at {analysis.alpha:g} gained without it")
     handles, labels = columns.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=6, handlelength=0.8, columnspacing=1.0, fontsize=7)
 
 
 def _missed(figure: Figure, study: Study, choice: Choice) -> None:
-    found = study.analyses[_analysed(study, choice)]
+    analysis = study.analyses[_analysed(study, choice)]
     figure.set_size_inches(5.6, 1.9)
     titles = ("length of the instance", "instances of the class in the video")
-    for axes, bins, title in zip(figure.subplots(1, 2), (found.by_length, found.by_count), titles, strict=True):
+    for axes, bins, title in zip(figure.subplots(1, 2), (analysis.by_length, analysis.by_count), titles, strict=True):
         shares = [100 * item.missed / item.instances if item.instances else 0.0 for item in bins]
         bars = axes.bar([item.name for item in bins], shares, 0.7, color=_COLOR["miss"])
         axes.bar_label(bars, [f"of {item.instances}" for item in bins], fontsize=6, color="0.3")
-        axes.set(xlabel=title, ylabel=f"missed at {found.alpha:g} (%)")
+        axes.set(xlabel=title, ylabel=f"missed at {analysis.alpha:g} (%)")
         axes.margins(y=0.15)
 
 
 def _classes(figure: Figure, study: Study, choice: Choice) -> None:
     source = _analysed(study, choice)
-    found = study.analyses[source]
-    means = found.ap.mean(1)
+    analysis = study.analyses[source]
+    means = analysis.ap.mean(1)
     order = np.argsort(means)
     figure.set_size_inches(3.6, 0.6 + 0.17 * len(order))
     axes = figure.subplots()
     axes.barh(range(len(order)), means[order], 0.7, color=_COLOR[source])
-    axes.set_yticks(range(len(order)), [_short(found.classes[index]) for index in order])
+    axes.set_yticks(range(len(order)), [_short(analysis.classes[index]) for index in order])
     axes.set(xlabel=f"average precision (%), mean over tIoU, {_NAME[source]}", ylim=(-0.6, len(order) - 0.4))
 
 

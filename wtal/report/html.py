@@ -14,7 +14,7 @@ from typing import Any
 
 from wtal.platform.as_json import dumps
 
-_SCRIPTS = ("dom", "localize", "charts", "sections", "timeline", "settings", "explorer", "app")
+_SCRIPTS = ("dom", "localize", "charts", "sections", "timeline", "sliders", "explorer", "app")
 
 
 def html(payload: Mapping[str, Any], title: str) -> str:

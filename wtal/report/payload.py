@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from wtal.about import VERSION
-from wtal.data.span import known_end
+from wtal.data.span_check import known_end
 from wtal.data.video import VideoSet
 from wtal.errors import WtalError
 from wtal.report.analysis import Analysis
@@ -63,23 +63,23 @@ def _run(study: Study) -> dict[str, Any]:
         "curves": study.curves,
         "versions": study.versions,
         "trouble": study.trouble,
-        "analyses": {source: _analysis(found) for source, found in study.analyses.items()},
+        "analyses": {source: _analysis(analysis) for source, analysis in study.analyses.items()},
     }
 
 
-def _analysis(found: Analysis) -> dict[str, Any]:
+def _analysis(analysis: Analysis) -> dict[str, Any]:
     return {
-        "classes": found.classes,
-        "tiou": found.tiou,
-        "ap": np.round(found.ap, 4).tolist(),
-        "precision": _packed(found.precision),
-        "instances": found.instances.tolist(),
-        "alpha": found.alpha,
-        "byRank": found.by_rank.tolist(),
-        "gains": found.gains,
-        "byLength": [dataclasses.asdict(item) for item in found.by_length],
-        "byCount": [dataclasses.asdict(item) for item in found.by_count],
-        "detections": found.detections,
+        "classes": analysis.classes,
+        "tiou": analysis.tiou,
+        "ap": np.round(analysis.ap, 4).tolist(),
+        "precision": _packed(analysis.precision),
+        "instances": analysis.instances.tolist(),
+        "alpha": analysis.alpha,
+        "byRank": analysis.by_rank.tolist(),
+        "gains": analysis.gains,
+        "byLength": [dataclasses.asdict(item) for item in analysis.by_length],
+        "byCount": [dataclasses.asdict(item) for item in analysis.by_count],
+        "detections": analysis.detections,
     }
 
 

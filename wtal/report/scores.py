@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from wtal.data.batches import whole_videos
 from wtal.data.predictions import Detection
-from wtal.data.span import known_end
+from wtal.data.span_check import known_end
 from wtal.data.video import Video, VideoSet
 from wtal.inference.branch_scores import branch_scores
 from wtal.inference.branches import Branches
@@ -54,7 +54,7 @@ def score_videos(
 ) -> list[VideoScores]:
     """Scores of each branch for each video; of ``cbp`` alone where that is all there is, or a video lacks CLIP."""
     names = BRANCHES if branches.has_vlp and all(video.clip is not None for video in videos) else BRANCHES[:1]
-    found: list[VideoScores | None] = [None] * len(videos)
+    scored: list[VideoScores | None] = [None] * len(videos)
     for batch in whole_videos(data, videos, _BATCH, with_clip="vlp" in names):
         here = batch.to(device.name)
         scaled, levels = {}, {}
@@ -66,15 +66,15 @@ def score_videos(
                 scaled[name], levels[name] = frames.cpu(), level.cpu()
         for row, (index, length) in enumerate(zip(batch.index.tolist(), batch.lengths.tolist(), strict=True)):
             own = {name: scores[row, :length].clone() for name, scores in scaled.items()}
-            found[index] = VideoScores(videos[index], own, {name: level[row] for name, level in levels.items()})
-    return [item for item in found if item is not None]
+            scored[index] = VideoScores(videos[index], own, {name: level[row] for name, level in levels.items()})
+    return [item for item in scored if item is not None]
 
 
 def detections(
     scored: Sequence[VideoScores], source: str, classes: Sequence[str], config: LocalizeConfig
 ) -> dict[str, list[Detection]]:
     """Detections in seconds by video id, from the scores of a branch or the ensemble."""
-    found: dict[str, list[Detection]] = {}
+    by_video: dict[str, list[Detection]] = {}
     for first in range(0, len(scored), _BATCH):
         part = scored[first : first + _BATCH]
         frames, levels = zip(*(item.of(source) for item in part), strict=True)
@@ -82,5 +82,5 @@ def detections(
         batch = detect(pad_sequence(list(frames), batch_first=True), torch.stack(levels), lengths, config)
         ends = [known_end(item.video, n) for item, n in zip(part, lengths.tolist(), strict=True)]
         seconds = to_seconds(batch, [item.video.timebase for item in part], classes, ends)
-        found |= {item.video.id: listed for item, listed in zip(part, seconds, strict=True)}
-    return found
+        by_video |= {item.video.id: listed for item, listed in zip(part, seconds, strict=True)}
+    return by_video

@@ -66,10 +66,10 @@ def studies(
     folders: Sequence[Path], device: str, reporter: Reporter, root: Path | None = None, ambiguous: str | None = None
 ) -> list[Study]:
     """Open runs; where two folders have the same name, each goes by its whole path."""
-    found = [study(folder, device, reporter, root, ambiguous) for folder in folders]
-    if len({one.name for one in found}) < len(found):
-        return [replace(one, name=str(folder)) for one, folder in zip(found, folders, strict=True)]
-    return found
+    opened = [study(folder, device, reporter, root, ambiguous) for folder in folders]
+    if len({one.name for one in opened}) < len(opened):
+        return [replace(one, name=str(folder)) for one, folder in zip(opened, folders, strict=True)]
+    return opened
 
 
 def study(
@@ -107,7 +107,7 @@ def study(
         raise WtalError(f"{folder}: was trained on other classes than data set {data.name} has now")
     reporter.say(f"{facts['name']}: scoring {len(test)} test videos of {data.name}")
     scored = score_videos(branches, data, test, config, where)
-    found = {
+    by_source = {
         source: detections(scored, source, data.classes, config.localize)
         for source in (scored[0].sources if scored else ())
     }
@@ -118,10 +118,10 @@ def study(
             reporter.say(f"note: {note}")
         analyses = {
             source: analyse(listed, test, config.evaluate.protocol, config.evaluate.tiou, asked)
-            for source, listed in found.items()
+            for source, listed in by_source.items()
         }
     else:
         fault = nothing_to_measure(test) or "the test videos have no temporal ground truth"
         trouble = f"{fault}: nothing here measures localization"
     facts |= {"analyses": analyses, "trouble": trouble, "ambiguous": asked}
-    return Study(**facts, data=data, scored=scored, detections=found)
+    return Study(**facts, data=data, scored=scored, detections=by_source)

@@ -47,8 +47,8 @@ class Checkpoint:
 def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
     """Write a checkpoint so that the file at ``path`` is at any moment either the old or the new one, whole."""
     copied = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    told = json.dumps({"format": FORMAT, **facts})
-    data = safetensors.torch.save(copied, metadata={"wtal": told, "sha256": _checksum(told, copied)})
+    facts_text = json.dumps({"format": FORMAT, **facts})
+    data = safetensors.torch.save(copied, metadata={"wtal": facts_text, "sha256": _checksum(facts_text, copied)})
     write_atomically(path, data)
 
 
@@ -69,25 +69,25 @@ def load_checkpoint(path: Path) -> Checkpoint:
     # A damaged header also surfaces as a view that torch refuses (RuntimeError) or a dtype that it does not know.
     except (safetensors.SafetensorError, OSError, RuntimeError, ValueError, TypeError, AttributeError) as error:
         raise WtalError(f"{path}: not a readable checkpoint: {reason(error)}") from error
-    told = metadata.get("wtal")
-    if told is None:
+    facts_text = metadata.get("wtal")
+    if facts_text is None:
         raise WtalError(f"{path}: a safetensors file, but not a checkpoint of wtal")
     try:
-        facts = json.loads(told)
+        facts = json.loads(facts_text)
     except (ValueError, RecursionError):
         facts = None
     if not isinstance(facts, dict):
         raise WtalError(f"{path}: damaged: what it says of itself is not a JSON object")
     if facts.get("format") != FORMAT:
         raise FormatError(f"{path}: checkpoint format {facts.get('format')!r}, but this wtal reads format {FORMAT}")
-    if metadata.get("sha256") != _checksum(told, tensors):
+    if metadata.get("sha256") != _checksum(facts_text, tensors):
         raise WtalError(f"{path}: damaged: its content does not match its checksum")
     return Checkpoint(tensors, facts, path)
 
 
-def _checksum(told: str, tensors: Mapping[str, Tensor]) -> str:
+def _checksum(facts_text: str, tensors: Mapping[str, Tensor]) -> str:
     """SHA-256 over the facts as written and every tensor's name, dtype, shape and bytes, tensors by name."""
-    digest = hashlib.sha256(told.encode())
+    digest = hashlib.sha256(facts_text.encode())
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"\0{name}\0{tensor.dtype}\0{list(tensor.shape)}\0".encode())

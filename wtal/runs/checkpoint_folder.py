@@ -32,8 +32,8 @@ class CheckpointFolder:
 
     def paths(self) -> list[Path]:
         """All of them, oldest first."""
-        found = ((_NAME.fullmatch(path.name), path) for path in self.folder.glob("checkpoint-*"))
-        return [path for _, path in sorted((int(match[1]), path) for match, path in found if match)]
+        matches = ((_NAME.fullmatch(path.name), path) for path in self.folder.glob("checkpoint-*"))
+        return [path for _, path in sorted((int(match[1]), path) for match, path in matches if match)]
 
     def newest(self) -> Path | None:
         """The newest one, sound or not; None before the first."""
@@ -66,13 +66,13 @@ class CheckpointFolder:
         faults: list[WtalError] = []
         for path in reversed(self.paths()):
             try:
-                found = load_checkpoint(path)
+                checkpoint = load_checkpoint(path)
             except WtalError as error:
                 faults.append(error)
                 continue
             for fault in faults:
                 warn(f"warning: {fault}; using the one before, {path.name}")
-            return found, _number(path)
+            return checkpoint, _number(path)
         if faults and isinstance(faults[0], FormatError):
             raise faults[0]
         if faults:

@@ -46,8 +46,8 @@ def check_same(checkpoint: Checkpoint, now: Mapping[str, Any], config: RunConfig
                 there = ("without", "some") if was[key] is None else ("with", "none")
                 before = f"{there[0]} {kind} features, now there are {there[1]}"
             raise WtalError(f"{checkpoint.path}: was trained {before}")
-    if told := _videos_differ(was["training"], now["training"], now["classes"]):
-        raise WtalError(f"{checkpoint.path}: was trained on other data than there are now: {told}")
+    if difference := _videos_differ(was["training"], now["training"], now["classes"]):
+        raise WtalError(f"{checkpoint.path}: was trained on other data than there are now: {difference}")
     for section, has in asdict(config).items():
         if section not in ("cbp", "vlp"):
             continue
@@ -72,19 +72,26 @@ def _videos_differ(was: list[list[Any]], now: list[list[Any]], classes: list[str
         if after[video][0] != snippets:
             return f"training video {video} had {snippets} snippets, now {after[video][0]}"
         if after[video][1] != labels:
-            had, has = (", ".join(classes[index] for index in found) for found in (labels, after[video][1]))
+            had, has = (", ".join(classes[index] for index in indices) for indices in (labels, after[video][1]))
             return f"training video {video} was labelled {had}, now {has}"
     return "the training videos are in another order"
 
 
-def resumed_setup(before: Setup, config: RunConfig, setup: Setup, settings: RunConfig, given: Collection[str]) -> Setup:
+def resumed_setup(
+    before: Setup,
+    setup: Setup,
+    *,
+    before_config: RunConfig,
+    config: RunConfig,
+    given: Collection[str],
+) -> Setup:
     """The setup that a run goes on with: its own, but for what may change and was given.
 
     Args:
-        before: the run's.
-        config: the run's settings.
-        setup: as the command line has it.
-        settings: likewise.
+        before: the setup that the run has.
+        setup: the setup that the command line asks for.
+        before_config: the settings that the run has.
+        config: the settings that the command line asks for.
         given: which options the command line has at all, ``<name>`` or ``<section>.<name>``.
 
     Raises:
@@ -94,7 +101,7 @@ def resumed_setup(before: Setup, config: RunConfig, setup: Setup, settings: RunC
         section, _, key = name.rpartition(".")
         was, asked = (
             getattr(getattr(own, section), key) if section else getattr(of, key)
-            for own, of in ((config, before), (settings, setup))
+            for own, of in ((before_config, before), (config, setup))
         )
         if was != asked:
             option = name.replace("_", "-")

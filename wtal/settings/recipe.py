@@ -107,21 +107,21 @@ def to_toml(config: RunConfig, source: Sources | None = None) -> str:
         for field in dataclasses.fields(values):
             value = getattr(values, field.name)
             # A comment is one line without control characters, whatever a recipe says.
-            told = re.sub(r"[\x00-\x1f\x7f]+", " ", str((source or {}).get(section.name, {}).get(field.name, "")))
+            comment = re.sub(r"[\x00-\x1f\x7f]+", " ", str((source or {}).get(section.name, {}).get(field.name, "")))
             left = f"# {field.name} is not set" if value is None else f"{field.name} = {toml_value(value)}"
-            lines.append(f"{left:<44}  # {told}" if told else left)
+            lines.append(f"{left:<44}  # {comment}" if comment else left)
     return "\n".join(lines[1:]) + "\n"
 
 
 def with_overrides(source: Sources, before: RunConfig, after: RunConfig) -> Sources:
     """Sources after the command line changed ``before`` into ``after``."""
-    told = {section: dict(keys) for section, keys in source.items()}
+    merged = {section: dict(keys) for section, keys in source.items()}
     for section in dataclasses.fields(before):
         old, new = getattr(before, section.name), getattr(after, section.name)
         for field in dataclasses.fields(old):
             if getattr(old, field.name) != getattr(new, field.name):
-                told.setdefault(section.name, {})[field.name] = "set on the command line"
-    return told
+                merged.setdefault(section.name, {})[field.name] = "set on the command line"
+    return merged
 
 
 def _read(name_or_path: str | Path) -> tuple[str, str, str]:

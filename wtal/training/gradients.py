@@ -74,6 +74,6 @@ def _terms(
     target = weights = None
     if pseudo_labels is not None:
         cropped = pseudo_labels.crops(part, outputs.logits.shape[1])
-        target, weights = (None if found is None else found.to(device.name) for found in cropped)
+        target, weights = (None if tensor is None else tensor.to(device.name) for tensor in cropped)
     softmax = is_softmax(branches, student, config)
     return step_loss(outputs, here.lengths, here.labels, config.loss, target, weights, softmax)

@@ -16,7 +16,7 @@ from rich.markup import escape
 from wtal.about import versions
 from wtal.data.ambiguous import FILE, is_ambiguous
 from wtal.data.batches import whole_videos
-from wtal.data.index import survey
+from wtal.data.feature_index import survey
 from wtal.data.video import VideoSet
 from wtal.errors import WtalError, reason
 from wtal.evaluation.inputs import has_ambiguous, unused_ambiguous
@@ -37,7 +37,7 @@ from wtal.runs.setup import Setup
 from wtal.runs.videos import check_place, open_videos
 from wtal.settings.config import RunConfig
 from wtal.settings.recipe import Sources
-from wtal.training.needs import check_clip
+from wtal.training.clip_needs import check_clip
 from wtal.training.schedule import Stage
 from wtal.training.trainer import Trainer
 
@@ -72,22 +72,25 @@ def start(
     with joined() as processes:
         before: Setup | None = None
         if resume is not None:
-            before, settings = processes.from_rank_zero(partial(_known, resume))
-            setup, config = resumed_setup(before, settings, setup, config, given), settings
+            before, before_config = processes.from_rank_zero(partial(_known, resume))
+            setup = resumed_setup(before, setup, before_config=before_config, config=config, given=given)
+            config = before_config
             processes.from_rank_zero(partial(check_place, setup))
         if setup.threads is not None:
             torch.set_num_threads(setup.threads)
         where = choose_device(setup.device, setup.precision, processes.gpu)
         facts = facts_of(where, processes)
         setup = replace(setup, **facts)
-        told = describe(where) + (f", {processes.size} processes" if processes.size > 1 else "")
+        description = describe(where) + (f", {processes.size} processes" if processes.size > 1 else "")
         other = [] if before is None else [name for name in facts if getattr(before, name) != facts[name]]
         if other:
-            told += f" instead of {', '.join(f'{k} {getattr(before, k)}' for k in other)}: from here on, other bits"
-        told = f"{f'{setup.recipe} recipe, seed {setup.seed}' if before is None else 'resumed'}, {told}"
+            description += (
+                f" instead of {', '.join(f'{k} {getattr(before, k)}' for k in other)}: from here on, other bits"
+            )
+        description = f"{f'{setup.recipe} recipe, seed {setup.seed}' if before is None else 'resumed'}, {description}"
         folder = processes.from_rank_zero(lambda: _create(out, setup, config, source) if resume is None else resume)
         run = ReadOnlyRun(folder, setup, config) if processes.rank else Run(folder, setup, config)
-        return _train(run, where, processes, told, quiet, as_json, fresh=resume is None, given=given)
+        return _train(run, where, processes, description, quiet, as_json, fresh=resume is None, given=given)
 
 
 def _known(folder: Path) -> tuple[Setup, RunConfig]:
@@ -103,7 +106,7 @@ def _train(
     run: Run,
     device: Device,
     processes: Processes,
-    told: str,
+    description: str,
     quiet: bool,
     as_json: bool,
     fresh: bool,
@@ -117,14 +120,14 @@ def _train(
             run.lock()
             trainer = begin(run, device, reporter, processes, fresh, given)
             run.remember()
-            reporter.say(f"{told}; every setting is in {run.folder}/config.toml")
+            reporter.say(f"{description}; every setting is in {run.folder}/config.toml")
             rows = trainer.fit()
     except KeyboardInterrupt as interrupt:
         raise KeyboardInterrupt(f"{str(interrupt) or 'interrupted'}; {again}") from None
     except (WriteError, OSError) as error:
-        told = str(error) if isinstance(error, WriteError) else f"{run.folder}: {error.strerror or error}"
+        cause = str(error) if isinstance(error, WriteError) else f"{run.folder}: {error.strerror or error}"
         when = "when there is room" if no_room(error) else "once that is mended"
-        raise WtalError(f"{told}; earlier checkpoints are intact; {when}, {again}") from None
+        raise WtalError(f"{cause}; earlier checkpoints are intact; {when}, {again}") from None
     except ProcessError as error:
         raise ProcessError(f"{error}; {again}" if (run.folder / CONFIG).is_file() else str(error)) from None
     finally:
@@ -201,8 +204,8 @@ def prepare(
         unclear.append(f"the label {trained[0]!r} of training videos is trained as a class of its own")
     for note in (*data.notes, *([f"no training video has {', '.join(untrained)}"] if untrained else []), *unclear):
         reporter.say(f"note: {note}")
-    if told := check_clip(data, setup, run.config, given):
-        reporter.say(f"note: {told}")
+    if message := check_clip(data, setup, run.config, given):
+        reporter.say(f"note: {message}")
     if data.has_clip and data.text_features is None and setup.clip_weights is None:
         reporter.say(f"fetching the weights of CLIP {setup.clip_model}, where open_clip has not stored them yet")
     torch.manual_seed(setup.seed)
@@ -210,14 +213,14 @@ def prepare(
     branches.to(device.name)
     trainer = Trainer(branches, data, run, device, reporter, stages, processes)
     check_lengths(branches, tuple(branches), data.videos)  # training and measuring need them whole, sooner or later
-    if found := processes.from_rank_zero(lambda: run.checkpoints.load(reporter.say)):
+    if newest := processes.from_rank_zero(lambda: run.checkpoints.load(reporter.say)):
         try:
-            trainer.resume(*found)
+            trainer.resume(*newest)
         except WtalError:
             raise
         except Exception as error:  # what it lacks or has of another form surfaces as almost anything
-            told = f"training cannot go on from it ({type(error).__name__}: {reason(error)})"
-            raise WtalError(f"{found[0].path}: {told}") from error
+            message = f"training cannot go on from it ({type(error).__name__}: {reason(error)})"
+            raise WtalError(f"{newest[0].path}: {message}") from error
         processes.from_rank_zero(lambda: read_all(data, reporter))  # what has changed since is read again
     else:
         processes.from_rank_zero(lambda: fit_inputs(branches, data, run.config, device, reporter))
@@ -242,7 +245,7 @@ def fit_inputs(branches: Branches, data: VideoSet, config: RunConfig, device: De
 
 
 def read_all(data: VideoSet, reporter: Reporter) -> tuple[np.ndarray, np.ndarray]:
-    """:func:`wtal.data.index.survey`, with progress."""
+    """:func:`wtal.data.feature_index.survey`, with progress."""
     with reporter.counted("reading all features once", "videos") as progress:
         return survey(data, progress)
 

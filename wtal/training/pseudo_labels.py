@@ -9,20 +9,17 @@ import torch
 from torch import Tensor
 
 from wtal.data.batches import Batch
-from wtal.data.truth import snippet_truth
+from wtal.data.snippet_truth import snippet_truth
 from wtal.data.video import Video, VideoSet
 from wtal.inference.branches import Branches, members
 from wtal.inference.frame_scores import frame_logits
-from wtal.inference.localize import scale_scores
+from wtal.inference.localize import FIRES, scale_scores
 from wtal.platform.device import Device
 from wtal.platform.distributed import SINGLE_PROCESS, Processes
 from wtal.settings.config import DistillConfig
 from wtal.training.label_packing import pack_targets, unpack_targets
 from wtal.training.rank_labels import IGNORE, PseudoLabelQuality, pseudo_label_quality, rank_labels, temporal_quantiles
 from wtal.training.schedule import Stage
-
-FIRES = 0.5
-"""A teacher fires on a snippet whose score, scaled to [0, 1] per video and class, is above this."""
 
 WIDEST = 3.0
 """Adaptive shares of a video are at most this many times the usual, and at least the inverse."""
@@ -75,9 +72,9 @@ def make_pseudo_labels(
     seed: int,
     processes: Processes = SINGLE_PROCESS,
 ) -> PseudoLabels:
-    """The lesson of one stage; ``branches`` are in eval mode, ``seed`` is that of shuffling.
+    """The pseudo-labels of one stage. ``branches`` are in eval mode; ``seed`` draws the shuffling.
 
-    Several processes share the teacher's work, and each has the same whole lesson in the end.
+    Several processes share the teacher's work. In the end each has all pseudo-labels.
     """
     if stage.labels == "truth":
         lengths = [len(scores) for scores in frame_logits(branches, stage.student, data, videos, device, processes)]
@@ -86,10 +83,9 @@ def make_pseudo_labels(
     assert stage.teacher is not None
     scores = teacher_scores(branches, stage.teacher, data, videos, config, device, processes)
     labels = [torch.from_numpy(data.multi_hot(video))[None] for video in videos]
+    assert (stage.step == "B") == branches.reads_clip(stage.student), stage.student
     foreground, background = (
-        (config.b_foreground, config.b_background)
-        if branches.reads_clip(stage.student)
-        else (config.f_foreground, config.f_background)
+        (config.b_foreground, config.b_background) if stage.step == "B" else (config.f_foreground, config.f_background)
     )
     shares = action_shares(scores, labels) if config.adaptive else [torch.ones(1, len(data.classes))] * len(videos)
     random = torch.Generator().manual_seed(seed)

@@ -55,6 +55,11 @@ class Stage:
     second: SecondStudent | None = None
 
     @property
+    def step(self) -> Literal["B", "F"]:
+        """``B`` trains VLP, or a copy of it named ``vlp ...``; ``F`` trains CBP. Each has its own shares."""
+        return "B" if self.student.split()[0] == "vlp" else "F"
+
+    @property
     def length(self) -> int:
         """Epochs until its last student is done."""
         return max(self.epochs, self.second.epochs if self.second else 0)

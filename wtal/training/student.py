@@ -1,4 +1,4 @@
-"""What learns in a stage: a branch with its optimiser, its moving average and its pseudo-labels."""
+"""What learns in a stage: a branch with its optimiser, its moving average (EMA) and its pseudo-labels."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from wtal.training.pseudo_labels import PseudoLabels
 from wtal.training.schedule import Stage
 
 EMA = "moving average"
-"""The branch that holds the moving average of a student's weights while a stage trains with one."""
+"""Name of the branch that holds the exponential moving average of a student's weights while a stage trains."""
 
 
 class Student:
@@ -27,7 +27,7 @@ class Student:
         teacher: of the branch or ensemble whose pseudo-labels it learns from; None for video labels alone.
         epochs: how many of the stage's it learns in.
         optimizer: over what it learns, fresh.
-        mean: the branch that holds its moving average, None without one.
+        ema: name of the branch that holds the exponential moving average (EMA) of its weights, None without one.
         pseudo_labels: its pseudo-labels, None until they are made.
     """
 
@@ -41,18 +41,18 @@ class Student:
         decay: float | None,
         mark: str = "",
     ) -> None:
-        """``decay`` is the share that the moving average keeps of itself a step; ``mark`` goes before all names in a
+        """``decay`` is the share of itself that the EMA keeps in a step; ``mark`` goes before all names in a
         checkpoint, of which each student of a stage needs its own."""
         self.name = name
         self.teacher = teacher
         self.epochs = epochs
         self.pseudo_labels: PseudoLabels | None = None
-        self.mean = None if decay is None else mark + EMA
+        self.ema = None if decay is None else mark + EMA
         self._branches = branches
         self._decay = decay
         self._mark = mark
-        if self.mean is not None:
-            branches.copy(name, self.mean)
+        if self.ema is not None:
+            branches.copy(name, self.ema)
         kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.name]
         learned = [parameter for parameter in branches[name].parameters() if parameter.requires_grad]
         # One pass over the weights: unfused, the temporaries of a step cost the CPU six times as much.
@@ -61,26 +61,26 @@ class Student:
         )
 
     @torch.no_grad()
-    def average(self) -> None:
-        """Take the weights as they are now into the moving average."""
-        if self.mean is None or self._decay is None:
+    def update_ema(self) -> None:
+        """Move the EMA a step towards the weights as they are now."""
+        if self.ema is None or self._decay is None:
             return
-        pairs = zip(self._branches[self.mean].parameters(), self._branches[self.name].parameters(), strict=True)
-        for mean, value in pairs:
-            mean.lerp_(value, 1 - self._decay)
+        pairs = zip(self._branches[self.ema].parameters(), self._branches[self.name].parameters(), strict=True)
+        for averaged, value in pairs:
+            averaged.lerp_(value, 1 - self._decay)
 
     def finish(self) -> None:
-        """End the stage: the branch becomes its moving average."""
-        if self.mean is not None:
-            self._branches[self.name].load_state_dict(self._branches[self.mean].state_dict())
-            del self._branches[self.mean]
+        """End the stage: the branch takes the weights of its EMA."""
+        if self.ema is not None:
+            self._branches[self.name].load_state_dict(self._branches[self.ema].state_dict())
+            del self._branches[self.ema]
 
     def tensors(self) -> dict[str, Tensor]:
         """What a checkpoint stores of it, beside the branches."""
         parts = {"optimizer": optimizer_tensors(self.optimizer)}
         if self.pseudo_labels is not None:
             parts["pseudo_labels"] = self.pseudo_labels.tensors()
-        return {f"{self._mark}{part}.{key}": value for part, found in parts.items() for key, value in found.items()}
+        return {f"{self._mark}{part}.{key}": value for part, values in parts.items() for key, value in values.items()}
 
     def facts(self) -> dict[str, Any]:
         """What a checkpoint says of it."""
@@ -89,9 +89,9 @@ class Student:
     def restore(self, checkpoint: Checkpoint, videos: int) -> None:
         """Put back what a checkpoint of the same stage has of it; ``videos`` are trained on now."""
         restore_optimizer(self.optimizer, checkpoint.part(f"{self._mark}optimizer"))
-        if self.mean is not None and (average := checkpoint.part(self.mean)):
-            mean = self._branches[self.mean]
-            mean.load_state_dict({**mean.state_dict(), **average})
+        if self.ema is not None and (stored := checkpoint.part(self.ema)):
+            ema = self._branches[self.ema]
+            ema.load_state_dict({**ema.state_dict(), **stored})
         if packed := checkpoint.part(f"{self._mark}pseudo_labels"):
             self.pseudo_labels = PseudoLabels.of_tensors(packed, checkpoint.facts[f"{self._mark}quality"])
             if len(self.pseudo_labels.targets) != videos:

@@ -30,8 +30,8 @@ from wtal.runs.resume import check_same, training_facts
 from wtal.runs.run import Run
 from wtal.settings.config import RunConfig
 from wtal.settings.recipe import from_table
+from wtal.training.epoch_losses import LossAverage, together
 from wtal.training.gradients import add_gradients
-from wtal.training.loss_average import LossAverage, together
 from wtal.training.pseudo_labels import PseudoLabels, make_pseudo_labels
 from wtal.training.schedule import Stage, schedule
 from wtal.training.student import Student, begin_copies, students_of
@@ -119,7 +119,7 @@ class Trainer:
         return students[0].pseudo_labels
 
     def prepare_pseudo_labels(self, stage: Stage, students: Sequence[Student]) -> None:
-        """Give a lesson to each student that learns on and has none, its quality to the log."""
+        """Make pseudo-labels for each student that still learns and has none; their quality goes to the log."""
         learning = [s for s in students if self.epoch < s.epochs and (s.teacher or stage.labels == "truth")]
         waiting = [student for student in learning if student.pseudo_labels is None]
         seed = self.seed + 1_000_003 * (self.number + 1)
@@ -130,8 +130,8 @@ class Trainer:
                 own, self.branches, self.data, self.videos, self.config.distill, self.device, seed, self.processes
             )
             if pseudo_labels.quality.action:
-                told = "  ".join(f"{name} {_share(value)}" for name, value in pseudo_labels.quality.rates().items())
-                self.reporter.log_only(f"{stage.name}: {stage.labels} pseudo-labels of {student.teacher}: {told}")
+                shares = "  ".join(f"{name} {_share(value)}" for name, value in pseudo_labels.quality.rates().items())
+                self.reporter.log_only(f"{stage.name}: {stage.labels} pseudo-labels of {student.teacher}: {shares}")
             student.pseudo_labels = pseudo_labels
         if waiting:
             self.save(students)
@@ -185,7 +185,7 @@ class Trainer:
             self.bad_batch(stage, batch, f"the gradient's norm became {norm}")
             return {}
         student.optimizer.step()
-        student.average()
+        student.update_ema()
         return terms
 
     def bad_batch(self, stage: Stage, batch: Batch, fault: str) -> None:
@@ -198,11 +198,11 @@ class Trainer:
             self.videos[index].id for part in self.processes.gather(batch.index.tolist()) for index in part
         )
         where = f"{stage.name}, epoch {self.epoch + 1}, step {self.batch_index + 1}"
-        told = f"{fault} in {where} (videos {videos})"
+        message = f"{fault} in {where} (videos {videos})"
         if self.skipped > allowed:
             advice = f" after {allowed} skipped batches" if allowed else "; --skip-bad-batches N would leave it out"
-            raise WtalError(f"{told}{advice}; {self.last_good()}")
-        self.reporter.say(f"skipped batch {self.skipped} of at most {allowed}: {told}")
+            raise WtalError(f"{message}{advice}; {self.last_good()}")
+        self.reporter.say(f"skipped batch {self.skipped} of at most {allowed}: {message}")
 
     def last_good(self) -> str:
         """Where the last checkpoint is, for people; all that are written are good (:meth:`check_weights`)."""
@@ -225,14 +225,14 @@ class Trainer:
         self.rows.append(row)
         self.run.write_detections(stage.row, detections)
         self.run.write_rows(self.rows)
-        told = "no mAP" if row["mean"] is None else f"{row['kind']} mAP {row['mean']:.1f}"
-        self.reporter.say(f"{stage.row}: {told}")
+        result = "no mAP" if row["mean"] is None else f"{row['kind']} mAP {row['mean']:.1f}"
+        self.reporter.say(f"{stage.row}: {result}")
         self.save(())
 
     def log_epoch(self, stage: Stage, losses: dict[str, float]) -> None:
         """Losses of one epoch to the log and the curves."""
-        told = "  ".join(f"{name} {value:.4f}" for name, value in losses.items())
-        self.reporter.log_only(f"{stage.name} epoch {self.epoch}/{stage.length}: {told}")
+        terms = "  ".join(f"{name} {value:.4f}" for name, value in losses.items())
+        self.reporter.log_only(f"{stage.name} epoch {self.epoch}/{stage.length}: {terms}")
         for name, value in losses.items():
             self.curves.add_scalar(f"{stage.name}/{name}", value, self.epoch)
 

@@ -10,7 +10,7 @@ class Explorer {
     this.order = data.videos.map((video, v) => v);
     this.current = 0;
     this.place = 0;
-    this.settings = new Settings(data, () => this.update());
+    this.settings = new Sliders(data, () => this.update());
     this.timeline = new Timeline((second) => this.read(second));
     this.build();
     this.choose(0);

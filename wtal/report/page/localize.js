@@ -53,7 +53,7 @@ const Localize = (() => {
     return found;
   }
 
-  // ---- csrc/common/grouping.h ----
+  // ---- csrc/common/proposals.h ----
 
   function sum(column, begin, end, start = 0) {
     for (let t = begin; t < end; ++t) start += column[t];

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wtal.data.span import check_spans
+from wtal.data.span_check import check_spans
 from wtal.data.timebase import Timebase
 from wtal.data.video import Instance, Video, VideoSet
 from wtal.errors import WtalError

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from wtal.data import index
+from wtal.data import feature_index
 from wtal.data.batches import statistics
 from wtal.data.cache import cache_root
+from wtal.data.feature_index import survey, with_lengths
 from wtal.data.features import feature_lengths
-from wtal.data.index import survey, with_lengths
 from wtal.data.timebase import Timebase
 from wtal.data.video import Video, VideoSet
 from wtal.errors import WtalError
@@ -26,7 +26,7 @@ YEAR_2020 = 1_577_836_800
 def an_hour_later(monkeypatch: pytest.MonkeyPatch) -> None:
     """No file is young, as nobody can set the time of change of an inode back."""
     real = time.time
-    monkeypatch.setattr(index.time, "time", lambda: real() + 3600)
+    monkeypatch.setattr(feature_index.time, "time", lambda: real() + 3600)
 
 
 @pytest.fixture
@@ -61,9 +61,9 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         seen.append(video.id)
         real(video, i3d)
 
-    real = index.check_features
-    monkeypatch.setattr(index, "feature_lengths", lengths)
-    monkeypatch.setattr(index, "check_features", check)
+    real = feature_index.check_features
+    monkeypatch.setattr(feature_index, "feature_lengths", lengths)
+    monkeypatch.setattr(feature_index, "check_features", check)
     return seen
 
 

@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wtal.data.catalog import open_dataset
-from wtal.data.features import read_aligned_clip, read_features
-from wtal.data.own import held_out_fifth, open_own
+from wtal.data.clip_alignment import read_aligned_clip
+from wtal.data.dataset_toml import held_out_fifth, open_own
+from wtal.data.features import read_features
 from wtal.data.timebase import Timebase
 from wtal.data.video import Instance
 from wtal.errors import WtalError

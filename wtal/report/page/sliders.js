@@ -1,7 +1,7 @@
 // The localisation settings as controls. `values` is what wtal.settings.config.LocalizeConfig holds; a control changes it only
 // when a person moves it, so that the run's own thresholds stay whatever they are until then.
 
-class Settings {
+class Sliders {
   constructor(explorer, changed) {
     this.defaults = explorer.config;
     this.floor = explorer.floor;

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from wtal.ablation.comparison import collect, compare, trials_of
+from wtal.ablation.compare_recipes import collect, compare, trials_of
 from wtal.ablation.comparison_page import comparison_figure, comparison_page
 from wtal.ablation.comparison_statistics import differences, of_row, over_pairs, over_parts, over_seeds, values
 from wtal.ablation.trial import Trial, recorded, run_trial
@@ -177,7 +177,7 @@ def test_another_recipe_or_data_set_is_refused(tmp_path: Path, toml: Path, recip
 
 
 def test_what_stops_a_trial_is_told_before_any(tmp_path: Path, toml: Path, recipes: list[str], monkeypatch) -> None:
-    monkeypatch.setattr("wtal.ablation.comparison._train", lambda *_: pytest.fail("training began"))
+    monkeypatch.setattr("wtal.ablation.compare_recipes._train", lambda *_: pytest.fail("training began"))
 
     def told(*names: str, folds: int = 0) -> str:
         trials = trials_of(str(toml), None, False, names, [0], folds)

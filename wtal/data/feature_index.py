@@ -10,7 +10,7 @@ import hashlib
 import io
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -18,14 +18,11 @@ from pathlib import Path
 import numpy as np
 
 from wtal.data.batches import statistics
-from wtal.data.cache import cache_root
+from wtal.data.cache import Progress, cache_root
 from wtal.data.features import check_features, clip_rows, feature_lengths, feature_width
 from wtal.data.video import Video, VideoSet, nothing_to_measure
 from wtal.errors import WtalError
 from wtal.platform.files import WriteError, write_atomically
-
-Progress = Callable[[int, int], None]
-"""Called with (videos done, videos in all)."""
 
 _YOUNG_SECONDS = 2.0
 """A file changed so shortly before it is looked at may change again without its time telling: it is not remembered."""
@@ -91,11 +88,11 @@ def with_lengths(data: VideoSet, allow_missing: bool = False, progress: Progress
 
 def unusable(faults: Iterable[str], total: int) -> WtalError:
     """The error that names every video of ``total`` whose features cannot be used, from one message each."""
-    told = [*faults]
-    if len(told) == 1:
-        return WtalError(told[0] + ("; --allow-missing leaves it out" if total > 1 else ""))
-    cure = "; --allow-missing leaves them out" if len(told) < total else ""
-    return WtalError(f"the features of {len(told)} of {total} videos cannot be used: {'; '.join(told)}{cure}")
+    messages = [*faults]
+    if len(messages) == 1:
+        return WtalError(messages[0] + ("; --allow-missing leaves it out" if total > 1 else ""))
+    cure = "; --allow-missing leaves them out" if len(messages) < total else ""
+    return WtalError(f"the features of {len(messages)} of {total} videos cannot be used: {'; '.join(messages)}{cure}")
 
 
 def survey(data: VideoSet, progress: Progress | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -137,9 +134,9 @@ def _survey(data: VideoSet, width: int, clip_width: int, progress: Progress | No
         for video in data.subset(subset):
             check_features(video, i3d=subset != "train")  # the statistics read that
             for kind, path, expected in (("I3D", video.i3d, width), ("CLIP", video.clip, clip_width)):
-                if path is not None and (found := feature_width(path)) != expected:
-                    told = f"its {kind} features are {found} wide, expected {expected} as in other videos"
-                    raise WtalError(f"video {video.id}: {told}")
+                if path is not None and (own_width := feature_width(path)) != expected:
+                    message = f"its {kind} features are {own_width} wide, expected {expected} as in other videos"
+                    raise WtalError(f"video {video.id}: {message}")
             yield video
             done += 1
             if progress is not None:
@@ -152,15 +149,15 @@ def _survey(data: VideoSet, width: int, clip_width: int, progress: Progress | No
 
 def _faults(videos: Mapping[int, Video], progress: Progress | None = None) -> dict[int, str]:
     """What is wrong with each video of which something is, other than its width."""
-    found: dict[int, str] = {}
+    faults: dict[int, str] = {}
     for done, (index, video) in enumerate(videos.items(), 1):
         try:
             check_features(video, i3d=True)
         except WtalError as error:
-            found[index] = str(error)
+            faults[index] = str(error)
         if progress is not None:
             progress(done, len(videos))
-    return found
+    return faults
 
 
 def _files(video: Video) -> list[Path]:
@@ -175,13 +172,13 @@ def _stamps(videos: Sequence[Video]) -> tuple[np.ndarray, np.ndarray]:
         state = hashlib.sha256()
         for path in _files(video):
             try:
-                found = path.stat()
+                status = path.stat()
             except OSError as error:
                 raise WtalError(f"video {video.id}: {path}: {error.strerror}, expected a .npy file") from None
             # The inode's time, too, which nobody can set back: a copy may have the time of its source.
-            facts = f"{os.path.abspath(path)} {found.st_size} {found.st_mtime_ns} {found.st_ctime_ns} "
+            facts = f"{os.path.abspath(path)} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} "
             state.update(facts.encode("utf-8", "surrogateescape"))
-            young[row] |= found.st_ctime > now - _YOUNG_SECONDS
+            young[row] |= status.st_ctime > now - _YOUNG_SECONDS
         stamps[row] = np.frombuffer(state.digest()[:16], np.uint64)
     return stamps, young
 
@@ -195,10 +192,10 @@ def _load(place: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarr
     """The arrays in a file of the cache; None where there is none, or it is not what it should be."""
     try:
         with place.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            found = {name: arrays[name] for name in shapes}
+            loaded = {name: arrays[name] for name in shapes}
     except Exception:  # a damaged file surfaces as almost anything; it is made anew
         return None
-    return found if all(found[name].shape == shape for name, shape in shapes.items()) else None
+    return loaded if all(loaded[name].shape == shape for name, shape in shapes.items()) else None
 
 
 def _store(place: Path, arrays: dict[str, np.ndarray]) -> None:

@@ -39,26 +39,26 @@ def check_spans(data: VideoSet) -> tuple[str, ...]:
         if not 1 / _RATIO <= typical <= _RATIO:
             video, duration = max(off, key=lambda pair: abs(spans[pair[0].id] / pair[1] - 1))
             raise WtalError(
-                f"{data.name}: {_told(video, spans)}, expected the {duration:.1f} s of the annotations; likewise in "
+                f"{data.name}: {_span(video, spans)}, expected the {duration:.1f} s of the annotations; likewise in "
                 f"{len(off)} of {len(timed)} videos, so the grid is not the features'"
             )
     if off:
         video, duration = off[0]
         notes.append(
-            f"features and annotations differ in length in {len(off)} of {len(timed)} videos: {_told(video, spans)}, "
+            f"features and annotations differ in length in {len(off)} of {len(timed)} videos: {_span(video, spans)}, "
             f"the annotations say {duration:.1f} s"
         )
-    ends = [(video, max(found.end for found in video.instances)) for video in data if video.instances]
+    ends = [(video, max(instance.end for instance in video.instances)) for video in data if video.instances]
     late = [pair for pair in ends if pair[1] > spans[pair[0].id] and _differ(spans[pair[0].id], pair[1])]
     if late:
         video, end = late[0]
-        told = f"{_told(video, spans)}, but an action ends at {end:.1f} s"
+        message = f"{_span(video, spans)}, but an action ends at {end:.1f} s"
         if data.layout == "own" or 2 * len(late) > len(ends):
-            raise WtalError(f"{data.name}: {told}; likewise in {len(late)} of {len(ends)} videos")
-        notes.append(f"actions end after their features do in {len(late)} of {len(ends)} videos: {told}")
+            raise WtalError(f"{data.name}: {message}; likewise in {len(late)} of {len(ends)} videos")
+        notes.append(f"actions end after their features do in {len(late)} of {len(ends)} videos: {message}")
     if ends and not timed and statistics.median(end / spans[video.id] for video, end in ends) < _EARLY:
         video, end = ends[0]
-        notes.append(f"half the videos last far longer than their actions: {_told(video, spans)}, those {end:.1f} s")
+        notes.append(f"half the videos last far longer than their actions: {_span(video, spans)}, those {end:.1f} s")
     return tuple(notes)
 
 
@@ -90,8 +90,8 @@ def check_clip_rows(data: VideoSet) -> tuple[str, ...]:
             short.append(f"those of {video.id} last {lasts}, its I3D features {span:.1f} s")
     notes = []
     if few:
-        told = f"hardly a CLIP row to tell snippets apart in {len(few)} of {len(known)} videos: {few[0]}"
-        notes.append(f"{told}; expected one every few snippets, not one a video")
+        message = f"hardly a CLIP row to tell snippets apart in {len(few)} of {len(known)} videos: {few[0]}"
+        notes.append(f"{message}; expected one every few snippets, not one a video")
     if short:
         notes.append(f"CLIP and I3D features differ in length in {len(short)} of {len(known)} videos: {short[0]}")
     return tuple(notes)
@@ -101,7 +101,7 @@ def _differ(span: float, seconds: float) -> bool:
     return abs(span - seconds) > _SLACK_SECONDS + 0.1 * seconds
 
 
-def _told(video: Video, spans: dict[str, float]) -> str:
+def _span(video: Video, spans: dict[str, float]) -> str:
     grid = video.timebase
     return (
         f"the features of video {video.id} last {spans[video.id]:.1f} s at {grid.fps:g} fps, stride {grid.stride:g}, "

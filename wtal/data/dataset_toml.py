@@ -148,15 +148,15 @@ class _Description:
 
     def _labels(self, path: Path) -> dict[str, tuple[str, ...]]:
         """Labels of each video, in class order, by id."""
-        found: dict[str, set[str]] = {}
+        labels: dict[str, set[str]] = {}
         for where, video_id, names in read_labels(path):
-            found.setdefault(video_id, set()).update(self._class(name, path, where) for name in names)
-        return {video_id: tuple(c for c in self.classes if c in names) for video_id, names in found.items()}
+            labels.setdefault(video_id, set()).update(self._class(name, path, where) for name in names)
+        return {video_id: tuple(c for c in self.classes if c in names) for video_id, names in labels.items()}
 
     def _segments(self, path: Path, labels: dict[str, tuple[str, ...]]) -> dict[str, tuple[Instance, ...]]:
         """Instances of each video that the file mentions, by start."""
-        found = read_segments(path)
-        for video_id, rows in found.items():
+        segments = read_segments(path)
+        for video_id, rows in segments.items():
             if video_id not in labels:
                 raise WtalError(f"{path}: video {fields.meant(video_id, labels)} is not in {self.table['labels']}")
             for where, instance in rows:
@@ -167,7 +167,7 @@ class _Description:
                     )
         return {
             video_id: tuple(sorted((instance for _, instance in rows), key=lambda instance: instance.start))
-            for video_id, rows in found.items()
+            for video_id, rows in segments.items()
         }
 
     def _train_segments(
@@ -175,13 +175,13 @@ class _Description:
     ) -> dict[str, tuple[Instance, ...]]:
         """Instances of training videos; ``others`` are annotated by ``segments`` already."""
         path = self._path("train_segments")
-        found = self._segments(path, labels)
-        for video_id in found:
+        train = self._segments(path, labels)
+        for video_id in train:
             if video_id in test:
                 raise WtalError(f"{path}: video {video_id!r} is for testing, expected training videos alone")
             if video_id in others:
                 raise WtalError(f"{path}: video {video_id!r} is annotated in {self.table['segments']}, too")
-        return found
+        return train
 
     def _test(self, labels: Mapping[str, Collection[str]]) -> frozenset[str]:
         if "test" not in self.table:

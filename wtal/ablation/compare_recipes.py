@@ -22,7 +22,7 @@ from wtal.platform.fields import load_json
 from wtal.runs.videos import open_videos
 from wtal.settings.config import RunConfig
 from wtal.settings.recipe import load_recipe
-from wtal.training.needs import check_clip
+from wtal.training.clip_needs import check_clip
 
 FORMAT = "comparison 1"
 
@@ -36,14 +36,14 @@ def trials_of(
         WtalError: two recipes of one name.
     """
     parts = [f"{number}/{folds}" for number in range(1, folds + 1)] if folds else [None]
-    found = [
+    trials = [
         Trial(recipe, seed, dataset, root, allow_missing, part)
         for seed, part, recipe in itertools.product(seeds, parts, recipes)
     ]
-    names = [trial.name for trial in found[: len(recipes)]]
+    names = [trial.name for trial in trials[: len(recipes)]]
     if again := next((name for place, name in enumerate(names) if name in names[:place]), None):
         raise WtalError(f"--recipes: two are called {again}, expected different file names")
-    return found
+    return trials
 
 
 def compare(trials: Sequence[Trial], *, runs: Path, out: Path, processes: int) -> int:
@@ -120,14 +120,14 @@ def _train(trials: Sequence[Trial], runs: Path, processes: int) -> list[str]:
             try:
                 record = future.result()
             except WtalError as error:
-                failed.append(f"{trial.told}: {error}")
+                failed.append(f"{trial.label}: {error}")
                 print(f"failed: {failed[-1]}", flush=True)
                 continue
             passed = time.monotonic() - began
             left = passed / done * (len(waiting) - done)
             row = record["rows"][record["result"]]
             print(
-                f"[{there + done}/{len(trials)}, {passed:.0f} s, about {left:.0f} s left] {trial.told}: "
+                f"[{there + done}/{len(trials)}, {passed:.0f} s, about {left:.0f} s left] {trial.label}: "
                 f"{record['result']} {row['mAP']:.1f} mAP, {record['cpu_seconds']:.0f} CPU s",
                 flush=True,
             )
@@ -146,10 +146,10 @@ def collect(root: Path, trials: Sequence[Trial], data: VideoSet) -> dict[str, An
         ``format``; ``about``: data set, parts, seeds, recipes with all settings, versions, machines; ``runs``: a list
         of what :func:`wtal.ablation.trial.run_trial` returns.
     """
-    found, made = [], []
+    records, made = [], []
     for trial in trials:
         if (record := recorded(root, trial)) is not None:
-            found.append(record)
+            records.append(record)
             made.append(load_json(trial.folder(root) / "versions.json", "what a run was made by"))
     every = {
         name: sorted({one for versions in made for one in str(versions.get(name)).split(AND)})
@@ -176,5 +176,5 @@ def collect(root: Path, trials: Sequence[Trial], data: VideoSet) -> dict[str, An
             "machines": every.pop("machine", []),
             "versions": every,
         },
-        "runs": found,
+        "runs": records,
     }
