@@ -51,6 +51,11 @@ def figures(source: str, world: int) -> dict[str, float]:
     return describe([video for video in videos if video.instances])
 
 
+def shown(value: float) -> str:
+    """Three digits, and whole numbers whole."""
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
 def main() -> int:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -65,7 +70,7 @@ def main() -> int:
     print("| | " + " | ".join(options.sources) + " |")
     print("| --- |" + " ---: |" * len(columns))
     for name in columns[0]:
-        print(f"| {name} | " + " | ".join(f"{column[name]:.3g}" for column in columns) + " |")
+        print(f"| {name} | " + " | ".join(shown(column[name]) for column in columns) + " |")
     return 0
 
 
