@@ -15,7 +15,7 @@ from ptx import extension as ptx
 SEED = int(os.environ.get("WTAL_HOST_CUDA_SEED") or random.randrange(1, 2**32))
 VARIANT = os.environ.get("WTAL_HOST_CUDA_VARIANT", "plain")
 
-# As PTX, float32 attention with many drawn cases takes minutes: `pytest -m cuda_on_ptx` alone runs these.
+# As PTX, float32 attention and flow with many drawn cases take minutes: `pytest -m cuda_on_ptx` alone runs these.
 LONG_ON_PTX = (
     "test_packed_gives_the_same_bits_as_its_three_parts",
     "test_equals_the_definition_in_float32",
@@ -23,6 +23,9 @@ LONG_ON_PTX = (
     "test_cuda_is_as_exact_as_plain_pytorch_in_the_same_precision[dtype0",
     "test_gives_the_bits_of_the_padded_op",
     "test_rows_of_no_video_are_zero_and_change_no_bit",
+    "test_levels_equal_the_definition",
+    "test_stops_where_the_definition_stops",
+    "test_motion_past_the_edge_of_the_image",
 )
 # What torch does with an op's schema, fake kernel and graph is not another thing where the kernel is.
 NOT_ON_PTX = ("test_opcheck", "test_packed_opcheck", "test_compiles")

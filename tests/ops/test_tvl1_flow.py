@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from host_cuda.backends import CPU, CUDA, CUDA_ON_HOST, at_most
+from host_cuda.backends import CUDA_DEVICES, DEVICES, at_most
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from ops.tvl1_definition import flow_of_pair
@@ -55,9 +55,6 @@ def op(images: np.ndarray, device: str = "cpu", **parameters: Any) -> np.ndarray
     first, second = torch.from_numpy(np.ascontiguousarray(images)).to(device)[:, None]
     return tvl1_flow(first, second, **parameters)[0].cpu().numpy()
 
-
-DEVICES = [CPU, CUDA_ON_HOST, CUDA]
-"""Not cuda-on-ptx: its translation does not know all instructions of these kernels (tests/ptx/extension.py)."""
 
 KINDS = ["moving", "far", "noise", "black and white"]
 PARAMETERS = {
@@ -210,7 +207,7 @@ def test_motion_past_the_edge_of_the_image(device: str) -> None:
     assert np.isfinite(op(images, device, lam=10, theta=5)).all()
 
 
-@pytest.mark.parametrize("device", [CUDA_ON_HOST, CUDA])
+@pytest.mark.parametrize("device", CUDA_DEVICES)
 def test_a_pair_on_cuda_does_not_depend_on_its_batch(device: str) -> None:
     images = torch.from_numpy(np.stack([pair(np.random.default_rng(), 23, 37, kind) for kind in KINDS], 1)).to(device)
     parameters = {"warps": 2, "inner": 4, "outer": 2}

@@ -36,9 +36,6 @@ STACK = "-DHOST_CUDA_STACK_BYTES=(256<<10)"
 HOST_FLAGS = [flag for flag in host.FLAGS if flag not in ("-fvisibility=hidden", "-Werror")]
 HOST_FLAGS += ["-Wno-attributes", "-fno-gnu-unique", "-Itests/ptx/include", "-include", "ptx/launch.h", STACK]
 
-UNTRANSLATED = frozenset({"tvl1_flow"})
-"""Sources with instructions that the translation does not know yet, as ld.param.v2."""
-
 
 def nvcc() -> list[str] | None:
     """The command of nvcc: CUDACXX, or the one on the path."""
@@ -123,7 +120,7 @@ def build() -> Path:
     """nvcc, translate, compile what has changed, link; returns the shared library."""
     with host.building():
         FOLDER.mkdir(parents=True, exist_ok=True)
-        kernels = [path for path in (host.ROOT / "csrc" / "cuda").glob("*.cu") if path.stem not in UNTRANSLATED]
+        kernels = [*(host.ROOT / "csrc" / "cuda").glob("*.cu")]
         kernels.sort(key=lambda path: -path.stat().st_size)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             files = list(pool.map(ptx_of, kernels))

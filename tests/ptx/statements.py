@@ -137,7 +137,7 @@ def atomic_min(i: Instruction, scope: Scope) -> str:
 STATEMENTS: dict[str, Callable[[Instruction, Scope], str]] = {
     form: function
     for pattern, function in [
-        ("ld.param.{u8,u32,u64,f32,f64,v2.u8,v4.u8}", load),
+        ("ld.param.{u8,u32,u64,f32,f64,v2.u8,v2.u32,v2.f32,v4.u8}", load),
         ("ld.global.{u8,u16,u32,u64,f32,f64,v4.u32}", load),
         ("ld.global.nc.{u8,u64,f32,f64}", load),
         ("ld.shared.{u32,u64,f32,f64,v2.f32}", load),

@@ -176,7 +176,7 @@ def test_asynchronous_copies_arrive_when_they_are_waited_for() -> None:
 
 
 def test_parameters_are_read_in_every_width() -> None:
-    found = aligned(4, np.uint64)
+    found = aligned(6, np.uint64)
     integer, single = 0xFEDCBA98, int(np.float32(1.5).view(np.uint32))
     double = int(np.float64(-2.5).view(np.uint64))
     kernels().run("structure", found, 0x0807060504030201, integer | single << 32, double)
@@ -186,6 +186,7 @@ def test_parameters_are_read_in_every_width() -> None:
     assert found.view(np.uint32)[3] == integer
     assert found.view(np.float64)[2] == -2.5
     assert raw[12] == 8
+    assert found.view(np.uint32)[8:].tolist() == [0x08070605, 0x04030201, single, integer]
 
 
 def test_halves_of_registers() -> None:
