@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "common/tvl1_flow_args.h"
+#include "cuda/capability.h"
 #include "cuda/stream.h"
 #include "cuda/tvl1_flow.cuh"
 
@@ -74,6 +75,7 @@ Tensor tvl1_flow(const Tensor& first, const Tensor& second, double tau, double l
   STD_TORCH_CHECK(size.area() < std::numeric_limits<int>::max() - kFlowThreads, "tvl1_flow: first has shape ",
                   shape_of(first), ", expected fewer than 2^31 pixels an image");
   const DeviceGuard guard(first);
+  check_capability("tvl1_flow");
   Tensor result =
       torch::stable::new_empty(first, {first.size(0), size.height, size.width, 2}, ScalarType::Float);
   if (result.numel() == 0) return result;

@@ -8,7 +8,7 @@ import pytest
 import torch
 from host_cuda import extension
 
-from wtal.ops import group_proposals, soft_nms, temporal_attention, temporal_attention_rows
+from wtal.ops import group_proposals, soft_nms, temporal_attention, temporal_attention_rows, tvl1_flow
 
 
 @pytest.fixture
@@ -45,8 +45,13 @@ def suppress() -> object:
     return soft_nms(torch.zeros(0, 2), torch.zeros(0), torch.tensor([0]))
 
 
+def flow() -> object:
+    image = torch.zeros(1, 8, 8, dtype=torch.uint8)
+    return tvl1_flow(image, image)
+
+
 @pytest.mark.usefixtures("turing")
-@pytest.mark.parametrize("call", [attend, attend_rows, differentiate, group, suppress])
+@pytest.mark.parametrize("call", [attend, attend_rows, differentiate, group, suppress, flow])
 def test_an_old_gpu_is_named_with_what_was_expected(call: Callable[[], object]) -> None:
     with pytest.raises(RuntimeError, match=r": the GPU cuda:0 has compute capability 7\.5, expected 8\.0 or newer"):
         call()
