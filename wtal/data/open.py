@@ -101,7 +101,7 @@ def _opened(
         raise WtalError(f"--features synthetic goes with a named data set, not with {dataset}")
     annotations = find_annotations(dataset, root)
     name = (
-        f"{annotations.kind}-{annotations_digest(annotations)[:12]}-world{world}"  # one folder per version of the annotations
+        f"{annotations.kind}-{annotations_digest(annotations)[:12]}-world{world}"  # other annotations, another folder
     )
     folder = cache_root() / f"{dataset}-synthetic-v{GENERATOR_VERSION}" / name
     synthetic_features(annotations, annotations.classes, folder, world, progress=progress)

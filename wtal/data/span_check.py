@@ -14,7 +14,7 @@ _RATIO = 1.25
 """An error if half the videos differ by more than this factor: rounding cannot explain it. W-TALC's 25 fps grid read
 at 30 fps differs by a factor of 1.2."""
 _SNIPPETS_A_CLIP_ROW = 20
-"""If more snippets share one CLIP row, CLIP cannot distinguish them. At one row per second, 2 to 8 snippets share it."""
+"""If more snippets share a CLIP row, CLIP cannot distinguish them. At one row per second, 2 to 8 snippets share one."""
 _EARLY = 0.3
 """If actions typically end within this share of the features, the grid is probably wrong."""
 

@@ -152,7 +152,7 @@ class ArrayUnpickler(pickle._Unpickler):
     dispatch[pickle.BUILD[0]] = _load_build
 
     def _load_buffer(self) -> NoReturn:
-        """Refused: numpy.save writes no buffers, and the unpickler would allocate any length before it reads the data."""
+        """Refused: numpy.save writes no buffer, and the unpickler would allocate any length before reading the data."""
         raise Refused("its pickle holds a buffer of protocol 5")
 
     for _opcode in (pickle.BYTEARRAY8, pickle.NEXT_BUFFER, pickle.READONLY_BUFFER):
@@ -198,7 +198,7 @@ def _into(target: object, entries: list[Any]) -> None:
 
 
 class _SmallMemo(dict[int, Any]):
-    """A memo without the data of arrays: a full memo would keep the data until the end, although nothing uses it again."""
+    """A memo without the data of arrays: otherwise the data would stay in memory until the end without any use."""
 
     def __setitem__(self, key: int, value: Any) -> None:
         parts = value if isinstance(value, tuple) else (value,)

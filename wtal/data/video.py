@@ -35,7 +35,7 @@ class Video:
         duration: seconds; None if the annotations do not give it.
         instances: ground truth, None for a video without temporal annotation. Never used in training.
         clip_fps: rows of ``clip`` per second, row 0 at second 0; None if the rows evenly cover the I3D snippets.
-        snippets: the number of snippets in ``i3d``, None if not yet read (:func:`wtal.data.feature_index.with_lengths`).
+        snippets: number of snippets in ``i3d``, None if not yet read (:func:`wtal.data.feature_index.with_lengths`).
         clip_rows: the number of rows in ``clip``, None if not yet read.
         origin: the user's file that ``i3d`` was made from, for messages; None if it is ``i3d`` itself.
         ambiguous: intervals in seconds in which an action may or may not take place (:mod:`wtal.data.ambiguous`).
