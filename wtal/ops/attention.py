@@ -56,7 +56,7 @@ def temporal_attention(
 def temporal_attention_packed(
     qkv: Tensor, lengths: Tensor | None = None, window: int | None = None, scale: float | None = None
 ) -> Tensor:
-    """:func:`temporal_attention` on a packed projection, the output of one linear layer, without transposing or copying.
+    """:func:`temporal_attention` on a packed projection, the output of a linear layer, without transpose or copy.
 
     Args:
         qkv: ``[B, T, 3, H, D]``: queries, keys and values of each snippet, D contiguous, any other strides. Dtypes
@@ -95,8 +95,8 @@ def temporal_attention_rows(
     Args:
         qkv: ``[R, 3, H, D]``: queries, keys and values of each row, D contiguous, any other strides. Dtypes and D as
             for :func:`temporal_attention`.
-        starts: first row of each video, int64 ``[B]`` on qkv's device, ascending: a video begins at or after the end of the
-            previous video, even if its length is 0. Anything else (also overlapping videos) is an error on the CPU.
+        starts: first row of each video, int64 ``[B]`` on qkv's device, ascending: a video begins at or after the end of
+            the previous one, even if its length is 0. Anything else (also overlapping videos) is an error on the CPU.
             On CUDA the values are not checked, because a check would make the host wait. With wrong values the
             result is undefined, but memory access stays within the R rows.
         lengths: rows of each video, int64 ``[B]`` on qkv's device; a video that ends beyond R is an error on the CPU

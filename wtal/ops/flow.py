@@ -27,8 +27,8 @@ def tvl1_flow(
     """Motion from each first image to its second: the algorithm and defaults of OpenCV's DualTVL1OpticalFlow.
 
     On the CPU each thread processes whole pairs or, if there are fewer pairs than threads, bands of rows. The number
-    of threads does not change the result. On CUDA one block of threads processes a pair; this was never run on a GPU. Source: Zach, Pock, Bischof, "A duality based
-    approach for realtime TV-L1 optical flow", 2007.
+    of threads does not change the result. On CUDA one block of threads processes a pair; this was never run on a GPU.
+    Source: Zach, Pock, Bischof, "A duality based approach for realtime TV-L1 optical flow", 2007.
 
     Args:
         first: uint8 ``[N, H, W]``.
@@ -36,7 +36,7 @@ def tvl1_flow(
         tau: step of the dual variable.
         lam: weight of the brightness term: smaller is smoother.
         theta: strength of the coupling between the two parts of the split problem.
-        scales: maximum number of pyramid levels; sides below 16 pixels occur only at the first level.
+        scales: maximum number of pyramid levels; only the first level may have a side below 16 pixels.
         warps: number of times that the second image is warped on each level.
         epsilon: iterations end when the flow's mean squared change is at most ``epsilon ** 2``; 0: when it is zero.
         inner: maximum number of iterations between two median filters.

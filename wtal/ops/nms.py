@@ -42,8 +42,8 @@ def soft_nms(
         max_per_group: maximum number of segments taken in a group; ``None``: no limit.
 
     Returns:
-        keep, int64 ``[M]``: rows of the input, by group, then in the order taken (descending score). scores ``[M]``: the
-        lowered scores. offsets, int64 ``[G + 1]``: the groups in these outputs.
+        keep, int64 ``[M]``: rows of the input, by group, then in the order taken (descending score). scores ``[M]``:
+        the lowered scores. offsets, int64 ``[G + 1]``: the groups in these outputs.
 
     Raises:
         ValueError: an argument has a wrong shape, dtype, device or value.

@@ -112,7 +112,8 @@ def synthetic_dataset(
 
     In addition to the files of the layout: ``clip/<id>.npy`` ``[T, Dc]`` float32; ``wtal-text-features.npy``
     ``[C, Dc]`` float32, unit norm, in the order of ``"classes"`` in ``wtal-synthetic.json``; and, only for analysis,
-    ``kinds/<id>.npy`` ``[T]`` int8 (:class:`SnippetKind`). The features are the same in every layout; the seconds are the layout's.
+    ``kinds/<id>.npy`` ``[T]`` int8 (:class:`SnippetKind`). The features are the same in every layout; the times
+    in seconds depend on the layout.
 
     Args:
         seed: chooses the world and the videos; from 0.
