@@ -1,4 +1,5 @@
-// What the CPU and CUDA entries of temporal_attention share: argument checks, results, the packed layout.
+// Common parts of the CPU and CUDA entries of temporal_attention: argument checks, results, the packed
+// layout.
 #pragma once
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
@@ -13,15 +14,15 @@
 
 namespace wtal {
 
-// Padded batches [B, H, T, D] and rows without padding are one problem: rows are a batch [1, H, R, D] whose
+// Padded batches [B, H, T, D] and rows without padding use the same code: rows are a batch [1, H, R, D] whose
 // videos begin at `starts`.
 struct AttentionSizes {
   int64_t batch, heads, length, dim;  // of q
-  int64_t window;                     // at most `length`, which stands for "no window" as well
+  int64_t window;                     // at most `length`, which also means "no window"
 };
 
 struct Videos {
-  std::optional<torch::stable::Tensor> starts;   // [B]; none: video b is the batch's element b, from 0 on
+  std::optional<torch::stable::Tensor> starts;   // [B]; none: video b is element b of the batch, from 0 on
   std::optional<torch::stable::Tensor> lengths;  // [B]; none: all T, for padded batches only
 };
 
@@ -140,7 +141,7 @@ inline torch::stable::Tensor new_rows(const torch::stable::Tensor& qkv) {
 
 // ---- rows without padding, qkv [R, 3, H, D]
 // ------------------------------------------------------------------
-// As a batch of one, a view: qkv [1, R, 3, H, D], out [1, R, H, D], lse [1, H, R].
+// A view as a batch of one: qkv [1, R, 3, H, D], out [1, R, H, D], lse [1, H, R].
 inline torch::stable::Tensor as_batch(const char* name, const torch::stable::Tensor& rows, int64_t dims,
                                       const char* expected) {
   STD_TORCH_CHECK(rows.dim() == dims, "temporal_attention: ", name, " has shape ", shape_of(rows),

@@ -1,6 +1,7 @@
-// One exp for every device: a libm's and CUDA's own differ in the last place, and one unit there can flip a
-// near-tie. Plain multiplications and additions in a fixed order, so a file that includes this must be
-// compiled without contraction (-ffp-contract=off, -fmad=false).
+// The same exp for every device. The exp of libm and that of CUDA differ in the last place, and one unit in
+// the last place can change the order of two almost equal scores. This exp uses multiplications and additions
+// in a fixed order, so a file that includes it must be compiled without contraction (-ffp-contract=off,
+// -fmad=false).
 #pragma once
 #include <cstdint>
 #include <cstring>
@@ -9,7 +10,7 @@
 
 namespace wtal {
 
-// What the two precisions differ in. ln 2 is split so that k * kLn2High is exact for every k that occurs.
+// The constants of each precision. ln 2 is split so that k * kLn2High is exact for every k that occurs.
 template <class T>
 struct ExpConstants;
 
@@ -20,7 +21,7 @@ struct ExpConstants<float> {
   static constexpr int kMantissa = 23, kBias = 127;
   static constexpr float kLog2e = 0x1.715476p+0f;
   static constexpr float kLn2High = 0x1.62ep-1f, kLn2Low = 0x1.0bfbe8p-15f;
-  static constexpr float kLowest = -104.0f;  // there and below, exp rounds to zero
+  static constexpr float kLowest = -104.0f;  // at this value and below, exp rounds to zero
 };
 
 template <>
@@ -33,7 +34,7 @@ struct ExpConstants<double> {
   static constexpr double kLowest = -746.0;
 };
 
-// 2^power for a power within the normal numbers.
+// 2^power, if it is a normal number.
 template <class T>
 WTAL_HOST_DEVICE inline T power_of_two(int power) {
   using Constants = ExpConstants<T>;
@@ -56,8 +57,8 @@ WTAL_HOST_DEVICE inline T exp_polynomial(T r) {
   }
 }
 
-// exp(x) for x <= 0, within about one unit in the last place, at most 1; exp(-inf) = 0. No branch, so that
-// compilers vectorise it: at kLowest the last multiplication rounds to zero by itself.
+// exp(x) for x <= 0, within about one unit in the last place, at most 1; exp(-inf) = 0. It has no branch, so
+// that compilers vectorise it: at kLowest the last multiplication rounds to zero.
 //   k = round(x / ln 2), halves away from zero;  r = (x - k * ln2_high) - k * ln2_low
 //   p = 1 + r (1/1! + r (1/2! + ... + r (1/n!)))
 //   exp(x) = (p * 2^(k/2)) * 2^(k - k/2), k/2 truncated: subnormal results round once

@@ -4,7 +4,7 @@
 
 namespace wtal {
 
-// A segment and its length as ActionFormer counts it: 1e-6 more than end - start, so that no union is empty.
+// A segment and its length as in ActionFormer: end - start + 1e-6, so that no union is empty.
 template <class T>
 struct Interval {
   T start, end, length;

@@ -1,5 +1,5 @@
-// Argument checks of soft_nms that its CPU and CUDA entries share: all that memory accesses rest on, and the
-// messages about values. The Python face says more.
+// Argument checks that the CPU and CUDA entries of soft_nms share: all checks that memory accesses need, and
+// the messages about values. The Python function checks more.
 #pragma once
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
@@ -51,7 +51,7 @@ struct NmsArgs {
     STD_TORCH_CHECK(segments.device() == scores.device(),
                     "soft_nms: segments is not on the device of scores");
     STD_TORCH_CHECK(offsets.device() == scores.device(), "soft_nms: offsets is not on the device of scores");
-    // In the precision of the scores: a sigma that becomes 0 there would divide 0 by 0.
+    // Checked in the precision of the scores: if sigma became 0 there, the op would divide 0 by 0.
     const bool single = dtype == ScalarType::Float;
     STD_TORCH_CHECK((single ? static_cast<float>(sigma) : sigma) > 0, "soft_nms: sigma is ", sigma,
                     ", expected a number > 0");
@@ -81,7 +81,7 @@ struct NmsArgs {
   }
 };
 
-// Position of the first entry that breaks a rule, kNoFault where none does.
+// Position of the first entry that breaks a rule, or kNoFault.
 struct NmsFaults {
   int64_t offsets, segments, scores;
 

@@ -1,4 +1,4 @@
-// The definition of group_proposals that CPU and CUDA share: what one (video, class, threshold) gives.
+// The definition of group_proposals that CPU and CUDA share: the proposals of one (video, class, threshold).
 #pragma once
 #include <cfloat>
 #include <cstdint>
@@ -15,7 +15,7 @@ struct Run {
   int64_t start, end;
 };
 
-// Lowest and highest of some scores; NaN among them makes both NaN.
+// The lowest and the highest of some scores; both are NaN if any score is NaN.
 template <class T>
 struct ScoreRange {
   T low = std::numeric_limits<T>::infinity(), high = -std::numeric_limits<T>::infinity();
@@ -25,9 +25,9 @@ struct ScoreRange {
     low = low <= lowest ? low : (low == low ? lowest : low);
     high = high >= highest ? high : (high == high ? highest : high);
   }
-  // What (score - low) is divided by; a range of nothing leaves zeros.
+  // The divisor of (score - low); for equal scores it is tiny, so that the results are zero.
   WTAL_HOST_DEVICE T spread() const {
-    // The macros: nvcc does not let device code call numeric_limits.
+    // Macros, because nvcc does not allow device code to call numeric_limits.
     constexpr T kTiny = sizeof(T) == sizeof(double) ? static_cast<T>(DBL_MIN) : static_cast<T>(FLT_MIN);
     const T spread = high - low;
     return spread < kTiny ? kTiny : spread;
@@ -46,11 +46,11 @@ struct Column {
     const T score = first[t * stride];
     return rescaled ? (score - low) / spread : score;
   }
-  // NaN is above nothing, and so is what lies outside the video.
+  // NaN and positions outside the video are above no threshold.
   WTAL_HOST_DEVICE bool above(int64_t t, T threshold) const {
     return t >= 0 && t < length && (*this)[t] > threshold;
   }
-  // Sequential in double precision, so that every device adds up to the same bits.
+  // A sequential sum in double precision, so that it is bitwise equal on every device.
   WTAL_HOST_DEVICE double sum(double sum, int64_t begin, int64_t end) const {
     for (int64_t t = begin; t < end; ++t) sum += static_cast<double>((*this)[t]);
     return sum;
@@ -68,17 +68,17 @@ struct Grouping {
   int64_t min_length;
   ProposalScore score;
   bool unique;
-  bool rescale;  // every column to [0, 1] over its own length, before anything else
-  const T *low = nullptr, *spread = nullptr;  // [B, C], what that takes; CUDA's
+  bool rescale;                               // first scale every column to [0, 1] over its own length
+  const T *low = nullptr, *spread = nullptr;  // [B, C], the values for `rescale`; only on CUDA
 
-  // A cell is one (b, c, k), numbered in this order.
+  // A cell is one (b, c, k); cells are numbered in this order.
   WTAL_HOST_DEVICE int64_t cells() const { return batch * classes * levels; }
 
   WTAL_HOST_DEVICE Column<T> column(int64_t b, int64_t c) const {
     int64_t length = lengths ? lengths[b] : snippets;
     length = length < 0 ? 0 : (length > snippets ? snippets : length);
     if (keep && !keep[b * classes + c]) length = 0;
-    // Of no snippets there may be no memory either, and a null pointer has no neighbours.
+    // Without snippets the pointer may be null, and arithmetic on a null pointer is undefined.
     Column<T> column{snippets > 0 ? scores + b * stride_b + c * stride_c : scores, stride_t, length};
     if (low) {
       column.rescaled = true;
@@ -89,8 +89,8 @@ struct Grouping {
   }
 };
 
-// Whether a lower threshold (of equal ones: an earlier one) gives this run too: it holds the run for sure,
-// and ends where the run ends iff neither neighbour is above it.
+// Whether a lower threshold (or an earlier equal one) gives this run too. All scores of the run are above the
+// lower threshold, so it gives the same run if and only if neither neighbour of the run is above it.
 template <class T>
 WTAL_HOST_DEVICE inline bool given_before(const Grouping<T>& grouping, const Column<T>& column, int64_t k,
                                           Run run) {
@@ -122,7 +122,7 @@ WTAL_HOST_DEVICE inline T proposal_score(ProposalScore kind, const Column<T>& co
   const double inside = column.sum(0.0, run.start, run.end) / static_cast<double>(length);
   if (kind == ProposalScore::kMean) return static_cast<T>(inside);
 
-  // Outer-inner contrast: a quarter of the length to each side, rounded toward zero as Python's int() does.
+  // Outer-inner contrast: a quarter of the length to each side, rounded toward zero like Python's int().
   const double margin = 0.25 * static_cast<double>(length);
   const int64_t last = run.end - 1;
   int64_t low = static_cast<int64_t>(static_cast<double>(run.start) - margin);

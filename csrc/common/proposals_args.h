@@ -1,5 +1,5 @@
-// Argument checks of group_proposals that its CPU and CUDA entries share: all that memory accesses rest on.
-// The Python face says more.
+// Argument checks that the CPU and CUDA entries of group_proposals share: all checks that memory accesses
+// need. The Python function checks more.
 #pragma once
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
@@ -14,7 +14,7 @@
 
 namespace wtal {
 
-// The arguments, checked and with contiguous side tables. Holds what a Grouping points into.
+// The arguments, checked, with contiguous side tables. It owns the memory that a Grouping points to.
 struct ProposalsArgs {
   using Tensor = torch::stable::Tensor;
   using ScalarType = torch::headeronly::ScalarType;

@@ -1,4 +1,4 @@
-// How argument checks of all ops print what they got.
+// Prints the shape of a tensor, for the argument checks of all ops.
 #pragma once
 #include <torch/csrc/stable/tensor.h>
 

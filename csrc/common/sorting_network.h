@@ -1,4 +1,4 @@
-// Which values a sorting network compares.
+// The comparisons of a sorting network.
 #pragma once
 
 namespace wtal {

@@ -1,4 +1,5 @@
-// How soft_nms changes one score; the same on CPU and CUDA. Arithmetic of ActionFormer's 1-D soft-NMS.
+// The change of one score in soft_nms; the same on CPU and CUDA. The arithmetic is that of ActionFormer's 1-D
+// soft-NMS.
 #pragma once
 #include <limits>
 
@@ -16,18 +17,18 @@ struct Suppression {
   SuppressionMethod method;
   T sigma, iou_threshold, min_score;
 
-  // A score that is out of the running, and stays so under every decay (-inf times 0 is NaN, which admit
-  // drops). Scores in the running are >= min_score >= 0.
+  // The score of a removed segment. It stays removed under every decay: -inf times 0 is NaN, and admit
+  // removes NaN. Scores of the remaining segments are >= min_score >= 0.
   static constexpr T kDropped = -std::numeric_limits<T>::infinity();
 
   WTAL_HOST_DEVICE T admit(T score) const { return score >= min_score ? score : kDropped; }
 
-  // Without an overlap a score stays as it is, to the bit, but where even tIoU 0 reaches a hard threshold.
+  // Without an overlap a score stays bitwise equal, except if tIoU 0 already reaches a hard threshold.
   WTAL_HOST_DEVICE bool drops_all() const {
     return method == SuppressionMethod::kHard && iou_threshold <= T(0);
   }
 
-  // What a segment that overlaps a selected one by `overlap` (tIoU) is left with.
+  // The new score of a segment that overlaps a selected one by `overlap` (tIoU).
   WTAL_HOST_DEVICE T decay(T score, T overlap) const {
     if (method == SuppressionMethod::kGaussian) {
       score = score * exp_nonpositive<T>(-(overlap * overlap) / sigma);
@@ -38,14 +39,15 @@ struct Suppression {
     return admit(score);
   }
 
-  // What a segment is left with once `taken` is selected. Most do not overlap: that asks for no arithmetic.
+  // The new score of a segment after `taken` is selected. Most segments do not overlap and need no
+  // arithmetic.
   WTAL_HOST_DEVICE T after(T score, const Interval<T>& taken, const Interval<T>& own) const {
     const bool apart = taken.end <= own.start || own.end <= taken.start;
     return apart && !drops_all() ? score : decay(score, tiou(taken, own));
   }
 };
 
-// A segment in the running; equal scores: the lower index comes first.
+// A segment that is not removed; for equal scores the lower index comes first.
 template <class T>
 struct Candidate {
   T score;

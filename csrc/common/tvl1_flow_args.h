@@ -1,4 +1,4 @@
-// What tvl1_flow is asked for, checked, and the sizes of its pyramid.
+// The checked arguments of tvl1_flow, and the sizes of its pyramid.
 #pragma once
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/core/ScalarType.h>
@@ -25,7 +25,7 @@ struct Settings {
 
   float threshold() const { return static_cast<float>(lambda * theta); }
   float dual_rate() const { return static_cast<float>(tau / theta); }
-  // The squared change of a whole image at which iterations end.
+  // Iterations end at this squared change, summed over the whole image.
   float enough(Size size) const {
     return static_cast<float>(epsilon * epsilon * static_cast<double>(size.area()));
   }
@@ -33,7 +33,7 @@ struct Settings {
 
 constexpr int64_t kSmallestSide = 16;  // no level below the first has a shorter side
 
-// Of the levels, the finest first.
+// The sizes of the levels, the finest first.
 inline std::vector<Size> pyramid_sizes(Size size, const Settings& s) {
   std::vector<Size> sizes{size};
   while (static_cast<int64_t>(sizes.size()) < s.scales) {
@@ -46,7 +46,8 @@ inline std::vector<Size> pyramid_sizes(Size size, const Settings& s) {
   return sizes;
 }
 
-// By its bits: the CPU's source is compiled for finite numbers only, where std::isfinite is always true.
+// Checks the bits, because the CPU source is compiled for finite numbers only and std::isfinite is always
+// true.
 inline bool finite(double value) { return (std::bit_cast<uint64_t>(value) >> 52 & 0x7ff) != 0x7ff; }
 
 inline void check_args(const torch::stable::Tensor& first, const torch::stable::Tensor& second,

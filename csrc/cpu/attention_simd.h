@@ -1,9 +1,9 @@
-// What temporal_attention's tiles are made of on one CPU core: vectors, exp2, a transpose, and the one
+// The building blocks of temporal_attention's tiles on one CPU core: vectors, exp2, a transpose, and one
 // product
 //   C[r, lane] (+)= sum_n A[r, n] * B[n, lane],
-// blocked so that a block of C stays in registers. Everything is templated on the vector width in bytes;
-// temporal_attention.cpp picks it. Vectors travel by reference: passing 64 bytes by value has no ABI in code
-// that is compiled for every x86-64.
+// in blocks, so that a block of C stays in registers. Everything is templated on the vector width in bytes,
+// which temporal_attention.cpp selects. Vectors are passed by reference: code that is compiled for every
+// x86-64 has no ABI for 64 bytes by value.
 #pragma once
 #include <algorithm>
 #include <array>
@@ -65,8 +65,8 @@ struct Exp2Constants<double> {  // the Taylor series: (ln 2)^i / i!, the next te
   }();
 };
 
-// x <- 2^x for x up to a little above 0; 0 below the normal range, NaN stays NaN. 2^x = 2^n 2^r with n the
-// nearest integer, which adding kRound leaves in the low bits.
+// x <- 2^x for x up to slightly above 0; 0 below the normal range, NaN stays NaN. 2^x = 2^n 2^r with n the
+// nearest integer. Adding kRound moves n to the low bits.
 template <class T, int kBytes>
 WTAL_INLINE void exp2(typename Simd<T, kBytes>::vec& x) {
   using C = Exp2Constants<T>;
@@ -107,8 +107,8 @@ WTAL_INLINE void transpose(typename Simd<T, kBytes>::vec* rows) {
 }
 
 // ---- the product
-// -------------------------------------------------------------------------------------------- A block of C
-// in registers. kAcross: A[r, n] lies at a[r * a_row + n]; otherwise at a[n * a_row + r].
+// --------------------------------------------------------------------------------------------
+// A block of C in registers. kAcross: A[r, n] is at a[r * a_row + n]; otherwise it is at a[n * a_row + r].
 template <class T, int kBytes, int kRows, int kVecs, bool kAcross>
 WTAL_INLINE void multiply_block(T* c, int64_t c_row, const T* a, int64_t a_row, const T* b, int64_t b_row,
                                 int64_t begin, int64_t end, bool add) {
@@ -144,14 +144,14 @@ WTAL_INLINE void multiply_block(T* c, int64_t c_row, const T* a, int64_t a_row, 
 // Row r of C (or of A) and index n see each other if |r + shift - n| <= window.
 struct Band {
   int64_t shift, window;
-  // The range of n, within 0 .. size, that rows r .. r + count see.
+  // The range of n, within 0 .. size, that any of the rows r .. r + count sees.
   WTAL_INLINE int64_t begin(int64_t r) const { return std::max<int64_t>(0, r + shift - window); }
   WTAL_INLINE int64_t end(int64_t r, int64_t count, int64_t size) const {
     return std::min(size, r + count + shift + window);
   }
 };
 
-// C[r, lane] (+)= sum over the n that r sees. The lanes of C and B are the head's dimension.
+// C[r, lane] (+)= sum over all n that r sees. The lanes of C and B are the head dimension.
 template <class T, int kBytes, int kRows, int kVecs, bool kAcross>
 WTAL_INLINE void collect_rows(int64_t& r, T* c, int64_t c_row, const T* a, int64_t a_row, const T* b,
                               int64_t b_row, int64_t rows, int64_t depth, bool add, const Band& band) {
@@ -185,8 +185,8 @@ WTAL_INLINE void collect(T* c, int64_t c_row, const T* a, int64_t a_row, const T
   }
 }
 
-// C[r, lane] = sum_n A[r, n] * B[n, lane] where row r sees the lane, in whole vectors; the rest is left
-// alone.
+// C[r, lane] = sum_n A[r, n] * B[n, lane] for the lanes that row r sees, in whole vectors; other lanes do not
+// change.
 template <class T, int kBytes, int kRows>
 WTAL_INLINE void score_rows(int64_t& r, T* c, const T* a, int64_t a_row, const T* b, int64_t lane,
                             int64_t lanes, int64_t rows, int64_t depth, const Band& band) {

@@ -1,18 +1,18 @@
-// temporal_attention of one video and head on one CPU core, a tile of queries by keys at a time.
+// temporal_attention of one video and head on one CPU core, one tile of queries by keys at a time.
 //
-// Scores lie with the queries across the SIMD lanes, s[key, query], so that the softmax needs no reduction
-// across lanes; everything else, s[key, query] on one side, has the head's dimension across the lanes and
-// reads q, k, v and grad_out where they are. What the window hides from a whole block of rows is not
+// Scores s[key, query] have the queries across the SIMD lanes, so that the softmax needs no reduction across
+// lanes. The other products, with s[key, query] as one factor, have the head dimension across the lanes and
+// read q, k, v and grad_out in place. Scores that the window hides from a whole block of rows are not
 // computed.
 //
-// Scores are in units of log 2, q times scale / ln 2: exp2 is cheaper than exp.
+// q is multiplied by scale / ln 2, so that scores need exp2, which is cheaper than exp.
 #pragma once
 #include "cpu/attention_simd.h"
 
 namespace wtal::attention {
 
-constexpr int64_t kTile = 64;               // queries in a tile at most
-constexpr int64_t kScores = kTile * kTile;  // scores in a tile: narrow tiles are long
+constexpr int64_t kTile = 64;               // maximum number of queries in a tile
+constexpr int64_t kScores = kTile * kTile;  // scores in a tile: narrow tiles have more keys
 
 template <class T>
 struct Slice {  // [T, D] of one video and head, any strides
@@ -21,31 +21,31 @@ struct Slice {  // [T, D] of one video and head, any strides
 };
 
 template <class T>
-struct Output {  // the same, written to; the columns are contiguous
+struct Output {  // a slice to write; the columns are contiguous
   T* data;
   int64_t row;
 };
 
 template <class T>
-struct Head {  // one video and head: `length` rows, and up to `total` others, of no video, which are cleared
+struct Head {  // one video and head: `length` rows; rows up to `total` are in no video and are cleared
   int64_t length, total, window, dim;
   T scale;
   Slice<T> q, k, v;
 };
 
 template <class T>
-struct HeadGradients {  // what the backward pass reads and writes besides; lse and grad_lse are [T]
+struct HeadGradients {  // further inputs and outputs of the backward pass; lse and grad_lse are [T]
   Slice<T> grad_out, out, lse, grad_lse;  // grad_lse.data may be null
   Output<T> grad_q, grad_k, grad_v;
 };
 
 template <class T>
-struct Rows {  // consecutive rows in memory that may be read a whole vector at a time
+struct Rows {  // consecutive rows in memory that can be read in whole vectors
   const T* data;
   int64_t stride;
 };
 
-// How many queries to take at a time. A narrow window is mostly edge, so narrow tiles waste less.
+// Number of queries per tile. With a narrow window most of a tile is at the edge, so narrow tiles waste less.
 inline int64_t tile_lanes(int64_t length, int64_t window) {
   const int64_t reach = std::min(length - 1, window);
   return reach < 12 ? kTile / 4 : reach < 48 ? kTile / 2 : kTile;
@@ -53,7 +53,8 @@ inline int64_t tile_lanes(int64_t length, int64_t window) {
 
 constexpr int64_t kWidest = 64 / sizeof(float);  // lanes of the widest vector
 inline int64_t padded(int64_t dim) { return (dim + kWidest - 1) / kWidest * kWidest; }
-// In numbers. Rows that are read as they lie need no room; which those are depends on the vector width.
+// Scratch memory, in elements. Rows that are read in place need no memory, but this depends on the vector
+// width.
 inline int64_t forward_room(int64_t dim) {
   return padded(dim) * (2 * kTile + 2 * 4 * kTile) + kScores + 3 * kTile;
 }
@@ -78,7 +79,7 @@ WTAL_INLINE Rows<T> fetch(const Slice<T>& from, int64_t first, int64_t count, in
   return {room, width};
 }
 
-// to[d, lane] <- rows[lane, d] * factor; zeros in lanes from count on.
+// to[d, lane] <- rows[lane, d] * factor; zeros in the lanes from `count` on.
 template <class T, int kBytes>
 WTAL_INLINE void lay_across(T* to, const Rows<T>& rows, int64_t count, int64_t lanes, int64_t dim, T factor) {
   using vec = typename Simd<T, kBytes>::vec;
@@ -111,7 +112,7 @@ WTAL_INLINE void lane_numbers(typename Simd<T, kBytes>::vec& x) {
   for (int i = 0; i < Simd<T, kBytes>::kLanes; ++i) x[i] = T(i);
 }
 
-// What a vector of lanes, from lane `first` of the tile on, sees of the rows, and how it hides the rest.
+// The rows that a vector of lanes, from lane `first` of the tile on, sees, and the mask for the other rows.
 template <class T, int kBytes>
 struct Edges {
   int64_t low, high;  // row r sees lanes low + r .. high + r of the vector
@@ -130,8 +131,8 @@ struct Edges {
   }
 };
 
-// s[row, lane] -> 2^(s - row_max) for one vector of lanes and all rows, zero where hidden; row_max, sum and
-// decay (by which earlier tiles' weights shrink) are [lanes].
+// s[row, lane] -> 2^(s - row_max) for one vector of lanes and all rows, zero where hidden. row_max, sum and
+// decay (the factor for the weights of earlier tiles) are [lanes].
 template <class T, int kBytes>
 WTAL_INLINE void online_softmax(T* s, int64_t rows, int64_t lanes, int64_t first, const Band& band,
                                 T* row_max, T* sum, T* decay) {
@@ -186,7 +187,7 @@ WTAL_INLINE void clear_rows(const Output<T>& to, int64_t first, int64_t end, int
   for (int64_t r = first; r < end; ++r) std::fill_n(to.data + r * to.row, dim, T(0));
 }
 
-// The keys that a tile of queries sees, in equal parts that fit the room for scores.
+// The keys that a tile of queries sees, in equal parts that fit the memory for scores.
 struct Keys {
   int64_t begin, end, step;
   WTAL_INLINE Keys(int64_t first, int64_t queries, int64_t length, int64_t window, int64_t lanes)
@@ -197,7 +198,7 @@ struct Keys {
   }
 };
 
-// out[first .., :] and lse[first ..] of the queries first .. first + lanes; lse is contiguous.
+// Computes out[first .., :] and lse[first ..] for the queries first .. first + lanes; lse is contiguous.
 template <class T, int kBytes>
 WTAL_INLINE void forward_tile(const Head<T>& head, int64_t first, int64_t lanes, const Output<T>& out, T* lse,
                               T* scratch) {
@@ -268,7 +269,7 @@ WTAL_INLINE void differentiate(T* s, T* dp, int64_t rows, int64_t lanes, int64_t
   }
 }
 
-// delta = rowsum(grad_out * out) - grad_lse and lse in units of log 2, of a tile of queries.
+// delta = rowsum(grad_out * out) - grad_lse, and lse / ln 2, for a tile of queries.
 template <class T, int kBytes>
 WTAL_INLINE void read_statistics(const HeadGradients<T>& grads, const Rows<T>& grad_out, const Rows<T>& out,
                                  int64_t first, int64_t count, int64_t lanes, int64_t width, T* lse,
@@ -290,8 +291,8 @@ WTAL_INLINE void read_statistics(const HeadGradients<T>& grads, const Rows<T>& g
   }
 }
 
-// All gradients of one video and head in one pass over its tiles. Queries outside, keys inside: grad_q is
-// complete after a tile of queries, grad_k and grad_v are added to.
+// All gradients of one video and head in one pass over its tiles. The outer loop is over queries, the inner
+// loop over keys: grad_q is complete after a tile of queries, and each tile adds to grad_k and grad_v.
 template <class T, int kBytes>
 WTAL_INLINE void backward_head(const Head<T>& head, const HeadGradients<T>& grads, int64_t lanes,
                                T* scratch) {

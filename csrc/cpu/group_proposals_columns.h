@@ -1,5 +1,5 @@
-// group_proposals of a few (video, class) columns on the CPU: each is copied once to where it is contiguous,
-// its runs at a threshold are the edges of a bit mask.
+// group_proposals of a few (video, class) columns on the CPU. Each column is copied once into contiguous
+// memory. Its runs at a threshold are the edges of a bit mask.
 #pragma once
 #include <algorithm>
 #include <bit>
@@ -13,16 +13,16 @@
 
 namespace wtal {
 
-// What some neighbouring columns give, in the order of the outputs.
+// The proposals of some neighbouring columns, in the order of the outputs.
 template <class T>
 struct ColumnProposals {
   std::vector<Run> runs;
   std::vector<T> scores;
-  std::vector<int64_t> counts;  // of each (column, threshold)
+  std::vector<int64_t> counts;  // for each (column, threshold)
 };
 
-// For each threshold the next lower one, of equal ones the one before: if any lower threshold gives a run, so
-// does this one. NaN where there is none; NaN itself is a threshold that nothing passes.
+// For each threshold the next lower one (or the previous equal one): if any lower threshold gives a run, the
+// next lower one gives it too. NaN if there is none. No score is above a threshold that is NaN.
 template <class T>
 std::vector<T> next_lower(const T* thresholds, int64_t levels) {
   std::vector<int64_t> order;
@@ -46,7 +46,7 @@ class ColumnGrouper {
         padded_((grouping.snippets + 63) / 64 * 64),
         words_(padded_ / 64) {}
 
-  // Appends what columns [first, last) give; column b * classes + c is class c of video b.
+  // Appends the proposals of columns [first, last); column b * classes + c is class c of video b.
   void group(int64_t first, int64_t last, ColumnProposals<T>& out) {
     for (int64_t column = first; column < last;) {
       const int64_t b = column / grouping_.classes;
@@ -60,7 +60,7 @@ class ColumnGrouper {
  private:
   static constexpr int64_t kColumns = 16, kTile = 256;
 
-  // Columns c, c + 1, ... of a video into gathered_, tile by tile so that its rows stay in cache.
+  // Copies columns c, c + 1, ... of a video into gathered_, tile by tile so that the rows stay in cache.
   void gather(int64_t b, int64_t c, int64_t count) {
     gathered_.resize(kColumns * padded_);
     int64_t longest = 0;
@@ -81,7 +81,7 @@ class ColumnGrouper {
     T* const scores = gathered_.data() + i * padded_;
     const int64_t length = columns_[i].length, words = (length + 63) / 64;
     if (grouping_.rescale) rescale(scores, length);
-    std::fill(scores + length, scores + words * 64, std::numeric_limits<T>::quiet_NaN());  // above nothing
+    std::fill(scores + length, scores + words * 64, std::numeric_limits<T>::quiet_NaN());  // never above
     const Column<T> column{scores, 1, length};
     for (int64_t k = 0; k < grouping_.levels; ++k) {
       const size_t before = out.runs.size();
@@ -96,7 +96,7 @@ class ColumnGrouper {
     }
   }
 
-  // Of a run, in which there is no NaN. Lanes of their own, so that compilers vectorise it.
+  // The maximum of a run, which has no NaN. Separate lanes let compilers vectorise it.
   static T maximum(const T* scores, Run run) {
     constexpr int kLanes = 16;
     int64_t t = run.start;
@@ -115,7 +115,7 @@ class ColumnGrouper {
     return best;
   }
 
-  // Starts and ends of runs are where a bit differs from the one before it.
+  // A run starts or ends where a bit differs from the previous bit.
   void find_runs(const Column<T>& column, int64_t words, T lower, std::vector<Run>& runs) const {
     int64_t start = -1;
     uint64_t last_bit = 0;
@@ -137,7 +137,7 @@ class ColumnGrouper {
 
   void add(Run run, const Column<T>& column, T lower, std::vector<Run>& runs) const {
     if (run.end - run.start < grouping_.min_length) return;
-    // lower == lower: there is one. It gives the same run iff neither neighbour is above it.
+    // lower == lower: there is a lower threshold. It gives the same run iff neither neighbour is above it.
     if (grouping_.unique && lower == lower && !column.above(run.start - 1, lower) &&
         !column.above(run.end, lower)) {
       return;

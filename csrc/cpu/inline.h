@@ -1,5 +1,4 @@
-// Marks a function that is compiled into each of its callers, for the vectors that the caller was compiled
-// for.
+// Marks a function that is inlined into each caller and uses the caller's vector instructions.
 #pragma once
 
 #define WTAL_INLINE inline __attribute__((always_inline))

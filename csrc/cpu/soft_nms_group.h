@@ -1,5 +1,5 @@
-// soft_nms of one group on the CPU: the sequential definition, where a selection looks only at what may
-// overlap it.
+// soft_nms of one group on the CPU: the sequential definition, where a selection visits only segments that
+// may overlap it.
 #pragma once
 #include <algorithm>
 #include <cstdint>
@@ -8,8 +8,8 @@
 
 namespace wtal {
 
-// Selects at most `limit` of `size` rows and writes them, counted from `first_row`, and their scores, in the
-// order taken. Returns how many.
+// Selects at most `limit` of `size` rows. Writes their numbers, counted from `first_row`, and their scores,
+// in the order of selection. Returns the number of selected rows.
 template <class T>
 int64_t suppress_group(const Suppression<T>& rule, const T* segments, const T* scores, int64_t size,
                        int64_t limit, int64_t first_row, IntervalIndex<T>& index, int64_t* keep,

@@ -1,7 +1,7 @@
-// The segments of one group where soft_nms finds what overlaps a given one: by start, those of a large group
-// by octave of length first. Those that overlap [a, b] start after a - (longest of the octave) and not after
-// b: one contiguous range an octave, and little else in it. Within a range, lines without an overlap are
-// passed over.
+// An index of the segments of one group, in which soft_nms finds the segments that overlap a given one.
+// Segments are sorted by start; in a large group they are first sorted by octave of length. Segments that
+// overlap [a, b] start after a - (longest of the octave) and not after b. This is one contiguous range per
+// octave, with few other segments in it. Within a range, lines without an overlap are skipped.
 #pragma once
 #include <algorithm>
 #include <bit>
@@ -20,12 +20,12 @@ class IntervalIndex {
  public:
   using Row = Index<T>;
 
-  // Up to `by_start` rows lie by start alone: where a line holds most of what overlaps a segment, octaves
-  // would only spread it over more lines.
+  // Up to `by_start` rows are sorted by start alone: there one line has most of the overlapping segments, and
+  // octaves would only spread them over more lines.
   explicit IntervalIndex(const Sweep<T>& sweep, int64_t by_start = 2048)
       : sweep_(sweep), by_start_(by_start) {}
 
-  // Fills the index with the rows of a group that may enter. Memory is kept for the next group.
+  // Fills the index with the rows of a group that `rule` admits. The memory is kept for the next group.
   void build(const Suppression<T>& rule, const T* segments, const T* scores, int64_t size) {
     rows_ = 0;
     inverse_ = exact_inverse(rule.sigma);
@@ -47,7 +47,7 @@ class IntervalIndex {
     settle();
   }
 
-  // What to take next; kDropped where nothing is left.
+  // The next row to take; its score is kDropped if no row is left.
   Best<T> best() const {
     return sweep_.select(highest_.data(), static_cast<int64_t>(highest_.size()), score_.data(), row_.data());
   }
@@ -55,17 +55,17 @@ class IntervalIndex {
   // A row's own score: best() may give 0 for -0.
   T score(Row row) const { return score_[place_[row]]; }
 
-  // Takes a row out and lowers what overlaps it.
+  // Removes a row and lowers the scores that overlap it.
   void take(const Suppression<T>& rule, Row row) {
     const int64_t at = place_[row];
     const Interval<T> taken = make_interval(start_[at], end_[at]);
     score_[at] = rule.kDropped;
-    int64_t swept = 0;  // what is before has been
+    int64_t swept = 0;  // all rows before this one are done
     for (const Octave& octave : octaves_) {
       const int64_t first = bounds_[octave.cell(taken.start - octave.longest)];
       const int64_t last = bounds_[octave.cell(taken.end) + 1];
       if (first == last) continue;
-      // Rounding out to whole lines costs nothing and changes nothing: without overlap a weight is exactly 1.
+      // Rounding to whole lines has no cost and no effect on results: without overlap a weight is exactly 1.
       const int64_t begin = std::max(first / kLine * kLine, swept), end = (last + kLine - 1) / kLine * kLine;
       if (begin >= end) continue;
       swept = end;
@@ -76,8 +76,8 @@ class IntervalIndex {
         if (changed || block == at / kBlock) summarize(block);
       }
     }
-    // What is out of the running is swept along. Now and then it is removed: the cost a selection stays
-    // constant.
+    // Removed rows are still visited. They are deleted from time to time, so that the cost per selection
+    // stays constant.
     if (++taken_ * kCompactEvery > rows_ && rows_ > kLine) compact();
   }
 
@@ -86,11 +86,11 @@ class IntervalIndex {
   static constexpr int kOctaves = 10;
 
   struct Octave {
-    T longest, origin, cells_per_unit;  // no segment in it is longer than `longest`
+    T longest, origin, cells_per_unit;  // no segment in the octave is longer than `longest`
     int64_t first_cell, cells;
 
-    // Never falls with the start, whatever the rounding. Starts left of the origin or right of the last are
-    // clamped.
+    // Never decreases as the start grows, despite rounding. Starts before the origin or after the last cell
+    // are clamped.
     int64_t cell(T start) const {
       const T position = (start - origin) * cells_per_unit;
       if (!(position > T(0))) return first_cell;
@@ -98,7 +98,7 @@ class IntervalIndex {
     }
   };
 
-  // Of a normal number, as every length is: 1e-6 is the smallest.
+  // The exponent of a normal number. Every length is one: 1e-6 is the smallest.
   static int exponent_of(T length) {
     using Constants = ExpConstants<T>;
     return static_cast<int>(std::bit_cast<typename Constants::Bits>(length) >> Constants::kMantissa) -
@@ -136,12 +136,12 @@ class IntervalIndex {
     for (int octave = 0; octave < kOctaves; ++octave) {
       number[octave] = static_cast<int64_t>(octaves_.size());
       if (members[octave] == 0) continue;
-      // Longer than any in it: lengths are below 2^(exponent + 1), rounded or not. May be infinite.
+      // Longer than any length in the octave: lengths are below 2^(exponent + 1), even rounded. May be
+      // infinite.
       const T limit = std::ldexp(T(1), top - octave + 1);
       const T fair = T(members[octave]) / T(kRowsPerCell);
       const T wanted = single ? fair : std::min(T(8) * span / limit, fair);
-      const int64_t here =
-          wanted >= T(1) ? static_cast<int64_t>(wanted) : 1;  // also where a span is infinite
+      const int64_t here = wanted >= T(1) ? static_cast<int64_t>(wanted) : 1;  // also if the span is infinite
       octaves_.push_back({limit, low, T(here) / span, cells, here});
       cells += here;
     }
@@ -161,7 +161,7 @@ class IntervalIndex {
     std::swap(row_, row_scratch_);
   }
 
-  // Leaves out what is no longer in the running; order and cells stay.
+  // Deletes removed rows; order and cells stay the same.
   void compact() {
     int64_t kept = 0, cell = 0;
     const auto cells = static_cast<int64_t>(bounds_.size()) - 1;
@@ -181,7 +181,8 @@ class IntervalIndex {
     settle();
   }
 
-  // After the rows have found their places: where each is, and nothing beyond the last.
+  // Called when the order of rows is final: stores the place of each row and clears the places after the
+  // last.
   void settle() {
     taken_ = 0;
     for (int64_t i = 0; i < rows_; ++i) place_[row_[i]] = i;
@@ -200,14 +201,14 @@ class IntervalIndex {
 
   const Sweep<T>& sweep_;
   const int64_t by_start_;
-  int64_t rows_ = 0, taken_ = 0;  // in the index; selected since the last compaction
+  int64_t rows_ = 0, taken_ = 0;  // rows in the index; rows selected since the last compaction
   std::vector<T> start_, end_, score_,
-      scratch_;                                 // [rows_], padded to whole blocks with what never takes part
+      scratch_;                                 // [rows_], padded to whole blocks with removed rows
   std::vector<Row> row_, row_scratch_, place_;  // row_[place] is the row of the group, place_[row] its place
   std::vector<int64_t> key_, next_;
   std::vector<Octave> octaves_;
   std::vector<int64_t> bounds_;  // [cells + 1]: the places of each cell
-  std::vector<T> highest_;       // score of each block, padded to whole lines
+  std::vector<T> highest_;       // highest score of each block, padded to whole lines
   T inverse_ = 0;                // exact_inverse of the group's sigma
 };
 

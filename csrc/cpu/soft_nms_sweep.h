@@ -1,6 +1,6 @@
-// The inner loops of soft_nms on the CPU, compiled for each level of x86 vectors and chosen at run time.
-// Every lane does the operations of common/suppression.h in their order, so that the choice changes no bit
-// (no contraction in any of them, see CMakeLists.txt).
+// The inner loops of soft_nms on the CPU, compiled for each level of x86 vectors and selected at run time.
+// Every lane does the operations of common/suppression.h in the same order, so that the results are bitwise
+// equal for every level (all are compiled without contraction, see CMakeLists.txt).
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -16,10 +16,10 @@
 
 namespace wtal {
 
-// Lowest index of those with the highest score; of a block, or of all.
+// The highest score of a block, or of all, and the lowest index that has it.
 template <class T>
 struct Best {
-  // As wide as a score, so that both fill the same vectors.
+  // As wide as a score, so that both have the same number of lanes.
   using Index = std::conditional_t<sizeof(T) == 4, int32_t, int64_t>;
   static constexpr Index kNone = std::numeric_limits<Index>::max();
   T score;
@@ -29,11 +29,11 @@ struct Best {
 template <class T>
 using Index = typename Best<T>::Index;
 
-// Sweeps work on whole lines, summaries on whole blocks.
+// Sweeps process whole lines, summaries whole blocks.
 constexpr int64_t kLine = 16, kBlock = 64;
 
-// 1 / sigma where a product with it is the quotient by sigma, to the bit (a power of two, as the
-// usual 0.5 is); else 0. It saves every decay a division.
+// 1 / sigma if multiplication by it is bitwise equal to division by sigma (sigma is a power of two, such as
+// the usual 0.5); else 0. This avoids a division in every decay.
 template <class T>
 inline T exact_inverse(T sigma) {
   int exponent;
@@ -43,7 +43,7 @@ inline T exact_inverse(T sigma) {
 
 namespace sweep_body {
 
-// Whether anything in the line is in the running and overlaps what was taken: the others keep their scores.
+// Whether any segment in the line is not removed and overlaps `taken`: the other segments keep their scores.
 template <class T>
 [[gnu::always_inline]] inline bool reached(const Interval<T>& taken, const T* __restrict__ start,
                                            const T* __restrict__ end, const T* __restrict__ score) {
@@ -113,7 +113,7 @@ template <class T>
   return lowest;
 }
 
-// The lowest row of those with the highest score: what is taken next.
+// The lowest row among those with the highest score, which is the next to take.
 template <class T>
 [[gnu::always_inline]] inline Best<T> select(const T* __restrict__ block_highest, int64_t blocks,
                                              const T* __restrict__ score, const Index<T>* __restrict__ row) {
@@ -134,9 +134,10 @@ template <class T>
 
 }  // namespace sweep_body
 
-// One level's loops, each over counts that are multiples of kLine.
-//   decay: what `count` segments are left with once `taken` is selected, and whether that may have changed
-//   any. highest: of `count` scores.   select: what comes next, given the highest score of each block.
+// The loops of one level; all counts are multiples of kLine.
+//   decay: updates the scores of `count` segments after `taken` is selected; returns whether any may have
+//   changed. highest: the highest of `count` scores. select: the next row to take, given the highest score of
+//   each block.
 template <class T>
 struct Sweep {
   bool (*decay)(const Suppression<T>&, T inverse, const Interval<T>& taken, const T* start, const T* end,
@@ -170,7 +171,7 @@ WTAL_DEFINE_SWEEP(avx512, [[gnu::target("avx512f,avx512vl,avx512dq,avx512bw")]])
 #endif
 #undef WTAL_DEFINE_SWEEP
 
-// The widest that this machine has.
+// The widest level that this machine supports.
 template <class T>
 const Sweep<T>& widest_sweep() {
 #ifdef WTAL_X86_LEVELS

@@ -1,6 +1,7 @@
-// Threads that share the indices of many short loops. A loop of torch's thread pool costs a meeting of all
-// threads, and where other programs take the cores each meeting waits for a thread that does not run. Here
-// nobody waits for a thread that has not taken an index: the caller does what the others leave.
+// Threads that share the indices of many short loops. Each loop of torch's thread pool synchronises all
+// threads, and if other programs use the cores, each synchronisation waits for a thread that is not running.
+// Here no thread waits for a thread that has not taken an index: the caller processes the remaining indices
+// itself.
 #pragma once
 #include <atomic>
 #include <cstdint>
@@ -10,9 +11,10 @@ namespace wtal {
 
 class Team {
  public:
-  static constexpr int64_t kMost = 255;  // indices of a loop
+  static constexpr int64_t kMost = 255;  // maximum number of indices in a loop
 
-  // Calls function(i) for all i below count, on the caller and on the helpers that come. For one caller.
+  // Calls function(i) for all i below count, on the caller and on the available helpers. Only one thread may
+  // call it.
   template <class Function>
   void each(int64_t count, const Function& function) {
     context_ = &function;
@@ -25,7 +27,7 @@ class Team {
     for (int turn = 0; finished_.load(std::memory_order_acquire) < count;) wait(turn);
   }
 
-  // A helper's work, until end().
+  // The loop of a helper thread, until end().
   void help() {
     for (int turn = 0; !ended_.load(std::memory_order_acquire);) {
       if (take()) {
@@ -39,14 +41,14 @@ class Team {
   void end() { ended_.store(true, std::memory_order_release); }
 
  private:
-  // One index, if there is one left.
+  // Processes one index, if one is left.
   bool take() {
     uint64_t ticket = ticket_.load(std::memory_order_acquire);
     do {
       if ((ticket & 0xff) >= (ticket >> 8 & 0xff)) return false;
     } while (!ticket_.compare_exchange_weak(ticket, ticket + 1, std::memory_order_acq_rel,
                                             std::memory_order_acquire));
-    // The loop cannot end before this index has, so what it calls is still there.
+    // The loop cannot end before this index is finished, so its function still exists.
     call_(context_, static_cast<int64_t>(ticket & 0xff));
     finished_.fetch_add(1, std::memory_order_release);
     return true;
@@ -63,10 +65,10 @@ class Team {
     }
   }
 
-  static constexpr int kTurns = 1000;  // some 50 us
+  static constexpr int kTurns = 1000;  // about 50 us
 
   alignas(64) std::atomic<uint64_t> ticket_{
-      0};  // number of the loop, 8 bits of its count, 8 of the next index
+      0};  // number of the loop, 8 bits for its count, 8 bits for the next index
   alignas(64) std::atomic<int64_t> finished_{0};
   std::atomic<bool> ended_{false};
   const void* context_ = nullptr;

@@ -1,5 +1,5 @@
-// Which scores are above a threshold, as bits: 64 snippets a word. Compiled for each level of x86 vectors,
-// chosen at run time.
+// Bit masks of the scores above a threshold: 64 snippets per word. Compiled for each level of x86 vectors and
+// selected at run time.
 #pragma once
 #include <cstdint>
 
@@ -10,7 +10,7 @@
 
 namespace wtal {
 
-// Bit t % 64 of words[t / 64] is scores[t] > threshold, for t < 64 * count; NaN is above nothing.
+// Bit t % 64 of words[t / 64] is scores[t] > threshold, for t < 64 * count; NaN is above no threshold.
 template <class T>
 using MasksAbove = void (*)(const T* scores, int64_t count, T threshold, uint64_t* words);
 
@@ -79,7 +79,7 @@ void masks_above_baseline(const T* scores, int64_t count, T threshold, uint64_t*
 }
 #endif
 
-// The widest that this machine has.
+// The widest version that this machine supports.
 template <class T>
 MasksAbove<T> widest_masks_above() {
 #ifdef WTAL_X86_MASKS

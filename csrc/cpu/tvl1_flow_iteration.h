@@ -1,7 +1,8 @@
-// One inner iteration of TV-L1: flow from the thresholded residual and the dual's divergence, dual from the
-// flow's gradient. Row y of the flow needs rows y and y - 1 of the old dual, row y - 1 of the new dual needs
-// rows y - 1 and y of the new flow: one pass over a band of rows does both, in place. The last row of a
-// band's dual needs the first row of the next band's flow and waits until all bands are through.
+// One inner iteration of TV-L1: the flow is updated from the thresholded residual and the divergence of the
+// dual, the dual from the gradient of the flow. Row y of the flow needs rows y and y - 1 of the old dual. Row
+// y - 1 of the new dual needs rows y - 1 and y of the new flow. So one pass over a band of rows updates both
+// in place. The last row of a band's dual needs the first row of the next band's flow, so it is updated after
+// all bands are done.
 #pragma once
 #include <cmath>
 
@@ -9,8 +10,8 @@
 
 namespace wtal::flow {
 
-// The bands depend on the image alone, so that no number of threads changes the order of a sum. Small images
-// are one: a thread would not be worth its start.
+// The bands depend only on the image, so that the order of a sum does not depend on the number of threads. A
+// small image is one band, because the work would not justify another thread.
 constexpr int64_t kBands = 8, kSmallestDivided = 64;
 
 WTAL_INLINE int64_t bands(int64_t height) { return height < kSmallestDivided ? 1 : kBands; }
@@ -20,9 +21,9 @@ struct Fields {
   Plane u, v;  // the flow in x and in y
   Plane ux_dual, uy_dual, vx_dual, vy_dual;
   Plane image_x, image_y,
-      residual;  // gradient of the warped image; its difference to the first one, less gradient . flow
+      residual;              // gradient of the warped image; (warped image - first image) - gradient . flow
   std::vector<float> zeros;  // a row
-  Plane change;              // a row a band: the flow's squared change, added up column by column
+  Plane change;              // one row per band: the squared change of the flow, summed per column
 
   explicit Fields(Size size)
       : ux_dual(size),
@@ -40,7 +41,7 @@ struct Rates {
   float threshold, theta, dual;
 };
 
-// Row y of the flow.
+// Updates row y of the flow.
 WTAL_INLINE void move_row(Fields& f, int64_t y, float* __restrict change, float threshold, float theta) {
   const int64_t width = f.residual.size().width;
   float* __restrict u = f.u.row(y), * __restrict v = f.v.row(y);
@@ -82,7 +83,7 @@ WTAL_INLINE void dual_rows(Fields& f, int64_t y, int64_t below, float rate) {
   dual_row(f.v.row(y), f.v.row(below), f.vx_dual.row(y), f.vy_dual.row(y), width, rate);
 }
 
-// The flow of one band, and its dual but for the last row.
+// Updates the flow of one band, and its dual except the last row.
 WTAL_INLINE void move_band(Fields& f, int64_t band, const Rates& rates) {
   const auto [height, width] = f.residual.size();
   const int64_t begin = band_begin(height, band), end = band_begin(height, band + 1);
@@ -94,7 +95,7 @@ WTAL_INLINE void move_band(Fields& f, int64_t band, const Rates& rates) {
   }
 }
 
-// The last row of each band's dual. Returns the sum of the flow's squared changes.
+// Updates the last row of each band's dual. Returns the sum of the squared changes of the flow.
 WTAL_INLINE float close_bands(Fields& f, const Rates& rates) {
   const auto [height, width] = f.residual.size();
   double sum = 0;

@@ -1,5 +1,5 @@
 // Median filters of 3 x 3 and 5 x 5 pixels with repeated edges: a sorting network on whole rows. The compiler
-// drops what does not lead to the median.
+// removes the comparisons that the median does not need.
 #pragma once
 #include <utility>
 
@@ -20,7 +20,7 @@ WTAL_INLINE void sort(float* values, std::index_sequence<kPair...>) {
   (order<kNetwork<kCount>.pairs[kPair][0], kNetwork<kCount>.pairs[kPair][1]>(values), ...);
 }
 
-// Rows [begin, end); the margins are there already.
+// Filters rows [begin, end); the margins must be filled.
 template <int kSide>
 WTAL_INLINE void median_rows(const Plane& plane, Plane& to, int64_t begin, int64_t end) {
   constexpr int kReach = kSide / 2, kCount = kSide * kSide;

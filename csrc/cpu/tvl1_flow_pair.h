@@ -1,6 +1,6 @@
-// TV-L1 flow of one pair of images: the pyramid from its coarsest level down, warps, outer and inner
-// iterations. What takes the time goes through Kernels, compiled for several vectors, and through `each`,
-// which calls a function for all indices below a number, in any order and perhaps on several threads.
+// TV-L1 flow of one pair of images: the pyramid from the coarsest to the finest level, warps, outer and inner
+// iterations. The expensive parts use Kernels, which are compiled for several vector levels, and `each`,
+// which calls a function for all indices below a number, in any order and possibly on several threads.
 #pragma once
 #include <limits>
 

@@ -1,4 +1,4 @@
-// The float images of tvl1_flow: rows with a margin, so that no loop over a row asks where the row ends.
+// The float images of tvl1_flow: rows have a margin, so that a loop over a row needs no check for its ends.
 #pragma once
 #include <algorithm>
 #include <cstdint>
@@ -9,7 +9,7 @@
 
 namespace wtal::flow {
 
-// An image [H, W] with kMargin floats before each row and as many after it, all zero at first.
+// An image [H, W] with kMargin floats before each row and at least as many after it, initially zero.
 class Plane {
  public:
   static constexpr int64_t kMargin = 16;

@@ -1,4 +1,4 @@
-// Bilinear resizing with pixel centres at half integers and clamped edges, as OpenCV's INTER_LINEAR has it
+// Bilinear resizing with pixel centres at half integers and clamped edges, like OpenCV's INTER_LINEAR
 // for floats.
 #pragma once
 #include <cmath>
@@ -7,8 +7,8 @@
 
 namespace wtal::flow {
 
-// Where each target coordinate lies in the source: its lower neighbour, its upper one, and the upper one's
-// weight.
+// The position of each target coordinate in the source: the lower neighbour, the upper neighbour, and the
+// weight of the upper neighbour.
 struct Taps {
   std::vector<int64_t> low, high;
   std::vector<float> weight;

@@ -1,6 +1,6 @@
-// The second image and its gradient, moved by the flow: bicubic (A = -0.75), at coordinates rounded to 1/32
-// pixel, zero outside, as OpenCV's remap has it. The three lie in one array of four lanes, so that a tap is
-// one load.
+// The second image and its gradient, warped by the flow: bicubic (A = -0.75), at coordinates rounded to 1/32
+// pixel, zero outside, like OpenCV's remap. Image, x and y gradient are in one array with four lanes, so that
+// a tap is one load.
 #pragma once
 #include <array>
 #include <cmath>
@@ -12,7 +12,7 @@ namespace wtal::flow {
 class WarpSource {
  public:
   typedef float Four __attribute__((vector_size(16)));
-  // A coordinate is clamped to where all of its 4 x 4 taps lie in the margin and are zero.
+  // A coordinate far outside is clamped to a position whose 4 x 4 taps are all in the margin and zero.
   static constexpr int64_t kMargin = 4;
   static constexpr int kSteps = 32;
 
@@ -40,7 +40,7 @@ class WarpSource {
     }
   }
 
-  // Image, its x and its y derivative at (x, y).
+  // The image, its x derivative and its y derivative at (x, y).
   WTAL_INLINE void at(float x, float y, Four& value) const {
     const int64_t fine_x = fine(x, size_.width), fine_y = fine(y, size_.height);
     const auto &across = weights_[fine_x & (kSteps - 1)], &down = weights_[fine_y & (kSteps - 1)];
@@ -53,8 +53,8 @@ class WarpSource {
   }
 
  private:
-  // Clamped as an integer: what lrintf makes of a number that is too large, or of none, is an address inside,
-  // too.
+  // Clamped as an integer, so that the address is inside even if lrintf gets NaN or a number that is too
+  // large.
   WTAL_INLINE static int64_t fine(float at, int64_t size) {
     const int64_t rounded = std::lrintf(at * kSteps);
     return std::min(std::max<int64_t>(rounded, -3 * kSteps), (size + 1) * kSteps);

@@ -1,8 +1,8 @@
-"""The layout of ActionFormer and OpenTAD: one JSON, a file a video, and each data set's own grid.
+"""The layout of ActionFormer and OpenTAD: one JSON file, one feature file per video, a grid per data set.
 
 ``<root>/annotations/thumos14.json`` and ``<root>/i3d_features/<id>.npy``, ``[T, 2048]``. THUMOS14: windows of 16 frames
-every 4 frames at each video's native rate, ``second = (index * stride + 0.5 * window) / fps``. ActivityNet's I3D
-features there have stride and window 16 at 25 fps (its ``anet_i3d.yaml``), and names with ``v_``.
+every 4 frames at each video's native rate, ``second = (index * stride + 0.5 * window) / fps``. The I3D features
+of ActivityNet have stride and window 16 at 25 fps (``anet_i3d.yaml`` there), and their file names begin with ``v_``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ NAME = "actionformer"
 
 
 def wanted(dataset: Dataset) -> str:
-    """The files it wants."""
+    """The files that the layout needs."""
     return f"annotations/{' or '.join(dataset.actionformer_truth)}, and i3d_features/<video>.npy"
 
 

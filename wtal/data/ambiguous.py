@@ -1,7 +1,9 @@
-"""Where THUMOS14 does not say whether an action takes place: ``Ambiguous_test.txt``, a video, start and end a line.
+"""The ambiguous intervals of THUMOS14: ``Ambiguous_test.txt`` has a video, a start and an end in each line.
 
-The file lies beside the ground truth, where W-TALC's bundle has it. A label ``Ambiguous`` in the ground truth says the
-same.
+THUMOS14 does not say whether an action takes place in these intervals.
+
+The file is beside the ground truth, as in the download of W-TALC. A label ``Ambiguous`` in the ground truth has the
+same meaning.
 """
 
 from __future__ import annotations
@@ -19,17 +21,17 @@ Intervals = tuple[tuple[float, float], ...]
 
 
 def is_ambiguous(label: str) -> bool:
-    """Whether a label says that nobody knows, and names no class."""
+    """Whether a label marks an ambiguous interval and does not name a class."""
     return label.casefold() == "ambiguous"
 
 
 def beside(folder: Path) -> dict[str, Intervals]:
-    """The intervals of each video that the file in a folder gives; none where there is no such file.
+    """The ambiguous intervals by video id, from the file in a folder; empty if the folder has no such file.
 
-    A line is ``video start end`` with any blanks between.
+    A line is ``video start end``, separated by any whitespace.
 
     Raises:
-        WtalError: it cannot be read, or a line is not of that form.
+        WtalError: the file cannot be read, or a line has another form.
     """
     path = folder / FILE
     intervals: dict[str, Intervals] = {}

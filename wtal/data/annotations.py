@@ -1,4 +1,4 @@
-"""Ground-truth files of the field, read as they come: whatever the layout, the same records come out.
+"""Reads the usual ground-truth files: every layout gives the same records.
 
 ====================  ========================================================================================
 kind                  file
@@ -37,17 +37,18 @@ _JSON = "ground truth as JSON ({'database': ...}, or BSN's {video: {'duration_se
 
 @dataclass(frozen=True)
 class AnnotatedVideo:
-    """What a ground-truth file says of one video.
+    """The annotation of one video.
 
     Attributes:
         id: the video's name, as in the file.
-        subset: its subset, as in the file; ``""`` where the file does not say.
-        duration: seconds, None where the file does not say.
-        fps: native frames a second, None where the file does not say.
-        instances: the annotated actions in the file's order; None where the temporal annotation is withheld.
-        labels: the classes that occur, sorted. W-TALC's own video-level labels (``labels_all``) where it has
-            them: for 28 of 412 THUMOS14 videos (8 of them for training) they are not the instances' classes.
-        ambiguous: where nobody knows whether an action takes place (:mod:`wtal.data.ambiguous`).
+        subset: its subset, as in the file; ``""`` if the file does not give it.
+        duration: seconds, None if the file does not give it.
+        fps: native frames per second, None if the file does not give it.
+        instances: the annotated actions in the file's order; None if the temporal annotation is withheld.
+        labels: the classes that occur, sorted. W-TALC has its own video-level labels (``labels_all``), which are
+            used if they exist: for 28 of 412 THUMOS14 videos (8 of them for training) they differ from the classes
+            of the instances.
+        ambiguous: intervals in which an action may or may not take place (:mod:`wtal.data.ambiguous`).
     """
 
     id: str
@@ -67,7 +68,7 @@ class Annotations:
         path: the file or folder.
         kind: see the table of :mod:`wtal.data.annotations`.
         videos: by id, in the file's order.
-        classes: all class names in index order: ``classlist.npy``'s (alphabetical in THUMOS14), else sorted.
+        classes: all class names in index order: the order of ``classlist.npy`` (alphabetical in THUMOS14), else sorted.
     """
 
     path: Path
@@ -84,7 +85,7 @@ class Annotations:
         return replace(self, videos=videos)
 
     def split_of(self, video: AnnotatedVideo) -> str:
-        """``"train"``, ``"test"``, or the subset as in the file where it is neither (:func:`split_names`)."""
+        """``"train"``, ``"test"``, or the name in the file if the subset is neither (:func:`split_names`)."""
         return split_names({video.subset for video in self.videos.values()}, self.videos)[video.subset]
 
     def split(self, name: str) -> tuple[AnnotatedVideo, ...]:
@@ -96,12 +97,12 @@ class Annotations:
 
 
 def split_names(subsets: Collection[str], ids: Iterable[str] = ()) -> dict[str, str]:
-    """What each subset of a file is for: ``"train"``, ``"test"`` or, where it is neither, its own name.
+    """The use of each subset of a file: ``"train"``, ``"test"`` or, if it is neither, its own name.
 
-    The word ``validation`` means opposite things: THUMOS14 trains on it and tests on ``test``; ActivityNet
-    trains on ``training``, tests on ``validation`` and withholds the annotation of ``testing``; OpenTAD names the parts
-    of THUMOS14 as ActivityNet's are. So the other subsets of the file decide, and ``ids`` (``video_validation_...`` is
-    THUMOS14) where there is no other.
+    The word ``validation`` has two opposite meanings. THUMOS14 trains on it and tests on ``test``. ActivityNet trains
+    on ``training``, tests on ``validation`` and withholds the annotation of ``testing``. OpenTAD gives the subsets of
+    THUMOS14 the names of ActivityNet. So the other subsets of the file decide; if there is no other subset, ``ids``
+    decides (``video_validation_...`` is THUMOS14).
     """
     words = {subset: subset.casefold() for subset in subsets}
     there = set(words.values())
@@ -109,7 +110,7 @@ def split_names(subsets: Collection[str], ids: Iterable[str] = ()) -> dict[str, 
     trained = bool(there & {"train", "training"})
     if "test" in there or (not trained and any(video.startswith("video_validation_") for video in ids)):
         if not trained:
-            roles["validation"] = "train"  # THUMOS14; beside a training subset it is neither
+            roles["validation"] = "train"  # THUMOS14; if there is also a training subset, it is neither
     elif "validation" in there:
         roles["validation"] = "test"
     else:
@@ -121,7 +122,7 @@ def read_annotations(path: str | os.PathLike[str]) -> Annotations:
     """Read a ground-truth file or W-TALC annotation folder of any kind in the table of this module.
 
     Raises:
-        WtalError: no such file, a structure that is none of these, or a value that is not what it should be.
+        WtalError: no such file, an unknown structure, or a value that is not valid.
     """
     path = Path(path)
     if path.is_dir():
@@ -135,7 +136,13 @@ def read_annotations(path: str | os.PathLike[str]) -> Annotations:
 def parse_annotations(
     content: object, path: str | os.PathLike[str], subsets: Mapping[str, str] | None = None
 ) -> Annotations:
-    """The same for the content of a JSON file; ``path`` names it in messages, ``subsets`` by id serve BSN."""
+    """Like :func:`read_annotations`, for the content of a JSON file.
+
+    Args:
+        content: the parsed JSON.
+        path: the name of the file in messages.
+        subsets: the subset of each video by id, which BSN keeps in a separate file.
+    """
     path = Path(path)
     videos: dict[str, AnnotatedVideo] = {}
     if _is_bsn(content):
@@ -180,7 +187,7 @@ def _instances(annotations: object) -> tuple[Instance, ...]:
 def _video(
     video_id: str, subset: str, duration: float | None, fps: float | None, instances: tuple[Instance, ...]
 ) -> AnnotatedVideo:
-    """A video whose labels follow from its instances; none at all in a withheld subset means unknown."""
+    """A video whose labels are the classes of its instances; no instances in a withheld subset means unknown."""
     withheld = not instances and subset.casefold() in ("testing", "")
     labels = tuple(sorted({instance.label for instance in instances}))
     return AnnotatedVideo(video_id, subset, duration, fps, None if withheld else instances, labels)
@@ -222,7 +229,7 @@ def _bsn_video(video_id: str, record: Mapping[str, Any], subset: str) -> Annotat
 
 
 def _bsn_subsets(path: Path) -> dict[str, str]:
-    """The subset of each video from ``video_info_new.csv``; empty where that file is not there."""
+    """The subset of each video from ``video_info_new.csv``; empty if there is no such file."""
     if not path.exists():
         return {}
     rows = csv_rows(path, ("video", "subset"), "BSN's video list as CSV (video, subset, ...)")
@@ -247,7 +254,7 @@ def _wtalc_folder(root: Path) -> Path:
 
 
 def _read_wtalc(folder: Path) -> Annotations:
-    """Parallel arrays, one entry a video: name, subset, segments, their labels, all labels, duration, fps."""
+    """Parallel arrays, one entry per video: name, subset, segments, their labels, all labels, duration, fps."""
     ids = [_text(value, folder / "videoname.npy") for value in _column(folder, "videoname")]
     classes = tuple(_text(value, folder / "classlist.npy") for value in _column(folder, "classlist"))
     subset, segments, labels = (_column(folder, key, len(ids)) for key in ("subset", "segments", "labels"))
@@ -288,7 +295,7 @@ def _column(folder: Path, key: str, count: int | None = None) -> list[Any]:
     array = load_npy(path)
     if array.shape[1:] == (1,) and array.dtype != object:
         array = array[:, 0]  # durations are a column [N, 1]
-    # Lists of equal lengths, saved by a newer NumPy, are one object array of more dimensions.
+    # A newer NumPy saves lists of equal lengths as one object array with more dimensions.
     if array.ndim < 1 or (array.ndim > 1 and array.dtype != object) or len(array) != (count or len(array)):
         wanted = "[N]" if count is None else f"[{count}], one entry for each name in videoname.npy"
         raise WtalError(f"{path}: shape {list(array.shape)}, expected {wanted}")

@@ -1,8 +1,8 @@
-"""The layout of BaSNet and WTAL-Uncertainty: a file a video, stream and subset.
+"""The layout of BaSNet and WTAL-Uncertainty: one file per video and stream, one folder per subset.
 
-``<root>/gt.json`` and ``<root>/features/{train,test}/{rgb,flow}/<id>.npy``, each ``[T, 1024]``; or, as ASM-Loc and
-ACM-Net have it, ``<root>/{train,test}/<id>.npy`` with both streams side by side, ``[T, 2048]``. 16-frame snippets at
-25 fps. ``split_{train,test}.txt``, where they are there, choose the videos.
+``<root>/gt.json`` and ``<root>/features/{train,test}/{rgb,flow}/<id>.npy``, each ``[T, 1024]``; or, as in
+ASM-Loc and ACM-Net, ``<root>/{train,test}/<id>.npy`` with both streams side by side, ``[T, 2048]``. 16-frame snippets
+at 25 fps. The files ``split_{train,test}.txt``, if they exist, select the videos.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ NAME = "basnet"
 
 
 def wanted(dataset: Dataset) -> str:
-    """The files it wants."""
+    """The files that the layout needs."""
     return (
         f"{' or '.join(dataset.truth)}, and features/{{train,test}}/{{rgb,flow}}/<video>.npy "
         "or {train,test}/<video>.npy"
@@ -58,7 +58,7 @@ def candidates(
 
 
 def _place(folder: Path, dataset: Dataset) -> Callable[[str], tuple[Path, ...]]:
-    """Where the features of one subset are, as a function of the id."""
+    """A function from a video id to its feature files in one subset."""
     files = Files()
     apart = (folder / "rgb").is_dir() or (folder / "flow").is_dir()
     joint = not apart and folder.is_dir() and any(path.suffix == ".npy" for path in visible(folder))

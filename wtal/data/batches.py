@@ -25,16 +25,16 @@ ALL = slice(None)
 
 @dataclass(frozen=True)
 class Batch:
-    """Videos or crops of them, padded with zeros to the longest.
+    """Videos, or crops of videos, padded with zeros to the longest.
 
     Attributes:
-        i3d: ``[B, T, Di]`` float32, None where it was not asked for.
-        clip: ``[B, T, Dc]`` float32 on the I3D snippets, None where it was not asked for.
-        lengths: ``[B]`` int64, snippets that are not padding.
+        i3d: ``[B, T, Di]`` float32, None if it was not requested.
+        clip: ``[B, T, Dc]`` float32 on the I3D snippets, None if it was not requested.
+        lengths: ``[B]`` int64, the number of snippets that are not padding.
         labels: ``[B, C]`` float32, zeros and ones.
-        index: ``[B]`` int64, places among the videos that the batches are made of.
+        index: ``[B]`` int64, the position of each video in the list that the batches were made from.
         start: ``[B]`` int64, first snippet of the crop.
-        whole: how many videos the batch has of which these are one process's share; None where they are all of it.
+        whole: the number of videos in the whole batch, if this is the share of one process; None if it is the whole.
     """
 
     i3d: Tensor | None
@@ -47,17 +47,17 @@ class Batch:
 
     @property
     def videos(self) -> int:
-        """How many videos the whole batch has: what a loss is averaged over."""
+        """The number of videos in the whole batch: a loss is averaged over it."""
         return len(self.lengths) if self.whole is None else self.whole
 
     def parts(self, size: int) -> Iterator[Batch]:
-        """The same videos, at most ``size`` at a time; 0: all at once. None for a share without any."""
+        """The same videos, at most ``size`` at a time; 0: all at once. An empty share yields nothing."""
         for first in range(0, len(self.lengths), size or max(1, len(self.lengths))):
             here = slice(first, first + size) if size else ALL
             yield replace(self._each(operator.itemgetter(here)), whole=self.videos)
 
     def to(self, device: str | torch.device) -> Batch:
-        """The same on another device."""
+        """The same batch on another device."""
         return self._each(lambda tensor: tensor.to(device))
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
@@ -68,18 +68,18 @@ class Batch:
 
 
 class TrainingBatches:
-    """An epoch's batches for every epoch: all videos in random order, each cropped at a random place.
+    """The batches of each epoch: all videos in random order, each cropped at a random position.
 
-    Order and crops depend on the seed, the epoch and the video's id alone, so that a resumed run needs no state.
+    Order and crops depend only on the seed, the epoch and the video's id, so that a resumed run needs no state.
 
     Args:
-        data: for the classes.
+        data: the data set, whose classes are used.
         videos: the training videos.
-        batch: size and crop length.
-        seed: of order and crops.
+        batch: batch size and crop length.
+        seed: the seed of order and crops.
         with_i3d: read I3D features.
-        with_clip: read CLIP features; a video without is an error then.
-        part: which videos of each batch to read. Which batches there are does not depend on it.
+        with_clip: read CLIP features; then a video without them is an error.
+        part: which videos of each batch to read. The order and the crops do not depend on it.
     """
 
     def __init__(
@@ -100,18 +100,18 @@ class TrainingBatches:
         self._began = self._waited = 0.0  # seconds
 
     def __len__(self) -> int:
-        """Batches an epoch; the last may be partial."""
+        """Batches per epoch; the last may be partial."""
         return -(-self.videos // self._batch.size)
 
     @property
     def videos(self) -> int:
-        """Videos an epoch, one that comes twice counted twice."""
+        """Videos per epoch; a video that occurs twice counts twice."""
         return self._batch.steps_per_epoch * self._batch.size or len(self._lengths)
 
     def epoch(self, number: int, first: int = 0) -> Iterator[Batch]:
-        """The batches of one epoch from batch ``first`` on.
+        """The batches of one epoch, starting at batch ``first``.
 
-        Every video is in one of them, or in as many as any other (give or take one) where steps are asked for.
+        Every video is in exactly one batch. If ``steps_per_epoch`` is set, all videos occur equally often (within one).
 
         Raises:
             WtalError: a video's features are missing or malformed.
@@ -126,7 +126,7 @@ class TrainingBatches:
         return self._timed(ahead(replace(self._reader.batch(whole[self._part]), whole=len(whole)) for whole in wholes))
 
     def waiting(self) -> float:
-        """Of the time since the last epoch's first batch was asked for, the share in which the next was not ready."""
+        """The share of time spent waiting for a batch, since the first batch of the last epoch was requested."""
         return self._waited / max(time.monotonic() - self._began, 1e-9)
 
     def _timed(self, batches: Iterator[Batch]) -> Iterator[Batch]:
@@ -157,16 +157,19 @@ def whole_videos(
     snippets: int | None = None,
     part: slice = ALL,
 ) -> Iterator[Batch]:
-    """Every video once and whole, longest first, so that little is padding and memory is short at once or never.
+    """Every video once and whole, longest first.
+
+    In this order there is little padding, and if memory is too small, the first batch shows it.
 
     Args:
-        data: for the classes.
-        videos: which videos.
-        batch_size: at most this many videos a batch.
+        data: the data set, whose classes are used.
+        videos: the videos.
+        batch_size: at most this many videos per batch.
         with_i3d: read I3D features.
         with_clip: read CLIP features.
-        snippets: at most this many snippets a batch, padding included, or one video; None: any number.
-        part: which of the batches. What is in them does not depend on it.
+        snippets: at most this many snippets per batch, padding included; a longer video is a batch of its own.
+            None: no limit.
+        part: which batches to return. Their content does not depend on it.
 
     Raises:
         WtalError: a video's features are missing or malformed.
@@ -194,19 +197,19 @@ def in_parts(
     with_i3d: bool = True,
     with_clip: bool = True,
 ) -> Iterator[tuple[Batch, int, int]]:
-    """One long video in parts that overlap, only one of which is in memory.
+    """One long video in parts that overlap; only one part is in memory at a time.
 
     Args:
-        data: for the classes.
+        data: the data set, whose classes are used.
         video: the video.
-        length: its snippets.
-        size: each part stands for this many snippets, the last for the rest.
-        overlap: and begins and ends as many snippets earlier and later, where the video does.
+        length: the number of its snippets.
+        size: each part represents this many snippets; the last part represents the rest.
+        overlap: each part also reads up to this many snippets before and after these, within the video.
         with_i3d: read I3D features.
         with_clip: read CLIP features.
 
     Returns:
-        batches of one part each, and the half-open range of snippets that the part stands for.
+        batches of one part each, and the half-open range of snippets that the part represents.
     """
     reader = _Reader(data, (video,), with_i3d, with_clip)
     for first in range(0, length, size):
@@ -218,7 +221,7 @@ def in_parts(
 def statistics(videos: Iterable[Video]) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of each I3D dimension over all snippets of ``videos``: two ``[Di]`` float64.
 
-    One pass over the files; moments are joined as in Chan, Golub and LeVeque (1979).
+    One pass over the files; the moments are combined as in Chan, Golub and LeVeque (1979).
     """
     count = 0
     mean = square = np.zeros(0)
@@ -241,7 +244,7 @@ def statistics(videos: Iterable[Video]) -> tuple[np.ndarray, np.ndarray]:
 
 @dataclass(frozen=True)
 class _Crop:
-    """Snippets ``[start, start + length)`` of the ``total`` of one video."""
+    """Snippets ``[start, start + length)`` of a video that has ``total`` snippets."""
 
     index: int
     start: int

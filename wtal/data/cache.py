@@ -1,4 +1,4 @@
-"""What wtal keeps between runs: where, and the conversion of one big pickled file into one file a video."""
+"""The cache between runs: its folder, and the conversion of one big pickled file into one file per video."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Progress = Callable[[int, int], None]
 
 
 def cache_root() -> Path:
-    """``$WTAL_CACHE``, else ``$XDG_CACHE_HOME/wtal``, else ``~/.cache/wtal``. Not made by this call."""
+    """``$WTAL_CACHE``, else ``$XDG_CACHE_HOME/wtal``, else ``~/.cache/wtal``. This call does not create it."""
     if own := os.environ.get("WTAL_CACHE"):
         return Path(own)
     shared = os.environ.get("XDG_CACHE_HOME")
@@ -33,17 +33,17 @@ def cache_root() -> Path:
 def per_video_files(source: Path, count: int, progress: Progress | None = None) -> list[Path]:
     """One ``.npy`` file for each entry of a pickled object array, in its order; converted on the first call.
 
-    The files lie under :func:`cache_root` in a folder named by the source's SHA-256. A stamp for the source's
-    path, size and time of change saves reading it again, and a source that was only copied or touched is known
-    by its hash. A folder takes its name when it is complete, and the stamp is written last.
+    The files are under :func:`cache_root` in a folder named after the source's SHA-256. A stamp with the source's
+    path, size and modification time avoids reading the source again. A source that was only copied or touched is
+    recognised by its hash. The folder gets its name when it is complete, and the stamp is written last.
 
     Args:
-        source: object array of ``count`` arrays ``[T, D]``, as W-TALC's ``*-I3D-JOINTFeatures.npy``.
+        source: object array of ``count`` arrays ``[T, D]``, such as W-TALC's ``*-I3D-JOINTFeatures.npy``.
         count: how many entries the annotations expect.
-        progress: told of the conversion.
+        progress: called after each video that was converted.
 
     Raises:
-        WtalError: the source is malformed or of another count, or the cache cannot be written.
+        WtalError: the source is malformed or has another count, or the cache cannot be written.
     """
     try:
         status = source.stat()
@@ -57,7 +57,7 @@ def per_video_files(source: Path, count: int, progress: Progress | None = None) 
             if not folder.is_dir():
                 _convert(source, folder, count, progress)
             write_atomically(stamp, json.dumps({**facts, "sha256": digest}).encode())
-        # Numbered, not named after videos: the names are the annotations' business, and may change beside it.
+        # Numbered, not named after videos: the annotations define the names, and may change independently.
         files = [path for path in visible(folder) if path.suffix == ".npy"]
     except OSError as error:
         raise WtalError(
@@ -70,7 +70,7 @@ def per_video_files(source: Path, count: int, progress: Progress | None = None) 
 
 
 def _stamped(stamp: Path, facts: dict[str, Any]) -> Path | None:
-    """The complete folder that a stamp speaks of, None where there is none."""
+    """The complete folder that a stamp names, None if there is none."""
     try:
         recorded = json.loads(stamp.read_text(encoding="utf-8"))
         folder = stamp.parent.parent / recorded.pop("sha256")[:32]
@@ -101,14 +101,14 @@ def _convert(source: Path, folder: Path, count: int, progress: Progress | None) 
             if not isinstance(path, Path):
                 raise WtalError(f"{source}: entry {row} is a {type(path).__name__}, expected an array [T, D]")
             target = partial / f"{row:06d}.npy"
-            if path in placed:  # one array that stands for several videos
+            if path in placed:  # several videos share one array
                 shutil.copyfile(placed[path], target)
             else:
                 placed[path] = path.rename(target)
         try:
             partial.rename(folder)
         except OSError:
-            if not folder.is_dir():  # else another process was faster with the same content
+            if not folder.is_dir():  # otherwise another process has already written the same content
                 raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)

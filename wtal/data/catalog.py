@@ -1,4 +1,4 @@
-"""Data sets by name: where they are looked for, and which layout is there."""
+"""Data sets by name: the folders to search, and the layout of the files found."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ DATASETS = {
         ),
     )
 }
-"""What ``--dataset`` takes beside ``synthetic`` and the path of a ``dataset.toml``."""
+"""The values of ``--dataset`` in addition to ``synthetic`` and the path of a ``dataset.toml``."""
 
 LAYOUTS: dict[str, Layout] = {layout.NAME: layout for layout in (wtalc, basnet, actionformer)}
 
 
 @dataclass(frozen=True)
 class AnnotatedLayout:
-    """A layout, and where its annotations are."""
+    """A layout and the path of its annotations."""
 
     layout: Layout
     truth: Path
@@ -62,14 +62,14 @@ def open_dataset(
 
     Args:
         dataset: ``thumos14``, ``activitynet12``, ``activitynet13``, or the path of a ``dataset.toml``.
-        root: its folder; None looks in ``$WTAL_DATA/<name>``, then ``./data/<name>``.
+        root: the folder of the data set; None searches ``$WTAL_DATA/<name>``, then ``./data/<name>``.
         allow_missing: leave out videos without features, and training videos without a label; they are listed in
             :attr:`VideoSet.missing` and :attr:`VideoSet.unlabelled`.
-        progress: told of the one-time conversion of W-TALC's features.
-        need_clip: where there is a folder of CLIP features, a video without them counts as one without features.
+        progress: called during the one-time conversion of W-TALC's features.
+        need_clip: if there is a folder of CLIP features, a video without CLIP features counts as missing.
 
     Raises:
-        WtalError: nothing found there, or something missing or malformed.
+        WtalError: no data set was found, or a file is missing or malformed.
     """
     if dataset.endswith(".toml"):
         if root is not None:
@@ -91,26 +91,26 @@ def open_folder(
     progress: Progress | None = None,
     need_clip: bool = False,
 ) -> VideoSet:
-    """Open the one folder ``root``, whose files are named as those of the data set ``dataset``.
+    """Open the folder ``root``, whose files have the names that the data set ``dataset`` uses.
 
     Args:
         root: the folder.
-        dataset: whose file names to expect.
-        name: what the videos are called as a set, where that is something else.
-        classes: all class names, where the annotations need not mention every one of them.
+        dataset: the data set whose file names to expect.
+        name: the name of the opened set; None: ``dataset``.
+        classes: all class names, if the annotations may not contain every one.
         allow_missing: as for :func:`open_dataset`.
         progress: as for :func:`open_dataset`.
         need_clip: as for :func:`open_dataset`.
 
     Raises:
-        WtalError: as :func:`open_dataset` does.
+        WtalError: as for :func:`open_dataset`.
     """
     known = named(dataset)
     root = Path(root)
     usable = [item for item in look(root, known) if item.layout.has_features(root, known)]
     if not usable:
         raise WtalError(_nothing_found(known, root))
-    if len(usable) > 1:  # which one was meant must not be left to chance
+    if len(usable) > 1:  # wtal must not guess which one is meant
         layouts = " and ".join(item.layout.NAME for item in usable)
         raise WtalError(f"{root}: files of the layouts {layouts}, expected those of one: give each its own folder")
     layout, annotations = usable[0].layout, read_annotations(usable[0].truth)
@@ -132,7 +132,7 @@ def open_folder(
 
 
 def find_annotations(dataset: str, root: str | os.PathLike[str] | None = None) -> Annotations:
-    """The annotations of a named data set; features need not be there. Raises as :func:`open_dataset` does."""
+    """The annotations of a named data set; features need not be there. Raises like :func:`open_dataset`."""
     known = named(dataset)
     for place in places(known, root):
         if layouts := look(place, known):
@@ -151,7 +151,7 @@ def named(dataset: str) -> Dataset:
 
 
 def places(dataset: Dataset, root: str | os.PathLike[str] | None) -> list[Path]:
-    """Folders to look in, in order."""
+    """The folders to search, in order."""
     if root is not None:
         return [Path(root)]
     shared = os.environ.get("WTAL_DATA")
@@ -165,7 +165,7 @@ def look(place: Path, dataset: Dataset) -> list[AnnotatedLayout]:
 
 
 def _nothing_found(dataset: Dataset, root: str | os.PathLike[str] | None) -> str:
-    """Where one looked, what one wanted, and the way out; several lines, for a person."""
+    """An error text of several lines: the folders searched, the files needed, and the alternatives."""
     looked = []
     for place in places(dataset, root):
         annotated = [item.layout.NAME for item in look(place, dataset)]

@@ -1,4 +1,4 @@
-"""CLIP features brought onto the I3D grid by time: one row for each snippet."""
+"""Resamples CLIP features in time to the I3D grid: one row for each snippet."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from wtal.data.video import Video
 def read_aligned_clip(video: Video, num_snippets: int, start: int = 0, stop: int | None = None) -> np.ndarray:
     """CLIP features at the centres of the snippets ``[start, stop)`` of ``num_snippets``: ``[T, D']`` float32.
 
-    Where the video knows the rate of its CLIP frames, row ``k`` is the frame at second ``k / clip_fps``; else
-    the rows evenly cover the span of the snippets. Raises as :func:`wtal.data.features.read_features` does.
+    If the rate of the video's CLIP frames is known, row ``k`` is the frame at second ``k / clip_fps``; otherwise
+    the rows evenly cover the span of the snippets. Raises like :func:`wtal.data.features.read_features`.
     """
     path, rows = open_clip_file(video)
     snippets = np.arange(*slice(start, stop).indices(num_snippets), dtype=np.float64)
@@ -29,16 +29,16 @@ def read_aligned_clip(video: Video, num_snippets: int, start: int = 0, stop: int
 
 
 def align(features: np.ndarray, num_snippets: int) -> np.ndarray:
-    """Rows that evenly cover a video, at the centres of its snippets: ``[T', D]`` -> ``[num_snippets, D]``.
+    """Resample rows that evenly cover a video to the centres of its snippets: ``[T', D]`` -> ``[num_snippets, D]``.
 
-    Linear interpolation between the centres of rows, clamped at the ends. Bitwise the same where the lengths
-    are equal.
+    Linear interpolation between the centres of rows, clamped at the ends. If the lengths are equal, the result is
+    bitwise equal to the input.
     """
     return interpolate(features, even_positions(len(features), num_snippets))
 
 
 def even_positions(num_rows: int, num_snippets: int) -> np.ndarray:
-    """Where each snippet's centre lies among rows that cover the same span: ``[num_snippets]`` float64."""
+    """The row position of each snippet's centre, for rows that cover the same span: ``[num_snippets]`` float64."""
     if num_rows == num_snippets:
         return np.arange(num_rows, dtype=np.float64)
     return (np.arange(num_snippets) + 0.5) * (num_rows / num_snippets) - 0.5

@@ -42,13 +42,12 @@ _NEEDED = ("name", "classes", "i3d", "labels", "fps")
 def open_own(path: str | os.PathLike[str], allow_missing: bool = False, need_clip: bool = False) -> VideoSet:
     """Open the data set that a ``dataset.toml`` describes.
 
-    Without ``segments`` no video has instances; without ``test`` :func:`held_out_fifth` says which videos are for
-    testing.
+    Without ``segments`` no video has instances. Without ``test``, :func:`held_out_fifth` selects the test videos.
 
     Args:
-        path: the TOML file; other paths in it are seen from its folder.
+        path: the TOML file; the paths in it are relative to its folder.
         allow_missing: leave out videos without features, and training videos without a label.
-        need_clip: where it names a folder of CLIP features, a video without counts as one without features.
+        need_clip: if the file names a folder of CLIP features, a video without CLIP features counts as missing.
 
     Raises:
         WtalError: an unknown or missing key, an unknown class or video, a missing or malformed file.
@@ -57,10 +56,10 @@ def open_own(path: str | os.PathLike[str], allow_missing: bool = False, need_cli
 
 
 def read_own_annotations(path: str | os.PathLike[str]) -> Annotations:
-    """What a ``dataset.toml`` says of its videos, features aside.
+    """The annotations in a ``dataset.toml``, without the features.
 
     Raises:
-        WtalError: as :func:`open_own`, or it has no ``segments``.
+        WtalError: as for :func:`open_own`, or the file has no ``segments``.
     """
     return _Description(Path(path)).annotations()
 
@@ -147,14 +146,14 @@ class _Description:
             yield Candidate(video, video.subset, paths, timebase)
 
     def _labels(self, path: Path) -> dict[str, tuple[str, ...]]:
-        """Labels of each video, in class order, by id."""
+        """The labels of each video by id, in class order."""
         labels: dict[str, set[str]] = {}
         for where, video_id, names in read_labels(path):
             labels.setdefault(video_id, set()).update(self._class(name, path, where) for name in names)
         return {video_id: tuple(c for c in self.classes if c in names) for video_id, names in labels.items()}
 
     def _segments(self, path: Path, labels: dict[str, tuple[str, ...]]) -> dict[str, tuple[Instance, ...]]:
-        """Instances of each video that the file mentions, by start."""
+        """The instances of each video in the file by id, sorted by start."""
         segments = read_segments(path)
         for video_id, rows in segments.items():
             if video_id not in labels:
@@ -173,7 +172,7 @@ class _Description:
     def _train_segments(
         self, labels: dict[str, tuple[str, ...]], test: Collection[str], others: Collection[str]
     ) -> dict[str, tuple[Instance, ...]]:
-        """Instances of training videos; ``others`` are annotated by ``segments`` already."""
+        """The instances of training videos by id; ``others`` are the videos that ``segments`` already annotates."""
         path = self._path("train_segments")
         train = self._segments(path, labels)
         for video_id in train:
@@ -222,7 +221,7 @@ class _Description:
         if not isinstance(self.table[key], str):
             self._wrong(key)
         path = self.path.parent / self.table[key]
-        if not os.path.isfile(path):  # Path.is_file raises where no file can have such a name
+        if not os.path.isfile(path):  # Path.is_file raises if no file can have such a name
             raise WtalError(f"{path}: no such file ({key!r} in {self.path}), expected {_KEYS[key]}")
         return path
 
@@ -239,13 +238,14 @@ class _Description:
 
 
 def held_out_fifth(labels: Mapping[str, Collection[str]]) -> frozenset[str]:
-    """A fifth of the videos, in the order of a hash of their ids; what it leaves for training has every class.
+    """Select a fifth of the videos for testing, in the order of a hash of their ids.
 
-    A video is passed over where it is the last one left for training of a class of its own. Of several videos at least
-    one is held out, and at least one is not. Where none of these has an action, the next that has one is held out too.
+    A video is skipped if it is the last training video of one of its classes, so that training has every class. With
+    two or more videos, at least one is held out and at least one is not. If no held-out video has an action, the next
+    video with an action is held out too.
 
     Args:
-        labels: classes of each video, by id.
+        labels: the classes of each video, by id.
     """
     order = sorted(labels, key=lambda video: (hashlib.sha256(video.encode()).digest(), video))
     left = Counter(label for video in labels for label in set(labels[video]))
@@ -256,7 +256,7 @@ def held_out_fifth(labels: Mapping[str, Collection[str]]) -> frozenset[str]:
         if len(held_out) < wanted and all(left[label] > 1 for label in own):
             held_out.append(video)
             left.subtract(own)
-    if held_out and not any(labels[video] for video in held_out):  # on background alone no mAP can be measured
+    if held_out and not any(labels[video] for video in held_out):  # mAP cannot be measured on background alone
         spare = (video for video in order if labels[video] and all(left[label] > 1 for label in set(labels[video])))
         held_out += list(spare)[:1]
     return frozenset(held_out or order[:wanted])

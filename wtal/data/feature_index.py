@@ -1,7 +1,7 @@
-"""What need not be read again of feature files that have not changed: how long they are, and what training asks of all.
+"""Cached facts about feature files: the length of each file, and the mean and standard deviation for training.
 
-Opening twenty thousand files takes seconds and reading them minutes, at every start. So both answers are kept under
-:func:`wtal.data.cache.cache_root`, for as long as every file keeps its path, size and time of change.
+To open twenty thousand files takes seconds at every start, and to read them takes minutes. So both results are kept
+under :func:`wtal.data.cache.cache_root`. They are valid while every file keeps its path, size and modification time.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from wtal.errors import WtalError
 from wtal.platform.files import WriteError, write_atomically
 
 _YOUNG_SECONDS = 2.0
-"""A file changed so shortly before it is looked at may change again without its time telling: it is not remembered."""
+"""A file that changed so recently may change again without a new modification time, so it is not cached."""
 
 
 def with_lengths(data: VideoSet, allow_missing: bool = False, progress: Progress | None = None) -> VideoSet:
-    """The same data set, each video knowing how many snippets and CLIP rows it has; opens only what is new or changed.
+    """The same data set with the number of snippets and CLIP rows of each video; opens only new or changed files.
 
     Args:
         data: the data set.
-        allow_missing: videos whose files cannot be used count as missing, and a note names each; for that all
+        allow_missing: videos whose files cannot be used count as missing, and a note names each. To find them, all
             features are read once.
-        progress: told of that reading.
+        progress: called after each video that was read.
 
     Raises:
-        WtalError: files are missing or malformed: it names every one, and for that reads all features once. With
-            ``allow_missing`` where no video is left.
+        WtalError: files are missing or malformed. The error names every such file; to find them, all features are
+            read once. With ``allow_missing``: no video is left.
     """
     stamps, young = _stamps(data.videos)
     place = _place("lengths", (os.path.abspath(path) for video in data.videos for path in _files(video)))
@@ -63,10 +63,10 @@ def with_lengths(data: VideoSet, allow_missing: bool = False, progress: Progress
         if allow_missing and progress is not None:
             progress(done, len(looked_into))
     if len(looked_into):
-        young[list(bad)] = True  # looked into again the next time, for the message
+        young[list(bad)] = True  # read again the next time, to repeat the message
         stamps[young] = 0
         _store(place, {"stamps": stamps, **kept})
-    if bad and not allow_missing:  # so that the next start does not end at a NaN in another file
+    if bad and not allow_missing:  # report all faults at once: otherwise the next start would fail at another file
         bad |= _faults({index: video for index, video in enumerate(data.videos) if index not in bad}, progress)
     if bad and (not allow_missing or len(bad) == len(data.videos)):
         raise unusable((bad[index] for index in sorted(bad)), len(data.videos))
@@ -87,7 +87,7 @@ def with_lengths(data: VideoSet, allow_missing: bool = False, progress: Progress
 
 
 def unusable(faults: Iterable[str], total: int) -> WtalError:
-    """The error that names every video of ``total`` whose features cannot be used, from one message each."""
+    """An error that names every video with unusable features, from one message per video; ``total`` is all videos."""
     messages = [*faults]
     if len(messages) == 1:
         return WtalError(messages[0] + ("; --allow-missing leaves it out" if total > 1 else ""))
@@ -96,18 +96,18 @@ def unusable(faults: Iterable[str], total: int) -> WtalError:
 
 
 def survey(data: VideoSet, progress: Progress | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Read all features once, so that what is wrong with any of them is known before training.
+    """Read all features once, so that every fault is found before training.
 
     Args:
         data: a data set with training videos.
-        progress: told of the reading.
+        progress: called after each video that was read.
 
     Returns:
         mean and standard deviation of each I3D dimension over the training snippets, two ``[Di]`` float64.
 
     Raises:
-        WtalError: files are malformed or hold a value that is not finite: it names every one. Or one is of another
-            width than the others.
+        WtalError: files are malformed or contain a value that is not finite (the error names every such file), or
+            the widths of the files differ.
     """
     stamps, young = _stamps(data.videos)
     width = feature_width(data.videos[0].i3d)
@@ -132,7 +132,7 @@ def _survey(data: VideoSet, width: int, clip_width: int, progress: Progress | No
     def checked(subset: str) -> Iterator[Video]:
         nonlocal done
         for video in data.subset(subset):
-            check_features(video, i3d=subset != "train")  # the statistics read that
+            check_features(video, i3d=subset != "train")  # the statistics read the I3D features of training videos
             for kind, path, expected in (("I3D", video.i3d, width), ("CLIP", video.clip, clip_width)):
                 if path is not None and (own_width := feature_width(path)) != expected:
                     message = f"its {kind} features are {own_width} wide, expected {expected} as in other videos"
@@ -148,7 +148,7 @@ def _survey(data: VideoSet, width: int, clip_width: int, progress: Progress | No
 
 
 def _faults(videos: Mapping[int, Video], progress: Progress | None = None) -> dict[int, str]:
-    """What is wrong with each video of which something is, other than its width."""
+    """The fault of each faulty video, by index; widths are not checked."""
     faults: dict[int, str] = {}
     for done, (index, video) in enumerate(videos.items(), 1):
         try:
@@ -165,7 +165,7 @@ def _files(video: Video) -> list[Path]:
 
 
 def _stamps(videos: Sequence[Video]) -> tuple[np.ndarray, np.ndarray]:
-    """A hash of the state of each video's files, uint64 ``[N, 2]``, and whether one of them is young, bool ``[N]``."""
+    """A hash of the state of each video's files, uint64 ``[N, 2]``; whether a file changed recently, bool ``[N]``."""
     now = time.time()
     stamps, young = np.zeros((len(videos), 2), np.uint64), np.zeros(len(videos), bool)
     for row, video in enumerate(videos):
@@ -175,7 +175,7 @@ def _stamps(videos: Sequence[Video]) -> tuple[np.ndarray, np.ndarray]:
                 status = path.stat()
             except OSError as error:
                 raise WtalError(f"video {video.id}: {path}: {error.strerror}, expected a .npy file") from None
-            # The inode's time, too, which nobody can set back: a copy may have the time of its source.
+            # Also the inode change time, which cannot be set back: a copy may have the modification time of its source.
             facts = f"{os.path.abspath(path)} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} "
             state.update(facts.encode("utf-8", "surrogateescape"))
             young[row] |= status.st_ctime > now - _YOUNG_SECONDS
@@ -189,17 +189,17 @@ def _place(kind: str, parts: Iterable[str]) -> Path:
 
 
 def _load(place: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray] | None:
-    """The arrays in a file of the cache; None where there is none, or it is not what it should be."""
+    """The arrays in a cache file; None if there is no such file or it is not valid."""
     try:
         with place.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             loaded = {name: arrays[name] for name in shapes}
-    except Exception:  # a damaged file surfaces as almost anything; it is made anew
+    except Exception:  # a damaged file can raise almost any error; it is written again
         return None
     return loaded if all(loaded[name].shape == shape for name, shape in shapes.items()) else None
 
 
 def _store(place: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Keep arrays for the next time; a cache that cannot be written costs that time and no more."""
+    """Write arrays to the cache; if this fails, the next start only takes longer."""
     file = io.BytesIO()
     np.savez(file, **arrays)  # type: ignore[arg-type]
     with suppress(WriteError):

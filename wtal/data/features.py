@@ -1,4 +1,4 @@
-"""Feature files of one video: opened and checked. :mod:`wtal.data.clip_alignment` brings CLIP onto the I3D grid."""
+"""Opens and checks the feature files of one video. :mod:`wtal.data.clip_alignment` resamples CLIP to the I3D grid."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _STRETCH = 16_384  # rows
 def read_features(video: Video, start: int = 0, stop: int | None = None) -> np.ndarray:
     """I3D features of the snippets ``[start, stop)``: ``[T, D]`` float32, the video's files side by side.
 
-    A crop reads the crop only.
+    Only these snippets are read.
 
     Raises:
-        WtalError: a file is missing or malformed, not ``[T, D]`` of floating point, without a row, holds NaN or
-            infinity among these snippets, or the files differ in length by more than one row.
+        WtalError: a file is missing or malformed, is not floating point ``[T, D]``, has no row, or contains NaN or
+            infinity in these snippets, or the files differ in length by more than one row.
     """
     parts = _parts(video)
     length = min(len(part) for _, part in parts)
@@ -37,13 +37,13 @@ def read_features(video: Video, start: int = 0, stop: int | None = None) -> np.n
 
 
 def read_clip(video: Video) -> np.ndarray:
-    """CLIP features ``[T', D']`` float32, one row a sampled frame; raises as :func:`read_features` does."""
+    """CLIP features ``[T', D']`` float32, one row per sampled frame; raises like :func:`read_features`."""
     path, rows = open_clip_file(video)
     return finite_rows(rows[:], path, video, 0)
 
 
 def feature_lengths(videos: Iterable[Video]) -> np.ndarray:
-    """The number of snippets of each video, from the files' headers where it does not know it: ``[N]`` int64."""
+    """The number of snippets of each video, read from the files' headers if not yet known: ``[N]`` int64."""
     lengths = [
         min(len(part) for _, part in _parts(video)) if video.snippets is None else video.snippets for video in videos
     ]
@@ -51,14 +51,14 @@ def feature_lengths(videos: Iterable[Video]) -> np.ndarray:
 
 
 def check_features(video: Video, i3d: bool = True) -> None:
-    """Read all features of a video, CLIP and I3D, a stretch at a time; raises as :func:`read_features` does."""
+    """Read all features of a video, CLIP and I3D, in blocks of rows; raises like :func:`read_features`."""
     for path, rows in [*(_parts(video) if i3d else []), *([open_clip_file(video)] if video.clip else [])]:
         for first in range(0, len(rows), _STRETCH):
             finite_rows(rows[first : first + _STRETCH], path, video, first)
 
 
 def clip_rows(video: Video) -> int:
-    """The number of CLIP rows of a video, 0 without any; raises as :func:`read_features` does."""
+    """The number of CLIP rows of a video, 0 without CLIP features; raises like :func:`read_features`."""
     return len(open_clip_file(video)[1]) if video.clip else 0
 
 
@@ -69,7 +69,7 @@ def feature_width(paths: str | os.PathLike[str] | Sequence[Path]) -> int:
 
 
 def _parts(video: Video) -> list[tuple[Path, Rows]]:
-    """The video's I3D files, of lengths that agree; RGB and flow may differ by the one frame that flow lacks."""
+    """The video's I3D files, checked for equal lengths; RGB and flow may differ by one, as flow has one frame less."""
     if not video.i3d:
         raise WtalError(f"video {video.id}: has no I3D feature files")
     parts = [(path, _opened(path, video)) for path in video.i3d]
@@ -81,7 +81,7 @@ def _parts(video: Video) -> list[tuple[Path, Rows]]:
 
 
 def open_clip_file(video: Video) -> tuple[Path, Rows]:
-    """The video's CLIP file and its rows; raises as :func:`read_features` does."""
+    """The video's CLIP file and its rows; raises like :func:`read_features`."""
     if video.clip is None:
         raise WtalError(f"video {video.id}: has no CLIP feature file")
     return video.clip, _opened(video.clip, video)
@@ -103,21 +103,21 @@ def _opened(path: Path, video: Video | None) -> Rows:
 
 
 def _called(path: Path, video: Video | None) -> str:
-    """A feature file as messages name it: by what the user knows, where that is another one."""
+    """The name of a feature file in messages: the file that the user knows, if that is another one."""
     if video is None or video.origin is None or path not in video.i3d:
         return str(path)
     return f"{video.origin} (in wtal's cache {path})"
 
 
 def finite_rows(rows: np.ndarray, path: Path, video: Video, first: int) -> np.ndarray:
-    """The rows as float32.
+    """The rows as float32; ``first`` is the position of the first row in the file, for messages.
 
     Raises:
-        WtalError: a value is not finite in float32. ``first`` is the place of the first row in the file.
+        WtalError: a value is not finite in float32.
     """
     with np.errstate(over="ignore", invalid="ignore"):
         single = rows.astype(np.float32, copy=False)
-        # A sum of finite float32 values is finite in float64: no array of booleans the size of the features.
+        # A sum of finite float32 values is finite in float64. This avoids a boolean array as large as the features.
         if np.isfinite(single.sum(dtype=np.float64)):
             return single
     bad = np.argwhere(~np.isfinite(single))

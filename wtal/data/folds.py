@@ -1,4 +1,4 @@
-"""Cross-validation inside the training videos: parts by a hash of the id, one of them held out."""
+"""Cross-validation inside the training videos: a hash of the id selects the parts, and one part is held out."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def parse_fold(text: str) -> tuple[int, int]:
     """``"2/5"`` as (2, 5): the second of five parts.
 
     Raises:
-        WtalError: another form, fewer than two parts, or no such part.
+        WtalError: the text has another form, there are fewer than two parts, or there is no such part.
     """
     match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
     number, folds = (int(match[1]), int(match[2])) if match else (0, 0)
@@ -25,26 +25,26 @@ def parse_fold(text: str) -> tuple[int, int]:
 
 
 def parts(ids: Iterable[str], folds: int) -> dict[str, int]:
-    """Which of the parts 1 to ``folds`` each video is in: dealt out in the order of the SHA-256 of their ids.
+    """The part (1 to ``folds``) of each video: the videos are assigned in turn, in the order of the SHA-256 of the ids.
 
-    Parts differ by one video at most. What is in which depends on the ids alone, not on their order.
+    The sizes of the parts differ by one video at most. The parts depend only on the ids, not on their order.
     """
     order = sorted(ids, key=lambda video: (hashlib.sha256(video.encode()).digest(), video))
     return {video: 1 + place % folds for place, video in enumerate(order)}
 
 
 def fold_of(data: VideoSet, text: str) -> VideoSet:
-    """The training videos alone: one part as the test videos, the others to train on.
+    """The training videos only: one part becomes the test videos, the other parts are for training.
 
-    The data set's own test videos are not in it. A held-out video without temporal annotation is left out, since
-    nothing can be measured there.
+    The test videos of the data set are left out. A held-out video without temporal annotation is left out too, since
+    nothing can be measured on it.
 
     Args:
-        data: with training videos.
-        text: which part, as :func:`parse_fold` reads it.
+        data: a data set with training videos.
+        text: the part, as for :func:`parse_fold`.
 
     Raises:
-        WtalError: more parts than videos, or none of the held-out videos is temporally annotated.
+        WtalError: there are more parts than videos, or no held-out video has temporal annotation.
     """
     number, folds = parse_fold(text)
     train = data.subset("train")

@@ -1,4 +1,4 @@
-"""Ground truth for an evaluation, from any file that has some: the field's annotations, or a user's own."""
+"""Ground truth for an evaluation, from a public data set's annotations or from a user's own files."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from wtal.platform import fields
 
 
 def read_ground_truth(path: str | os.PathLike[str]) -> Annotations:
-    """The content of a ``dataset.toml``, of the segments file of one, or of an annotation file of the field.
+    """Read a ``dataset.toml``, its segments file, or the annotation file of a public data set.
 
-    A segments file alone knows no subset and no video without a segment; a ``dataset.toml`` knows both.
+    A segments file alone has no subsets and no videos without a segment; a ``dataset.toml`` has both.
 
     Raises:
-        WtalError: no such file, a structure that is none of these, or a value that is not what it should be.
+        WtalError: no such file, an unknown structure, or a value that is not valid.
     """
     path = Path(path)
     if path.suffix == ".toml":

@@ -1,7 +1,7 @@
-"""What the on-disk layouts share: the data sets by name, the search for files, and the making of a VideoSet.
+"""Common parts of the on-disk layouts: the data sets by name, the search for files, and the construction of a VideoSet.
 
-A layout is a module (:mod:`wtal.data.wtalc`, ``basnet``, ``actionformer``) that says how it is recognised under a root,
-what files it wants and where a video's features are; :func:`assemble` does the rest for all of them.
+A layout is a module (:mod:`wtal.data.wtalc`, ``basnet``, ``actionformer``). It defines how the layout is recognised
+under a root, which files it needs and where a video's features are. :func:`assemble` does the rest for all layouts.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from wtal.platform import fields
 _LONGEST_ID = 240  # bytes; file systems allow 255 with the extension
 
 GRID = Timebase(fps=25, stride=16, window=16)
-"""What W-TALC's and BaSNet's features were computed on, whatever rate the video has."""
+"""The grid of the W-TALC and BaSNet features; it does not depend on the native rate of the video."""
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,11 @@ class Dataset:
 
     Attributes:
         name: e.g. ``"thumos14"``; also the name of its folder.
-        prefix: how the names of W-TALC's files begin.
-        truth: names that the ground-truth file may have under a basnet root.
-        actionformer_truth: the same under ``annotations/`` of an actionformer root.
-        actionformer_grid: the time base there; None is stride 4, window 16 at each video's own rate.
+        prefix: the beginning of the names of W-TALC's files.
+        truth: possible names of the ground-truth file under a basnet root.
+        actionformer_truth: possible names of the ground-truth file in ``annotations/`` under an actionformer root.
+        actionformer_grid: the time base of the actionformer layout; None is stride 4, window 16 at each video's
+            native rate.
         v_prefix: feature files may be named with or without ``v_`` before the id.
     """
 
@@ -50,28 +51,28 @@ class Dataset:
 
 
 class Layout(Protocol):
-    """What a layout's module offers."""
+    """The interface of a layout's module."""
 
     NAME: str
 
     def wanted(self, dataset: Dataset) -> str:
-        """The files it wants under a root, for people."""
+        """The files that the layout needs under a root, as text for messages."""
 
     def truth(self, root: Path, dataset: Dataset) -> Path | None:
-        """Its annotations under ``root``, None where they are not there: how the layout is recognised."""
+        """The annotations under ``root``, None if there are none. This is how the layout is recognised."""
 
     def has_features(self, root: Path, dataset: Dataset) -> bool:
-        """Whether there are I3D features under ``root`` at all."""
+        """Whether there are any I3D features under ``root``."""
 
     def candidates(
         self, root: Path, dataset: Dataset, annotations: Annotations, progress: Progress | None
     ) -> Iterator[Candidate]:
-        """The videos to train and test on, and where their features ought to be."""
+        """The videos for training and testing, with the expected paths of their features."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """An annotated video of subset ``"train"`` or ``"test"``, the places of its I3D files, and :attr:`Video.origin`."""
+    """An annotated video of subset ``"train"`` or ``"test"``, the paths of its I3D files, and :attr:`Video.origin`."""
 
     annotated: AnnotatedVideo
     subset: str
@@ -81,7 +82,7 @@ class Candidate:
 
 
 class Files:
-    """Which files there are; every folder is listed once, however many videos ask."""
+    """The files that exist; every folder is listed only once."""
 
     def __init__(self) -> None:
         self._names: dict[Path, frozenset[str]] = {}
@@ -98,20 +99,20 @@ class Files:
         return path.name in self._names[folder]
 
     def pick(self, folder: Path, names: Iterable[str]) -> Path:
-        """The first of several names that is there, else the first of all."""
+        """The path of the first name whose file exists, else the path of the first name."""
         paths = [folder / f"{name}.npy" for name in names]
         return next((path for path in paths if path in self), paths[0])
 
 
 def file_names(video_id: str, dataset: Dataset | None = None) -> tuple[str, ...]:
-    """Names that a video's feature files may have, without ``.npy``."""
+    """Possible names of a video's feature files, without ``.npy``."""
     if dataset is None or not dataset.v_prefix:
         return (video_id,)
     return (video_id, video_id[2:] if video_id.startswith("v_") else f"v_{video_id}")
 
 
 def check_id(video_id: str, source: Path) -> None:
-    """Refuse a video id that would name a file elsewhere, or one that no file can have."""
+    """Reject a video id that leads to another folder, or that cannot be a file name."""
     try:
         fields.name(video_id, "id")
     except ValueError as error:
@@ -123,7 +124,7 @@ def check_id(video_id: str, source: Path) -> None:
 
 
 def in_splits(annotations: Annotations) -> Iterator[tuple[AnnotatedVideo, str]]:
-    """The videos to train and test on, with ``"train"`` or ``"test"``; the others are withheld from both."""
+    """The videos for training and testing, each with ``"train"`` or ``"test"``; other videos are left out."""
     roles = split_names({video.subset for video in annotations.videos.values()}, annotations.videos)
     for video in annotations.videos.values():
         if (subset := roles[video.subset]) in ("train", "test"):
@@ -141,21 +142,21 @@ def assemble(
     allow_missing: bool = False,
     need_clip: bool = False,
 ) -> VideoSet:
-    """The videos whose features are there, with ``annotations.classes`` as the classes.
+    """A set of the videos whose features exist, with ``annotations.classes`` as the classes.
 
     Args:
-        name: of the data set, for people.
-        layout: of its files.
-        annotations: for the classes, and to name in messages.
+        name: the name of the data set, for messages.
+        layout: the layout of its files.
+        annotations: the annotations; they give the classes, and their path appears in messages.
         candidates: the videos.
-        clip: folder of CLIP features, None where there are none.
-        clip_fps: their rate, where it is known.
-        dataset: how its files are named.
+        clip: folder of CLIP features, None if there is none.
+        clip_fps: rows of the CLIP features per second, None if unknown.
+        dataset: the data set whose file names are used.
         allow_missing: leave out videos without features, and training videos without a label.
-        need_clip: where that folder is there, a video without CLIP features counts as one without features.
+        need_clip: if ``clip`` is given, a video without CLIP features counts as missing.
 
     Raises:
-        WtalError: such videos without ``allow_missing``, or no video is left.
+        WtalError: there are videos to leave out but ``allow_missing`` is False, or no video is left.
     """
     files = Files()
     videos, missing, unlabelled = [], [], []
@@ -219,7 +220,7 @@ def _few(ids: list[str]) -> str:
 
 
 def read_text_features(path: Path, num_classes: int) -> np.ndarray:
-    """Text features that a data set brings, a row a class in class order: ``[C, D']`` float32, unit norm."""
+    """The text features in a data set, one row per class in class order: ``[C, D']`` float32, unit norm."""
     rows = load_npy(path)
     if rows.ndim != 2 or rows.dtype.kind != "f" or len(rows) != num_classes:
         raise WtalError(f"{path}: {rows.dtype} of shape {list(rows.shape)}, expected floating point [{num_classes}, D]")

@@ -1,8 +1,8 @@
-"""Reads ``.npy`` files without trusting them: bounded by their size, running nothing that they ask for.
+"""Reads ``.npy`` files safely: memory is bounded by the file size, and no code from the file is run.
 
-``np.load(allow_pickle=True)`` runs any program that somebody put into the file. Object arrays (W-TALC features
-and annotations) need a pickle, so they are read here by an unpickler that can make NumPy arrays, dtypes and
-scalars, text, numbers, lists, tuples and dicts, and has nothing else to call.
+``np.load(allow_pickle=True)`` runs any code that a pickle contains. Object arrays (W-TALC features and annotations)
+are pickles, so they are read here by a restricted unpickler. It can only make NumPy arrays, dtypes and scalars,
+text, numbers, lists, tuples and dicts.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from wtal.errors import WtalError, reason
 from wtal.platform.fields import shown
 
 _MAGIC = b"\x93NUMPY"
-_LONGEST_HEADER = 10_000  # numpy's own bound
-_DIMENSIONS = 64 if int(np.__version__.split(".")[0]) >= 2 else 32  # likewise
+_LONGEST_HEADER = 10_000  # NumPy has the same limit
+_DIMENSIONS = 64 if int(np.__version__.split(".")[0]) >= 2 else 32  # NumPy has the same limit
 _LARGEST = 2**62  # bytes
-_LARGEST_EMPTY = 10**6  # extents but those of 0: of an array without a byte, nothing else bounds its rows
+_LARGEST_EMPTY = 10**6  # product of the non-zero extents: nothing else limits the rows of an array without bytes
 
 
 def load_npy(path: str | os.PathLike[str], mmap: bool = False) -> np.ndarray:
@@ -36,11 +36,11 @@ def load_npy(path: str | os.PathLike[str], mmap: bool = False) -> np.ndarray:
         mmap: map numbers and text read-only instead of reading them. Objects are always read.
 
     Returns:
-        The array. Text inside objects that Python 2 wrote comes as ``bytes``.
+        The array. Text inside objects is ``bytes`` if Python 2 wrote the file.
 
     Raises:
-        WtalError: no such file, not a ``.npy`` file, truncated, longer than its header says, of a structured
-            dtype, or a pickle with anything but NumPy arrays in it.
+        WtalError: there is no such file, it is not a ``.npy`` file, is truncated, is longer than its header says, has
+            a structured dtype, or is a pickle that contains anything but NumPy arrays.
     """
     path = Path(path)
     try:
@@ -50,13 +50,13 @@ def load_npy(path: str | os.PathLike[str], mmap: bool = False) -> np.ndarray:
 
 
 class Rows:
-    """The rows of a ``.npy`` file of numbers, read when asked for: what :func:`open_rows` returns.
+    """The rows of a ``.npy`` file of numbers, read on request; :func:`open_rows` returns it.
 
-    Not mapped: a file that is cut short while it is mapped ends the process with SIGBUS and not a word.
+    The file is not memory-mapped: if a mapped file becomes shorter, SIGBUS ends the process without a message.
 
     Attributes:
-        shape: of the whole array.
-        dtype: of the file.
+        shape: the shape of the whole array.
+        dtype: the dtype in the file.
     """
 
     def __init__(self, path: Path, shape: tuple[int, ...], fortran: bool, dtype: np.dtype, offset: int) -> None:
@@ -95,9 +95,9 @@ class Rows:
 
 
 def open_rows(path: str | os.PathLike[str]) -> Rows:
-    """The array in a ``.npy`` file, of which nothing but the header is read yet; raises as :func:`load_npy` does.
+    """Open the array in a ``.npy`` file and read only its header; raises like :func:`load_npy`.
 
-    Of objects only shape and dtype can be had.
+    For object arrays only shape and dtype are available.
     """
     path = Path(path)
     try:
@@ -121,18 +121,18 @@ def _check_size(path: Path, size: int, shape: tuple[int, ...], dtype: np.dtype) 
 
 
 def stream_npy(path: str | os.PathLike[str], store: Callable[[np.ndarray], Any]) -> list[Any]:
-    """One entry of an object array after another, so that never more than one is in memory.
+    """Read an object array entry by entry, so that only one entry is in memory at a time.
 
     Args:
         path: a ``.npy`` file: an object array ``[N]`` of arrays, or an array ``[N, ...]`` of numbers.
-        store: called with each array as soon as it is read. What it returns takes the array's place.
+        store: called with each array as soon as it is read. Its result replaces the array.
 
     Returns:
-        The ``N`` results of ``store``, in the order of the array; an entry that is no array is there as itself.
+        The ``N`` results of ``store``, in the order of the array; an entry that is not an array is returned unchanged.
 
     Raises:
-        WtalError: as :func:`load_npy` does.
-        OSError: what ``store`` raises passes through.
+        WtalError: as for :func:`load_npy`.
+        OSError: raised by ``store``.
     """
     array = _load(Path(path), True, store)
     if array.ndim == 0:
@@ -180,7 +180,7 @@ def _read_header(file: BinaryIO, size: int, path: Path) -> tuple[tuple[int, ...]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # numpy warns of Python 2's "(412L,)"
             shape, fortran, dtype = read(file)
-    except Exception as error:  # a damaged header surfaces as almost anything
+    except Exception as error:  # a damaged header can raise almost any error
         raise WtalError(f"{path}: damaged header ({reason(error)}), expected that of a .npy file") from None
     if dtype.kind not in PLAIN_KINDS or dtype.subdtype is not None:
         raise WtalError(f"{path}: holds {reason(dtype)}, expected an array of numbers, text or objects")
@@ -201,7 +201,7 @@ def _read_objects(
         raise
     except Refused as error:
         raise WtalError(f"{path}: refused: {reason(error)}; expected NumPy arrays and nothing else") from None
-    except Exception as error:  # a damaged pickle surfaces as almost anything
+    except Exception as error:  # a damaged pickle can raise almost any error
         kind = type(error).__name__
         raise WtalError(f"{path}: damaged or truncated pickle ({kind}: {reason(error)}), expected objects") from None
     if not isinstance(array, np.ndarray) or array.dtype != object or array.size != math.prod(shape):

@@ -1,4 +1,4 @@
-"""One door to every data set: on disk, generated, or real annotations with generated features."""
+"""Opens every kind of data set: on disk, generated, or real annotations with generated features."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ BENCHMARKS = {
     "version-2-i3d-with-scene": replace(VERSION_2, control=ControlParameters(i3d_with_scene=True)),
     "version-2-no-core-gap": replace(VERSION_2, control=ControlParameters(no_core_gap=True)),
 }
-"""The embedded benchmark by ``--shapes``: small features for two minutes on a CPU, or as wide and long as real ones.
-The others are small as well, for ``wtal-ablate``: two more difficulties, the three negative controls,
-and version 2 of the generator with its controls."""
+"""The embedded benchmark by ``--shapes``: ``small`` features for two minutes on a CPU, or ``true`` shapes, as wide and
+long as real features. The other sets are small too and are for ``wtal-ablate``: two more difficulties, the three
+negative controls, and version 2 of the generator with its controls."""
 
 
 def open_data(
@@ -54,24 +54,24 @@ def open_data(
     need_clip: bool = False,
     ignore_clip: bool = False,
 ) -> VideoSet:
-    """Open a data set by name or by the path of a ``dataset.toml``, generating first what is to be generated.
+    """Open a data set by name or by the path of a ``dataset.toml``, and generate it first if necessary.
 
-    Generated data lie under the cache folder (``$WTAL_CACHE``, else ``~/.cache/wtal``) and are made once.
+    Generated data are under the cache folder (:func:`wtal.data.cache.cache_root`) and are generated once.
 
     Args:
         dataset: ``synthetic``, ``thumos14``, ``activitynet12``, ``activitynet13``, or a path ending in ``.toml``.
-        root: folder of the data set, None to look in the usual places.
+        root: folder of the data set, None to search the default folders.
         features: ``disk``, or ``synthetic`` to generate features for the real annotations under ``root``.
-        layout: layout in which ``synthetic`` is written.
+        layout: the layout of the generated files, for ``synthetic``.
         shapes: a key of :data:`BENCHMARKS`, for ``synthetic``.
-        world: seed of generated data.
+        world: the seed of generated data.
         allow_missing: leave out videos without features instead of raising.
-        progress: told of long work.
-        need_clip: where there is a folder of CLIP features, a video without them counts as one without features.
-        ignore_clip: leave CLIP features unread, as if there were none.
+        progress: called during long work.
+        need_clip: if there is a folder of CLIP features, a video without CLIP features counts as missing.
+        ignore_clip: ignore all CLIP features.
 
     Raises:
-        WtalError: nothing found, something malformed, or features on another grid than they are said to be.
+        WtalError: no data set was found, a file is malformed, or the features are on another grid than specified.
     """
     opened = _opened(dataset, root, features, layout, shapes, world, allow_missing, progress, need_clip)
     if ignore_clip:

@@ -1,4 +1,4 @@
-"""The files that describe a user's own videos, read as tables of text. ``dataset_toml`` says who may name what."""
+"""Reads the files that describe a user's own videos. ``dataset_toml`` checks the class names and video ids in them."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _SEGMENTS = '{"video": [{"segment": [start, end], "label": "..."}, ...]}'
 
 
 def read_labels(path: Path) -> list[tuple[str, str, list[Any]]]:
-    """A file of video-level labels: where an entry stands, the video's id, and its labels; an id may come twice.
+    """Read a file of video-level labels: the position of each entry, the video's id, and its labels. Ids may repeat.
 
     Raises:
-        WtalError: it is no CSV or JSON of labels, names no video, or an id would name a file elsewhere.
+        WtalError: the file is not CSV or JSON of labels, has no video, or an id leads to another folder.
     """
     labels_of: list[tuple[str, str, list[Any]]] = []
     if path.suffix == ".json":
@@ -41,10 +41,10 @@ def read_labels(path: Path) -> list[tuple[str, str, list[Any]]]:
 
 
 def read_segments(path: Path) -> dict[str, list[tuple[str, Instance]]]:
-    """A file of temporal annotation: for each video that it names, its instances and where each stands.
+    """Read a file of temporal annotation: for each video, its instances and the position of each in the file.
 
     Raises:
-        WtalError: it is no CSV or JSON of segments in seconds, or an id would name a file elsewhere.
+        WtalError: the file is not CSV or JSON of segments in seconds, or an id leads to another folder.
     """
     segments: dict[str, list[tuple[str, Instance]]] = {}
     if path.suffix == ".json":
@@ -72,7 +72,7 @@ def read_segments(path: Path) -> dict[str, list[tuple[str, Instance]]]:
 
 
 def is_segments(content: object) -> bool:
-    """Whether the content of a JSON file has the form of :func:`read_segments`'s."""
+    """Whether the content of a JSON file has the form that :func:`read_segments` expects."""
     return isinstance(content, dict) and all(isinstance(rows, list) for rows in content.values())
 
 

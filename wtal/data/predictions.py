@@ -1,4 +1,4 @@
-"""Detections and the files that hold them: the official ActivityNet JSON, and CSV."""
+"""Detections and their files: the official ActivityNet JSON, and CSV."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ Predictions = dict[str, list[Detection]]
 
 
 def read_predictions(path: str | os.PathLike[str]) -> Predictions:
-    """Read a predictions file: CSV if it is called ``.csv``, else the official ActivityNet JSON.
+    """Read a predictions file: CSV if its name ends in ``.csv``, else the official ActivityNet JSON.
 
-    The order inside the file is kept: it decides between equal scores.
+    The order in the file is kept, because it breaks ties between equal scores.
 
     Raises:
-        WtalError: no such file, or a value that is not what it should be, with file, video and value.
+        WtalError: no such file, or a value is not valid; the error names the file, the video and the value.
     """
     path = Path(path)
     if path.suffix.lower() == ".csv":
@@ -59,7 +59,7 @@ def read_predictions(path: str | os.PathLike[str]) -> Predictions:
 
 
 def parse_predictions(content: object, path: str | os.PathLike[str]) -> Predictions:
-    """The same for the content of a JSON file; ``path`` names it in messages."""
+    """Like :func:`read_predictions`, for the content of a JSON file; ``path`` is its name in messages."""
     results = content.get("results") if isinstance(content, Mapping) else None
     if not isinstance(results, Mapping):
         raise WtalError(f"{path}: unknown structure {fields.shown(content)}, expected {_JSON}")
@@ -94,10 +94,11 @@ def _read_csv(path: Path) -> Predictions:
 
 
 def check_predictions(predictions: Mapping[str, Iterable[Detection]], source: str) -> Predictions:
-    """Detections that a program made, checked as those of a file are.
+    """Check detections that a program made, with the same rules as for a file.
 
     Raises:
-        WtalError: a number that is not finite, an end before its start, an empty label; ``source`` names them.
+        WtalError: a number is not finite, an end is before its start, or a label is empty. The message begins with
+            ``source``.
     """
     checked: Predictions = {}
     for video, detections in predictions.items():
@@ -134,13 +135,13 @@ def to_official(predictions: Mapping[str, Sequence[Detection]]) -> dict[str, obj
 
 
 def write_predictions(path: str | os.PathLike[str], predictions: Mapping[str, Sequence[Detection]]) -> None:
-    """Write a predictions file, atomically: CSV if it is called ``.csv``, else the official ActivityNet JSON.
+    """Write a predictions file, atomically: CSV if its name ends in ``.csv``, else the official ActivityNet JSON.
 
-    Numbers are written so that they read back as the same doubles. CSV has no row for a video in which nothing was
-    found, JSON has an empty list.
+    Reading the file back gives the same float64 numbers. For a video without detections, CSV has no row and JSON has
+    an empty list.
 
     Raises:
-        WtalError: a detection that is not valid, or a file that cannot be written (nothing is left behind then).
+        WtalError: a detection is not valid, or the file cannot be written (then no partial file remains).
     """
     path = Path(path)
     checked = check_predictions(predictions, str(path))

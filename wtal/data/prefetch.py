@@ -1,4 +1,4 @@
-"""The next item made in a thread while the last is used."""
+"""Computes the next item in a thread while the current item is used."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ T = TypeVar("T")
 
 
 def ahead(items: Iterator[T]) -> Iterator[T]:
-    """The same items, the next made in a thread while the last is used.
+    """The same items; a thread computes the next item while the current item is used.
 
-    What the thread raises is raised here. The thread ends with the iteration, also with one that is given up.
+    An exception in the thread is raised here. The thread ends with the iteration, even if the caller stops early.
     """
     ready: queue.Queue[T | BaseException | None] = queue.Queue(maxsize=1)
     given_up = threading.Event()
@@ -38,7 +38,7 @@ def ahead(items: Iterator[T]) -> Iterator[T]:
             yield item
     finally:
         given_up.set()
-        # Making room lets the thread put what it holds, and then it sees that nobody waits.
+        # Emptying the queue lets the thread put its item; then it sees ``given_up`` and ends.
         while maker.is_alive():
             try:
                 ready.get_nowait()

@@ -1,4 +1,4 @@
-"""Ground truth on the snippet grid. For measuring only: training never sees it."""
+"""Ground truth on the snippet grid. Only for evaluation: training never uses it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from wtal.data.video import Video, VideoSet
 
 
 def snippet_truth(data: VideoSet, video: Video, num_snippets: int) -> Tensor:
-    """Which snippets lie inside an instance of which class: bool ``[T, C]``, by the snippet's centre.
+    """Whether the centre of each snippet is inside an instance of each class: bool ``[T, C]``.
 
     Raises:
         ValueError: the video has no temporal annotation.

@@ -1,4 +1,4 @@
-"""Do features and annotations speak of the same time? A wrong grid is the mistake that nothing else would show."""
+"""Checks that features and annotations cover the same time. No other check detects a wrong grid."""
 
 from __future__ import annotations
 
@@ -9,26 +9,27 @@ from wtal.data.video import Video, VideoSet
 from wtal.errors import WtalError
 
 _SLACK_SECONDS = 2.0
-"""Annotations are rounded, and extraction drops a last incomplete snippet."""
+"""Tolerance: annotations are rounded, and extraction drops a last incomplete snippet."""
 _RATIO = 1.25
-"""Half the videos off by more than this factor is no rounding; W-TALC's 25 fps grid read at 30 fps is off by 1.2."""
+"""An error if half the videos differ by more than this factor: rounding cannot explain it. W-TALC's 25 fps grid read
+at 30 fps differs by a factor of 1.2."""
 _SNIPPETS_A_CLIP_ROW = 20
-"""CLIP rows that more snippets share tell them apart no longer; a row a second has 2 to 8 of them."""
+"""If more snippets share a CLIP row, CLIP cannot distinguish them. At one row per second, 2 to 8 snippets share one."""
 _EARLY = 0.3
-"""Where actions typically end within this share of the features, the grid is more likely wrong than the videos odd."""
+"""If actions typically end within this share of the features, the grid is probably wrong."""
 
 
 def check_spans(data: VideoSet) -> tuple[str, ...]:
-    """Compare how long the features say the videos are with what the annotations say.
+    """Compare the video lengths according to the features with the lengths in the annotations.
 
-    Reads headers only. Single videos differ in every real data set: they are noted. Half of them differing, or a user's
-    own segment behind the end of the features, is an error.
+    Reads headers only. In every real data set some videos differ: they give a note. It is an error if half of the
+    videos differ, or if a segment in a user's own data ends after the features.
 
     Returns:
-        Notes, a sentence each.
+        Notes, one sentence each.
 
     Raises:
-        WtalError: features on another grid than fps, stride and window say.
+        WtalError: the grid of the features differs from fps, stride and window.
     """
     spans = {v.id: v.timebase.edge(int(n)) for v, n in zip(data.videos, feature_lengths(data.videos), strict=True)}
     notes = []
@@ -63,10 +64,10 @@ def check_spans(data: VideoSet) -> tuple[str, ...]:
 
 
 def known_end(video: Video, snippets: int) -> float | None:
-    """The second at which a video ends, None where nobody knows.
+    """The second at which a video ends, None if unknown.
 
-    That is the annotations' duration, where the features do not say another length: of five videos of THUMOS14 it is
-    wrong by minutes.
+    This is the duration in the annotations, if it agrees with the length of the features: for five videos of THUMOS14
+    the duration is wrong by minutes.
     """
     if not video.duration or _differ(video.timebase.edge(snippets), video.duration):
         return None
@@ -74,10 +75,10 @@ def known_end(video: Video, snippets: int) -> float | None:
 
 
 def check_clip_rows(data: VideoSet) -> tuple[str, ...]:
-    """Compare how much CLIP features there are with the I3D features beside them, from lengths that videos know.
+    """Compare the lengths of CLIP and I3D features, from the lengths stored in each :class:`Video`.
 
     Returns:
-        Notes, a sentence each.
+        Notes, one sentence each.
     """
     known = [(video, video.snippets, video.clip_rows) for video in data if video.snippets and video.clip_rows]
     few, short = [], []

@@ -1,4 +1,4 @@
-"""Where snippets lie in time: the one place that turns snippet indices into seconds and back."""
+"""The positions of snippets in time: only this module converts snippet indices to seconds and back."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ class Timebase:
     """A grid of snippets: snippet ``i`` sees the frames ``[i * stride, i * stride + window)`` at ``fps``.
 
     Its centre is ``(i * stride + window / 2) / fps`` (ActionFormer's formula). A segment ``[start, end)`` of snippet
-    indices reaches from edge to edge, and an edge lies half a stride before its snippet's centre. With
-    ``stride == window`` (W-TALC, BaSNet: 16 at 25 fps) this is the familiar ``i * 16 / 25``.
+    indices reaches from edge to edge, and an edge is half a stride before its snippet's centre. With
+    ``stride == window`` (W-TALC, BaSNet: 16 at 25 fps) the edge is ``i * 16 / 25``.
 
     Attributes:
-        fps: frames a second of the frames that the features were computed from.
+        fps: frames per second of the frames that the features were computed from.
         stride: frames from one snippet to the next.
-        window: frames that one snippet sees.
+        window: number of frames in one snippet.
     """
 
     fps: float
@@ -36,11 +36,11 @@ class Timebase:
 
     @property
     def snippets_per_second(self) -> float:
-        """Density of the grid."""
+        """Snippets per second."""
         return self.fps / self.stride
 
     def edge(self, index: Number) -> Number:
-        """Second at which snippet ``index`` begins to own time, and ``index - 1`` ceases to."""
+        """Second at the boundary between the time of snippet ``index - 1`` and the time of snippet ``index``."""
         return (index * self.stride + 0.5 * (self.window - self.stride)) / self.fps
 
     def center(self, index: Number) -> Number:
@@ -48,5 +48,5 @@ class Timebase:
         return (index * self.stride + 0.5 * self.window) / self.fps
 
     def position(self, second: Number) -> Number:
-        """The inverse of :meth:`edge`, a real number: snippet ``floor(position(s))`` owns second ``s``."""
+        """The inverse of :meth:`edge`, a real number: second ``s`` belongs to snippet ``floor(position(s))``."""
         return (second * self.fps - 0.5 * (self.window - self.stride)) / self.stride

@@ -1,4 +1,4 @@
-"""Unpickling that can make NumPy arrays, dtypes and scalars and the plain values inside them, and nothing else."""
+"""A restricted unpickler: it only makes NumPy arrays, dtypes and scalars, and the plain values inside them."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ import numpy as np
 from wtal.platform.fields import shown
 
 PLAIN_KINDS = "biufcSUO"
-"""Kinds of dtype that are numbers, text or objects."""
+"""The dtype kinds of numbers, text and objects."""
 
 
 class Refused(Exception):
-    """The pickle asks for something that is no NumPy array."""
+    """The pickle contains something that is not a NumPy array."""
 
 
 class Bounded:
-    """A file that refuses to read past its end before it allocates the memory."""
+    """A file that checks the requested size against its end before it allocates memory."""
 
     def __init__(self, file: BinaryIO, size: int) -> None:
         self._file = file
@@ -39,11 +39,12 @@ class Bounded:
         return self._file.read(count)
 
     def readline(self) -> bytes:
-        """Up to and with the next line end."""
+        """The bytes up to and including the next line end."""
         return self._file.readline()
 
 
-# What a pickle may call. Wrappers, so that it gets hold of no class and cannot allocate at will.
+# The functions that a pickle may call. They are wrappers, so that the pickle cannot reach a class or allocate memory
+# without a check.
 
 
 class _ArrayType:
@@ -63,7 +64,7 @@ def _dtype(spec: object, align: object = False, copy: object = True) -> np.dtype
     text = spec.decode("latin1") if isinstance(spec, bytes) else spec
     if not isinstance(text, str) or not re.fullmatch(rf"[{PLAIN_KINDS}][0-9]{{0,9}}", text):
         raise Refused(f"dtype {shown(spec)}")
-    # A copy of its own: setting the state of the shared one would change it for everybody.
+    # A copy, because setting the state of NumPy's shared dtype would change it for the whole process.
     return np.dtype(text, align=False, copy=True)
 
 
@@ -78,11 +79,11 @@ def _scalar(dtype: object, data: object = None) -> Any:
 def _encode(text: object, encoding: object = None) -> bytes:
     if not isinstance(text, str) or encoding not in ("latin1", "latin-1", b"latin1"):
         raise Refused(f"text in encoding {shown(encoding)}")
-    return text.encode("latin1")  # how Python 3 writes bytes into a pickle of protocol 2
+    return text.encode("latin1")  # Python 3 writes bytes this way in protocol 2
 
 
 def _empty_bytes() -> bytes:
-    return b""  # ... and no bytes at all
+    return b""  # Python 3 writes empty bytes this way in protocol 2
 
 
 _CALLABLE: dict[tuple[str, str], Any] = {
@@ -96,15 +97,15 @@ for _module in ("numpy.core.multiarray", "numpy._core.multiarray"):
     _CALLABLE[_module, "scalar"] = _scalar
 
 
-# The unpickler in Python, not the one in C: its memo is a dict, so that a flipped byte in a memo index does
-# not allocate gigabytes, it reads through Bounded alone, and BUILD can be checked.
+# This is the unpickler in Python, not the one in C. Its memo is a dict, so a wrong byte in a memo index does not
+# allocate gigabytes. It reads only through Bounded, and BUILD can be checked.
 class ArrayUnpickler(pickle._Unpickler):
     """Makes NumPy arrays and the plain values inside them; :class:`Refused` for anything else.
 
     Args:
-        file: at the beginning of the pickle.
-        store: where given, takes each array of numbers as soon as it is read; the array is then emptied, and
-            :meth:`stored` tells what ``store`` returned.
+        file: the file, positioned at the beginning of the pickle.
+        store: called with each array of numbers as soon as it is read, or None. The array is then emptied, and
+            :meth:`stored` returns the result of ``store``.
     """
 
     dispatch: ClassVar[dict[int, Callable[[Any], None]]] = dict(pickle._Unpickler.dispatch)
@@ -118,18 +119,18 @@ class ArrayUnpickler(pickle._Unpickler):
             self.memo: dict[int, Any] = _SmallMemo()
 
     def stored(self, entry: object) -> Any:
-        """What ``store`` made of an array of numbers in the pickle; anything else as it is."""
+        """The result of ``store`` for an array of numbers in the pickle; any other entry unchanged."""
         return self._stored[id(entry)][1] if id(entry) in self._stored else entry
 
     def find_class(self, module: str, name: str) -> Any:
-        """A wrapper from the list above."""
+        """A wrapper from ``_CALLABLE``."""
         try:
             return _CALLABLE[module, name]
         except KeyError:
             raise Refused(f"its pickle asks for {module}.{name}") from None
 
     def persistent_load(self, pid: object) -> NoReturn:
-        """Never."""
+        """Always refused."""
         raise Refused("its pickle asks for an object outside of the file")
 
     def _load_build(self) -> None:
@@ -142,7 +143,7 @@ class ArrayUnpickler(pickle._Unpickler):
             target.__setstate__(_array_state(target, state))
             check_text(target)
             if self._store is not None and not target.dtype.hasobject:
-                # Emptied, but kept: the outer array refers to it, and its id must stay its own.
+                # The array is emptied but kept: the outer array refers to it, and its id must stay unique.
                 self._stored[id(target)] = (target, self._store(target))
                 target.__setstate__((1, (0,), target.dtype, False, b""))  # type: ignore[arg-type]
         else:
@@ -151,13 +152,13 @@ class ArrayUnpickler(pickle._Unpickler):
     dispatch[pickle.BUILD[0]] = _load_build
 
     def _load_buffer(self) -> NoReturn:
-        """numpy.save writes none; the unpickler would allocate a bytearray of any length before it reads it."""
+        """Refused: numpy.save writes no buffer, and the unpickler would allocate any length before reading the data."""
         raise Refused("its pickle holds a buffer of protocol 5")
 
     for _opcode in (pickle.BYTEARRAY8, pickle.NEXT_BUFFER, pickle.READONLY_BUFFER):
         dispatch[_opcode[0]] = _load_buffer
 
-    # A key is hashed: of tuples of tuples that share their parts, level on level, that never ends.
+    # Keys are hashed. For deeply nested tuples that share their parts, hashing takes exponential time.
 
     def _load_dict(self) -> None:
         entries: list[Any] = self.pop_mark()  # type: ignore[attr-defined]
@@ -183,7 +184,7 @@ class ArrayUnpickler(pickle._Unpickler):
 
 
 def _entries(entries: list[Any]) -> dict[Any, Any]:
-    """Keys and values in turn, as a dict; keys are plain."""
+    """A dict from alternating keys and values; keys must be plain values."""
     keys = entries[::2]
     if any(key is not None and not isinstance(key, str | bytes | int | float | np.generic) for key in keys):
         raise Refused("its pickle has a dict whose keys are neither text nor numbers")
@@ -197,7 +198,7 @@ def _into(target: object, entries: list[Any]) -> None:
 
 
 class _SmallMemo(dict[int, Any]):
-    """Forgets the data of arrays, which a memo would hold until the end and nobody asks for again."""
+    """A memo without the data of arrays: otherwise the data would stay in memory until the end without any use."""
 
     def __setitem__(self, key: int, value: Any) -> None:
         parts = value if isinstance(value, tuple) else (value,)
@@ -205,8 +206,8 @@ class _SmallMemo(dict[int, Any]):
         super().__setitem__(key, None if big else value)
 
 
-# States are made anew from what was checked: numpy trusts, for example, the flags of a dtype, and with wrong ones
-# reads the objects of an array from anywhere.
+# States are built again from checked values, because NumPy does not check them. For example, with wrong dtype flags
+# NumPy reads the objects of an array from arbitrary memory.
 
 
 def _dtype_state(dtype: np.dtype, state: Any) -> tuple[Any, ...]:
@@ -221,7 +222,7 @@ def _dtype_state(dtype: np.dtype, state: Any) -> tuple[Any, ...]:
 
 
 def _array_state(array: np.ndarray, state: Any) -> Any:
-    """(version, shape, dtype, fortran, data); numpy would allocate the shape before it looks at a list."""
+    """(version, shape, dtype, fortran, data); NumPy would allocate the shape before it checks a list."""
     if not isinstance(state, tuple) or len(state) != 5 or array.shape != (0,):
         raise Refused("an array's state of an unknown form")
     _, shape, dtype, fortran, data = state
@@ -238,7 +239,7 @@ def _array_state(array: np.ndarray, state: Any) -> Any:
 
 
 def check_text(array: np.ndarray) -> None:
-    """Refuse text with characters that are none, which numpy notices only where the text is used."""
+    """Reject text with invalid characters, which NumPy detects only when the text is used."""
     if array.dtype.kind == "U" and array.size and array.dtype.itemsize:
         codes = np.ascontiguousarray(array).reshape(-1).view(array.dtype.byteorder.replace("|", "=") + "u4")
         if codes.max() > 0x10FFFF:

@@ -1,4 +1,4 @@
-"""The records that every part of wtal passes around: a video, its action instances, and a set of videos."""
+"""The records that every part of wtal uses: a video, its action instances, and a set of videos."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ class Video:
     Attributes:
         id: the name that annotation files and feature files share.
         subset: ``"train"`` or ``"test"``.
-        labels: the classes that occur, sorted; all that training sees.
-        timebase: where its I3D snippets lie in time.
-        i3d: the files whose rows, side by side, are the I3D features ``[T, D]`` (RGB and flow may be apart).
-        clip: the file with the CLIP features ``[T', D']``, None where there are none.
-        duration: seconds; None where the annotations do not say.
-        instances: ground truth, None for a video without temporal annotation. Never read in training.
-        clip_fps: rows of ``clip`` a second, row 0 at second 0; None where they evenly cover the I3D snippets.
-        snippets: how many ``i3d`` has, None where nobody looked yet (:func:`wtal.data.feature_index.with_lengths`).
-        clip_rows: likewise of ``clip``.
-        origin: where the user has what ``i3d`` holds, for messages; None where that is ``i3d`` itself.
-        ambiguous: where nobody knows whether an action takes place, in seconds (:mod:`wtal.data.ambiguous`).
+        labels: the classes that occur, sorted; training uses no other annotation.
+        timebase: the positions of the I3D snippets in time.
+        i3d: the files whose rows, side by side, are the I3D features ``[T, D]`` (RGB and flow may be separate).
+        clip: the file with the CLIP features ``[T', D']``, None if there are none.
+        duration: seconds; None if the annotations do not give it.
+        instances: ground truth, None for a video without temporal annotation. Never used in training.
+        clip_fps: rows of ``clip`` per second, row 0 at second 0; None if the rows evenly cover the I3D snippets.
+        snippets: number of snippets in ``i3d``, None if not yet read (:func:`wtal.data.feature_index.with_lengths`).
+        clip_rows: the number of rows in ``clip``, None if not yet read.
+        origin: the user's file that ``i3d`` was made from, for messages; None if it is ``i3d`` itself.
+        ambiguous: intervals in seconds in which an action may or may not take place (:mod:`wtal.data.ambiguous`).
     """
 
     id: str
@@ -61,16 +61,17 @@ class VideoSet:
     """A data set: its classes in index order and its videos.
 
     Attributes:
-        name: for people, e.g. ``"thumos14"``.
+        name: the name in messages, e.g. ``"thumos14"``.
         layout: ``"wtalc"``, ``"basnet"``, ``"actionformer"`` or ``"own"``.
         classes: class names; a class's position is its index everywhere.
-        videos: all videos whose features are there.
-        text_features: ``[C, D']`` float32, unit norm, in the space of the CLIP features, where the data set brings
-            them in place of class names for CLIP to encode.
+        videos: all videos whose features exist.
+        text_features: ``[C, D']`` float32, unit norm, in the space of the CLIP features. None: CLIP encodes the class
+            names instead.
         missing: ids left out because their features were not found (``--allow-missing``).
         unlabelled: ids of training videos left out because they have no label (``--allow-missing``).
-        notes: what a person should know of the data, a sentence each.
-        kinds: folder of ``<id>.npy``, what each snippet shows (``SnippetKind``), of generated videos. For measuring.
+        notes: remarks on the data for the user, one sentence each.
+        kinds: folder of ``<id>.npy`` with the ``SnippetKind`` of each snippet, for generated videos. Only for
+            evaluation.
     """
 
     name: str
@@ -106,7 +107,7 @@ class VideoSet:
 
 
 def nothing_to_measure(test: Sequence[Video]) -> str | None:
-    """Why no mAP can be measured on test videos, for the middle of a message; None where one can be."""
+    """The reason why mAP cannot be measured on test videos, as part of a message; None if it can."""
     if not test:
         return "no test video"
     if any(video.labels or video.instances for video in test):

@@ -1,8 +1,9 @@
-"""The layout of W-TALC, CO2-Net, DELU and P-MIL: parallel arrays of annotations and one file with all features.
+"""The layout of W-TALC, CO2-Net, DELU and P-MIL: parallel annotation arrays and one file with all features.
 
 ``<root>/<Prefix>-Annotations/*.npy`` and ``<root>/<Prefix>-I3D-JOINTFeatures.npy``, a pickled object array in the
-order of ``videoname.npy``; each entry ``[T, 2048]``, RGB then flow. 16-frame snippets at 25 fps (``extracted_fps.npy``
-says 10 for every video and is wrong). The pickled file is converted once into a cache, a file a video.
+order of ``videoname.npy``; each entry is ``[T, 2048]``, RGB then flow. 16-frame snippets at 25 fps
+(``extracted_fps.npy`` gives 10 for every video, which is wrong). The pickled file is converted once into a cache with
+one file per video.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ NAME = "wtalc"
 
 
 def wanted(dataset: Dataset) -> str:
-    """The files it wants."""
+    """The files that the layout needs."""
     return f"{dataset.prefix}-Annotations/*.npy and {dataset.prefix}-I3D-JOINTFeatures.npy"
 
 
@@ -29,14 +30,14 @@ def truth(root: Path, dataset: Dataset) -> Path | None:
 
 
 def has_features(root: Path, dataset: Dataset) -> bool:
-    """Whether the joint file is there."""
+    """Whether the joint feature file exists."""
     return _joint(root, dataset).is_file()
 
 
 def candidates(
     root: Path, dataset: Dataset, annotations: Annotations, progress: Progress | None
 ) -> Iterator[Candidate]:
-    """Every video of the two splits; its features are the cached row at its place in ``videoname.npy``."""
+    """Every video of the two splits; its features are the cached file at its index in ``videoname.npy``."""
     joint = _joint(root, dataset)
     rows = per_video_files(joint, len(annotations.videos), progress)
     files = {video: (index, path) for index, (video, path) in enumerate(zip(annotations.videos, rows, strict=True))}

@@ -1,7 +1,7 @@
-"""What both branches are made of: the Transformer block, convolution along time, the pyramid's down- and upsampling.
+"""The building blocks of both branches: Transformer block, convolution along time, the pyramid's down- and upsampling.
 
-All of them work on packed rows ``[R, D]`` (:mod:`wtal.models.packing`), so the amount of padding in a batch cannot
-change a single bit.
+All of them work on packed rows ``[R, D]`` (:mod:`wtal.models.packing`), so the amount of padding in a batch does not
+change the result: it is bitwise equal.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from wtal.ops.attention import temporal_attention_packed, temporal_attention_row
 
 
 def pool_pairs(x: Tensor, mask: Tensor, coarse: Tensor) -> Tensor:
-    """Average of the valid ones of each two neighbouring rows.
+    """Average of the valid rows in each pair of neighbouring rows.
 
     Args:
         x: ``[R, D]``, R even.
         mask: ``[R, 1]`` bool, which rows are valid.
-        coarse: ``[R / 2, 1]`` bool, which of the results are, those of at least one valid row.
+        coarse: ``[R / 2, 1]`` bool, which results are valid: those with at least one valid row.
 
     Returns:
         ``[R / 2, D]``, zero where not valid.
@@ -33,18 +33,18 @@ def pool_pairs(x: Tensor, mask: Tensor, coarse: Tensor) -> Tensor:
 
 
 def upsample_pairs(x: Tensor, mask: Tensor) -> Tensor:
-    """Doubles the temporal resolution linearly; the reverse of :func:`pool_pairs` in time.
+    """Doubles the temporal resolution by linear interpolation; the reverse of :func:`pool_pairs` in time.
 
-    A pooled snippet lies in the middle of its pair, so each output is 3/4 of its own pair and 1/4 of the neighbouring
-    one. At a video's ends the neighbour is the pair itself. Written with shifts: unlike interpolation kernels it has a
-    deterministic backward pass on CUDA.
+    A pooled snippet is in the middle of its pair, so each output is 3/4 of its own pair and 1/4 of the neighbouring
+    pair. At the ends of a video the neighbour is the pair itself. It is implemented with shifts because, unlike
+    interpolation kernels, they have a deterministic backward pass on CUDA.
 
     Args:
-        x: ``[R, D]``, the last row and one between two videos not valid.
+        x: ``[R, D]``; the last row and at least one row between two videos are not valid.
         mask: ``[R, 1]`` bool, which rows are valid.
 
     Returns:
-        ``[2 R, D]``; of rows that are not valid it is undefined.
+        ``[2 R, D]``; rows that are not valid are undefined.
     """
     left = torch.where(mask.roll(1, 0), x.roll(1, 0), x)
     right = torch.where(mask.roll(-1, 0), x.roll(-1, 0), x)
@@ -55,9 +55,9 @@ def upsample_pairs(x: Tensor, mask: Tensor) -> Tensor:
 class TemporalConv(nn.Conv1d):
     """1-D convolution along time of packed rows ``[R, D]`` -> ``[R, D']``, zero where ``mask`` ``[R, 1]`` is not set.
 
-    Rows that are not valid must come in as zeros, and there must be ``kernel_size // 2`` of them between two videos and
-    after the last. Zeros go out there as well: otherwise the bias of one convolution would reach a video's ends
-    through the next one.
+    Rows that are not valid must be zero in the input, and there must be ``kernel_size // 2`` of them between two videos
+    and after the last. They are zero in the output too: otherwise the bias of one convolution would reach the ends of
+    a video through the next convolution.
     """
 
     def __init__(self, input_dim: int, output_dim: int, kernel_size: int) -> None:
@@ -66,8 +66,9 @@ class TemporalConv(nn.Conv1d):
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:  # type: ignore[override]
         """Convolves."""
-        # One product with the weights of all taps, of which each is then moved in time. The library's convolution has
-        # time last and transposes for it: forward and backward take it 1.5 times as long on the CPU from 2048 to 512.
+        # One product with the weights of all taps; then the result of each tap is shifted in time. The convolution of
+        # PyTorch needs time as the last axis and transposes: on the CPU, from 2048 to 512, forward and backward take
+        # 1.5 times as long.
         size = self.weight.shape[2]
         taps = F.linear(x, self.weight.permute(2, 0, 1).flatten(0, 1)).chunk(size, 1)
         total: Tensor = self.bias
@@ -84,10 +85,10 @@ class TransformerBlock(nn.Module):
         heads: attention heads; they divide D.
         mlp_ratio: width of the MLP in units of D.
         dropout: after attention and after the MLP.
-        window: attention reaches this many snippets to each side; None is everywhere.
+        window: attention reaches this many snippets to each side; None: the whole video.
         init_std: weights start at N(0, init_std) and biases at 0; None is PyTorch's default.
-        residual_init: what each residual is scaled by, a learned factor a channel that starts here (LayerScale, Touvron
-            et al., ICCV 2021); None scales nothing.
+        residual_init: initial value of a learned factor per channel that scales each residual (LayerScale, Touvron et
+            al., ICCV 2021); None: no scaling.
 
     Raises:
         WtalError: the heads do not divide D.
@@ -123,14 +124,14 @@ class TransformerBlock(nn.Module):
                 nn.init.zeros_(layer.bias)
 
     def forward(self, x: Tensor, packing: Packing | None = None) -> Tensor:
-        """Each snippet attends to those of its own video.
+        """Each snippet attends to the snippets of its own video.
 
         Args:
             x: packed rows ``[R, D]``, or ``[B, T, D]`` without padding.
-            packing: of the rows; None for ``[B, T, D]``.
+            packing: the packing of the rows; None for ``[B, T, D]``.
 
         Returns:
-            as x; rows of no video are undefined but finite.
+            the shape of x; rows outside the videos are undefined but finite.
         """
         projected = self.qkv(self.attention_norm(x))  # [..., 3 * D]
         if projected.device.type == "cpu":
@@ -145,7 +146,7 @@ class TransformerBlock(nn.Module):
 
 
 class ResidualScale(nn.Module):
-    """A learned factor a channel, ``start`` at first."""
+    """A learned factor per channel with initial value ``start``."""
 
     def __init__(self, dim: int, start: float) -> None:
         super().__init__()
@@ -157,5 +158,5 @@ class ResidualScale(nn.Module):
 
 
 def residual_scale(dim: int, start: float | None) -> nn.Module:
-    """What scales a residual: nothing where ``start`` is None."""
+    """The module that scales a residual: the identity if ``start`` is None."""
     return nn.Identity() if start is None else ResidualScale(dim, start)

@@ -17,12 +17,12 @@ from wtal.settings.config import CBPConfig
 
 @dataclass(frozen=True)
 class FrameOutputs:
-    """What a branch says of every snippet; zeros beyond each length.
+    """The outputs of a branch for every snippet; zeros beyond each length.
 
     Attributes:
-        logits: of the classes, ``[B, T, C]``.
-        attention: logits ``[B, T]`` of the foreground attention, None of a branch without.
-        embedding: what the last layer reads, before its dropout, ``[B, T, D]``; None where nobody asked for it.
+        logits: class logits ``[B, T, C]``.
+        attention: logits ``[B, T]`` of the foreground attention, None if the branch has no attention.
+        embedding: the input of the last layer before its dropout, ``[B, T, D]``; None if it was not requested.
     """
 
     logits: Tensor
@@ -33,12 +33,12 @@ class FrameOutputs:
 class CBP(nn.Module):
     """Frame-level action logits from I3D features (supplement of Ju et al., CVPR 2023).
 
-    Features are standardised inside, so that a checkpoint carries the statistics it was trained with.
+    The model standardises the features itself, so that a checkpoint contains the statistics of its training.
 
-    With ``residual_init`` near 0 it begins as one convolution, on which encoder and decoder then build: every layer
-    after the embedding adds to what it is given, by a learned factor, and coarser levels of the pyramid add likewise
-    to finer ones. Trained from few videos with their labels alone, a branch that begins as a deep network localises
-    worse than the convolution (docs/real.md).
+    With ``residual_init`` near 0 the model starts as one convolution. Every layer after the embedding adds to its input
+    with a learned factor, and each coarser level of the pyramid adds to the finer level in the same way. Trained on few
+    videos with video labels alone, a branch that starts as a deep network localises worse than the convolution
+    (docs/real.md).
 
     Args:
         input_dim: width of the I3D features, 2048 for RGB and flow side by side.
@@ -68,7 +68,7 @@ class CBP(nn.Module):
             for _ in range(config.levels)
         )
         self.additive = config.residual_init is not None
-        # Its own LayerNorm would undo that the branch begins as a convolution.
+        # A LayerNorm here would prevent the branch from starting as a convolution.
         self.norm = nn.Identity() if self.additive else nn.LayerNorm(dim)
         self.level_scales = nn.ModuleList(residual_scale(dim, config.residual_init) for _ in range(config.levels - 1))
         self.decoder = nn.ModuleList([TemporalConv(dim, dim, 3), TemporalConv(dim, dim, 3)])
@@ -79,9 +79,9 @@ class CBP(nn.Module):
         self.attention = TemporalConv(dim, 1, 1) if config.attention else None
 
     def set_statistics(self, mean: Tensor, std: Tensor) -> None:
-        """Standardises from now on with the training snippets' mean and deviation, each ``[input_dim]``.
+        """Sets the mean and standard deviation of the training snippets, each ``[input_dim]``, for standardisation.
 
-        A dimension that does not vary is only centred.
+        A dimension without variation is only centred.
         """
         for name, value in (("mean", mean), ("std", std)):
             if value.shape != self.input_mean.shape or not bool(torch.isfinite(value).all()):
@@ -91,15 +91,15 @@ class CBP(nn.Module):
 
     @property
     def stride(self) -> int:
-        """Snippets of the coarsest level's cells: a part of a video that begins at a multiple is pooled alike."""
+        """Snippets per cell of the coarsest level: a part of a video that starts at a multiple has the same cells."""
         return 2 ** (self.config.levels - 1)
 
     @property
     def reach(self) -> int | None:
-        """How many snippets to each side a logit can depend on at most; None: all, there is no attention window."""
+        """The largest distance in snippets at which a logit can depend on the input; None: no limit (no window)."""
         if self.config.window is None:
             return None
-        # Up the pyramid each level sees a window of its own cells; down again, linear upsampling sees one cell more.
+        # On the way up each level sees a window of its own cells; on the way down upsampling sees one more cell.
         strides = [2**level for level in range(self.config.levels)]
         up = self.config.window * sum(strides)
         down = 2 * sum(strides[1:])
@@ -109,11 +109,11 @@ class CBP(nn.Module):
         """Logits of every snippet and class.
 
         Args:
-            i3d: ``[B, T, input_dim]`` floating point; anything, NaN too, beyond each length.
+            i3d: ``[B, T, input_dim]`` floating point; values beyond each length are ignored, even NaN.
             lengths: ``[B]`` int64 on the same device.
 
         Returns:
-            ``[B, T, C]``, zeros beyond each length; sigmoid makes probabilities of them.
+            ``[B, T, C]``, zeros beyond each length; sigmoid converts them to probabilities.
 
         Raises:
             ValueError: a shape does not fit.
@@ -121,12 +121,12 @@ class CBP(nn.Module):
         return self.outputs(i3d, lengths).logits
 
     def outputs(self, i3d: Tensor, lengths: Tensor, embedding: bool = False) -> FrameOutputs:
-        """As :meth:`forward`, and what the losses read beside the logits; ``embedding`` if asked for."""
+        """Like :meth:`forward`, with the other outputs that the losses need; ``embedding`` only on request."""
         if i3d.ndim != 3 or i3d.shape[2] != self.input_dim:
             raise ValueError(f"i3d has shape {tuple(i3d.shape)}; expected [B, T, {self.input_dim}]")
         levels = packings(i3d, lengths, len(self.encoder), gap=True)
         finest = levels[0]
-        # In place on one new tensor: a batch of 64 x 1000 x 2048 is half a gigabyte.
+        # In place on one new tensor, because a batch of 64 x 1000 x 2048 takes half a gigabyte.
         x = at_least_float32(finest.pack(i3d)).sub_(self.input_mean).div_(self.input_std).masked_fill_(~finest.mask, 0)
         x = self.embedding(self.input_dropout(x), finest.mask)
         if self.additive:
@@ -145,7 +145,7 @@ class CBP(nn.Module):
         )
 
     def _pyramid(self, x: Tensor, levels: Sequence[Packing]) -> Tensor:
-        """``[R, dim]``: the sum of the levels, each a block on the one below at half its resolution."""
+        """``[R, dim]``: the sum of the levels; each level is a block on the finer level at half its resolution."""
         outputs: list[Tensor] = []
         for block, here, finer in zip(self.encoder, levels, [None, *levels], strict=False):
             if finer is not None:

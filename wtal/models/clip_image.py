@@ -1,4 +1,4 @@
-"""CLIP's image encoder with its weights, from a file or through open_clip's own download."""
+"""CLIP's image encoder with its weights, from a file or downloaded by open_clip."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from wtal.models.weights import read_weights
 
 
 class ImageEncoder(nn.Module):
-    """Images to the features that CLIP compares with texts.
+    """Encodes images to the features that CLIP compares with text features.
 
     Args:
-        visual: open_clip's image tower.
-        size: height and width that it takes.
-        mean: of R, G and B in [0, 1], as it was trained.
-        std: likewise.
+        visual: open_clip's image encoder.
+        size: height and width of its input.
+        mean: mean of R, G and B in [0, 1] used in its training.
+        std: standard deviation of R, G and B used in its training.
     """
 
     mean: Tensor
@@ -37,7 +37,7 @@ class ImageEncoder(nn.Module):
         self.register_buffer("std", torch.tensor(std)[:, None, None])
 
     def forward(self, images: Tensor) -> Tensor:
-        """Features ``[B, D]``, not normalised, of RGB ``images`` ``[B, 3, H, W]`` in [0, 1]; others are resized."""
+        """Features ``[B, D]``, not normalised, of RGB ``images`` ``[B, 3, H, W]`` in [0, 1], resized if necessary."""
         if images.shape[2:] != self.size:
             images = F.interpolate(images, self.size, mode="bicubic", align_corners=False, antialias=True).clamp(0, 1)
         features: Tensor = self.visual((images - self.mean) / self.std)
@@ -45,7 +45,7 @@ class ImageEncoder(nn.Module):
 
 
 def load_image_encoder(name: str = DEFAULT_MODEL, weights: Path | None = None) -> ImageEncoder:
-    """Loads CLIP's image half. The global random generator is left as it was.
+    """Loads CLIP's image encoder. The state of the global random generator does not change.
 
     Args:
         name: an architecture of ``open_clip.list_models()`` (``--clip-model``).
@@ -56,7 +56,7 @@ def load_image_encoder(name: str = DEFAULT_MODEL, weights: Path | None = None) -
         The encoder: float32 on the CPU, frozen, in evaluation mode.
 
     Raises:
-        WtalError: unknown architecture, a file that cannot be read or does not fit it, or a download that failed.
+        WtalError: the architecture is unknown, the file cannot be read or does not fit it, or the download failed.
     """
     import open_clip
 
@@ -78,7 +78,7 @@ def load_image_encoder(name: str = DEFAULT_MODEL, weights: Path | None = None) -
 
 
 def _fill(visual: nn.Module, state: dict[str, Tensor], name: str, path: Path) -> None:
-    """Copies the image encoder's part of ``state``; all of it must be of this architecture."""
+    """Copies the image encoder's part of ``state``, which must fit this architecture completely."""
     given = {key.removeprefix("visual."): value for key, value in state.items() if key.startswith("visual.")}
     expected = visual.state_dict()
     for key, value in expected.items():
@@ -98,7 +98,7 @@ def _fill(visual: nn.Module, state: dict[str, Tensor], name: str, path: Path) ->
 
 
 def _normalisation(open_clip: Any, name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and deviation that this architecture's published weights were trained with."""
+    """Mean and standard deviation used in the training of this architecture's published weights."""
     tags = open_clip.list_pretrained_tags_by_model(name)
     config = open_clip.get_pretrained_cfg(name, "openai" if "openai" in tags else tags[0]) if tags else {}
     return (

@@ -16,25 +16,26 @@ from wtal.models.blocks import at_least_float32
 class PromptedCLIPText(nn.Module):
     """Text features from ``[start | before | class name | after | end]`` through CLIP's text encoder.
 
-    Only the prompts, ``before [n, W]`` and ``after [m, W]``, are parameters of this module: the encoder is
-    frozen and stays out of ``parameters()`` and ``state_dict()`` (a checkpoint holds prompts; the encoder
-    comes from :func:`wtal.models.clip_weights.load_clip`), but moves along with ``.to()``.
+    Only the prompts, ``before [n, W]`` and ``after [m, W]``, are parameters of this module. The encoder is
+    frozen and is not in ``parameters()`` or ``state_dict()``: a checkpoint has only the prompts, and the encoder
+    comes from :func:`wtal.models.clip_weights.load_clip`. But ``.to()`` moves the encoder too.
 
-    CLIP's attention is causal and its text feature is read at the end token. So the sequences are cut after
-    the longest class's end token, and each feature is taken at its own end; a longer context changes nothing.
+    CLIP's attention is causal and its text feature is the output at the end token. So the sequences are cut after
+    the last end token of all classes, and each feature is read at its own end token. A longer context would not
+    change the result.
 
     Args:
-        clip_model: an open_clip model with CLIP's own kind of text Transformer. Its text encoder is taken
-            over: frozen and put into evaluation mode.
+        clip_model: an open_clip model with CLIP's own kind of text Transformer. Its text encoder is used here,
+            frozen and in evaluation mode.
         tokenizer: open_clip's tokenizer of that model.
-        class_names: C names, as one writes them in a sentence.
+        class_names: C names, written as in a sentence.
         before: prompt vectors before the name, 16 in the paper.
         after: prompt vectors after the name, 16 in the paper.
         init_std: standard deviation of the initial prompts, drawn from the global generator.
 
     Raises:
-        WtalError: a name has no token or too many for the context, or the model's text encoder takes no
-            prompts.
+        WtalError: a name has no token or too many tokens for the context, or the model's text encoder does not
+            support prompts.
     """
 
     frozen: Tensor
@@ -64,7 +65,7 @@ class PromptedCLIPText(nn.Module):
         width = tower.token_embedding.weight.shape[1]
         ends = [1 + before + len(tokens) + after for tokens in names]
         ids = torch.zeros(len(names), max(ends) + 1, dtype=torch.int64)  # [C, L]
-        slot = torch.full_like(ids, -1)  # which prompt vector stands here, -1 for a token
+        slot = torch.full_like(ids, -1)  # index of the prompt vector at this position, -1 for a token
         for row, tokens in enumerate(names):
             middle = 1 + before + len(tokens)
             ids[row, 0] = tokenizer.sot_token_id
@@ -82,7 +83,7 @@ class PromptedCLIPText(nn.Module):
         self.register_buffer("frozen", embedded, persistent=False)
         self.register_buffer("slot", slot, persistent=False)
         self.register_buffer("end", torch.tensor(ends), persistent=False)
-        # In a tuple: no submodule, so neither parameters() nor state_dict() nor train() reaches it.
+        # In a tuple it is not a submodule, so parameters(), state_dict() and train() do not include it.
         self._encoder = (_Encoder(tower, ids.shape[1]).requires_grad_(False).eval(),)
         projection = tower.text_projection
         if isinstance(projection, nn.Linear):
@@ -112,7 +113,7 @@ class PromptedCLIPText(nn.Module):
 
 
 class _Encoder(nn.Module):
-    """open_clip's ``encode_text`` from the token embeddings ``[C, L, W]`` on: features ``[C, D]``."""
+    """open_clip's ``encode_text`` after the token embedding: ``[C, L, W]`` to features ``[C, D]``."""
 
     def __init__(self, tower: Any, size: int) -> None:
         super().__init__()
@@ -133,10 +134,10 @@ class _Encoder(nn.Module):
 
 
 def text_tower(clip_model: nn.Module) -> Any:
-    """The part of an open_clip model that holds its text encoder.
+    """The part of an open_clip model that contains its text encoder.
 
     Raises:
-        WtalError: it is not CLIP's causal Transformer read at the end token, which the prompts need.
+        WtalError: the encoder is not a causal Transformer with its output at the end token, which the prompts need.
     """
     tower = getattr(clip_model, "text", clip_model)
     parts = ("token_embedding", "positional_embedding", "transformer", "ln_final", "text_projection")

@@ -1,6 +1,6 @@
-"""CLIP's text encoder with its weights, from a file or through open_clip's own download.
+"""CLIP's text encoder with its weights, from a file or downloaded by open_clip.
 
-open_clip is imported inside the functions: it brings torchvision along, and only a run that encodes class
+open_clip is imported inside the functions, because it imports torchvision and only a run that encodes class
 names needs it.
 """
 
@@ -21,11 +21,11 @@ from wtal.models.clip_text import text_tower
 from wtal.models.weights import read_weights
 
 DEFAULT_MODEL = "ViT-B-16-quickgelu"
-"""The paper's CLIP. Plain ViT-B-16 takes the same weights and, without QuickGELU, computes something else."""
+"""The paper's CLIP. Plain ViT-B-16 accepts the same weights but has no QuickGELU, so its results are wrong."""
 
 
 def load_clip(name: str = DEFAULT_MODEL, weights: Path | None = None) -> tuple[nn.Module, Any]:
-    """Loads CLIP without its image encoder. The global random generator is left as it was.
+    """Loads CLIP without its image encoder. The state of the global random generator does not change.
 
     Args:
         name: an architecture of ``open_clip.list_models()`` (``--clip-model``).
@@ -36,7 +36,7 @@ def load_clip(name: str = DEFAULT_MODEL, weights: Path | None = None) -> tuple[n
         The model (float32 on the CPU, frozen, in evaluation mode) and its tokenizer.
 
     Raises:
-        WtalError: unknown architecture, a file that cannot be read or does not fit it, or a download that
+        WtalError: the architecture is unknown, the file cannot be read or does not fit it, or the download
             failed.
     """
     import open_clip
@@ -53,12 +53,12 @@ def load_clip(name: str = DEFAULT_MODEL, weights: Path | None = None) -> tuple[n
             model = download(name)
         else:
             state = read_weights(weights)
-            # Not create_model: it wants to say on standard error that these are random weights.
+            # Not create_model, which warns on standard error that the weights are random.
             model = (open_clip.CustomTextCLIP if custom else open_clip.CLIP)(**config)
             text_tower(model)
             _fill(model, state, name, bool(config.get("quick_gelu")), weights)
     text_tower(model)
-    del model.visual  # 86 million weights that nobody uses here
+    del model.visual  # 86 million weights that are not needed
     model.float().requires_grad_(False).eval()
     return model, open_clip.get_tokenizer(name)
 
@@ -67,7 +67,7 @@ def architecture(name: str) -> dict[str, Any]:
     """open_clip's description of an architecture.
 
     Raises:
-        WtalError: it has none of that name.
+        WtalError: open_clip has no architecture with that name.
     """
     import open_clip
 
@@ -79,10 +79,10 @@ def architecture(name: str) -> dict[str, Any]:
 
 
 def download(name: str) -> nn.Module:
-    """A whole CLIP with OpenAI's weights, through open_clip's own download.
+    """A complete CLIP model with OpenAI's weights, downloaded by open_clip.
 
     Raises:
-        WtalError: there are none of this architecture, or they could not be had.
+        WtalError: there are no such weights for this architecture, or the download failed.
     """
     import open_clip
 
@@ -95,7 +95,7 @@ def download(name: str) -> nn.Module:
     try:
         with _hushed():
             return open_clip.create_model(name, pretrained="openai")
-    except Exception as error:  # whatever the hub client, the proxy or the disk raises
+    except Exception as error:  # any error of the hub client, the proxy or the disk
         raise WtalError(
             f"the weights of CLIP {name} could not be downloaded ({reason(_first_cause(error))}); "
             "expected a network, or --clip-weights FILE with a copy fetched elsewhere"
@@ -104,7 +104,7 @@ def download(name: str) -> nn.Module:
 
 @contextmanager
 def _hushed() -> Iterator[None]:
-    """Without the log of the hub client, which tells of every attempt twice; its progress bar stays."""
+    """Disables the log of the hub client, which reports every attempt twice; its progress bar stays."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
@@ -114,14 +114,14 @@ def _hushed() -> Iterator[None]:
 
 
 def _first_cause(error: BaseException) -> BaseException:
-    """What went wrong in the first place; what was raised on top of it says it less and less well."""
+    """The original error; the errors raised from it are less precise."""
     while (deeper := error.__cause__ or error.__context__) is not None:
         error = deeper
     return error
 
 
 def _fill(model: nn.Module, state: dict[str, Tensor], name: str, quick_gelu: bool, path: Path) -> None:
-    """Copies the text encoder's part of ``state`` into the model; all of it must be of this architecture."""
+    """Copies the text encoder's part of ``state`` into the model; it must fit this architecture completely."""
     expected = model.state_dict()
     if any(key.startswith("text.") for key in expected) and "text_projection" in state:
         text = ("text_projection", "positional_embedding", "token_embedding.", "transformer.", "ln_final.")
@@ -129,7 +129,7 @@ def _fill(model: nn.Module, state: dict[str, Tensor], name: str, quick_gelu: boo
     check_quick_gelu(state, name, quick_gelu, path)
     needed = [key for key in expected if not key.startswith(("visual.", "logit_"))]
     missing = [key for key in needed if key not in state]
-    # The image encoder tells apart what the text encoder does not: ViT-B-32 and ViT-B-16 share its shapes.
+    # Check the image encoder too: the text encoders of ViT-B-32 and ViT-B-16 have the same shapes.
     wrong = [key for key in expected if key in state and not key.startswith("logit_")]
     wrong = [key for key in wrong if state[key].shape != expected[key].shape]
     further = [key for key in state if key not in expected and ".resblocks." in key]
@@ -146,7 +146,7 @@ def _fill(model: nn.Module, state: dict[str, Tensor], name: str, quick_gelu: boo
 
 
 def check_quick_gelu(state: dict[str, Tensor], name: str, quick_gelu: bool, path: Path) -> None:
-    """Refuse OpenAI's archive for an architecture that would compute something else with it."""
+    """Reject OpenAI's archive for an architecture without QuickGELU, whose results would be wrong."""
     if "input_resolution" in state and not quick_gelu:
         raise WtalError(
             f"--clip-weights {path}: OpenAI's weights want QuickGELU; "

@@ -1,6 +1,6 @@
-"""Text features without CLIP: constant ones, and prompts before a small frozen encoder.
+"""Text features without CLIP: constant features, and learnable prompts with a small frozen encoder.
 
-A text module gives ``[C, D]`` float32 of unit norm when called and has ``dim`` (D) and ``num_classes`` (C).
+A text module returns ``[C, D]`` float32 of unit norm when called, and has ``dim`` (D) and ``num_classes`` (C).
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ _RIDGE = 1e-3
 
 
 class FixedText(nn.Module):
-    """Constant text features ``[C, D]``, scaled to unit norm: prediction without a text encoder.
+    """Constant text features ``[C, D]``, scaled to unit norm, for prediction without a text encoder.
 
-    Features that have unit norm already, as a checkpoint stores them, are put back with ``load_state_dict``: scaling
-    them once more would change their last bits.
+    Features of a checkpoint already have unit norm and are loaded with ``load_state_dict``: scaling them again would
+    change their last bits.
     """
 
     features: Tensor
@@ -37,19 +37,19 @@ class FixedText(nn.Module):
 
 
 class PromptedTextFeatures(nn.Module):
-    """Learnable prompts for a data set that brings text features in place of names for CLIP to encode.
+    """Learnable prompts for a data set that has text features instead of class names for CLIP.
 
-    The prompts surround random name tokens of each class in a small random Transformer, which is frozen as
-    CLIP's text encoder would be. A linear readout of its last token, fitted by ridge regression and completed
-    by what the fit leaves over, reproduces the given features exactly while the prompts have their initial
-    values. It spans what the classes differ in: with a single class the prompts change nothing.
+    The prompts surround random name tokens of each class in a small random Transformer, which is frozen like
+    CLIP's text encoder. A linear readout of its last token is fitted by ridge regression, and the residual of the
+    fit is added. So the given features are reproduced exactly while the prompts have their initial values. The
+    readout covers only the differences between classes: with a single class the prompts have no effect.
 
     Args:
         features: ``[C, D]`` the data set's text features.
         before: prompt vectors before the name.
         after: prompt vectors after the name.
         init_std: standard deviation of the initial prompts.
-        seed: of encoder, names and initial prompts; the global generator is not touched.
+        seed: the seed of encoder, names and initial prompts; the global generator does not change.
     """
 
     names: Tensor

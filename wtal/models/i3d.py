@@ -1,8 +1,8 @@
 """Inception-v1 I3D (Carreira and Zisserman, CVPR 2017), with the parameter names of piergiaj/pytorch-i3d.
 
-Every convolution and pooling pads as TensorFlow's "SAME" does: the output has ``ceil(size / stride)`` entries, and
-where the padding is odd the extra zero goes to the end. The Kinetics weights were trained that way; symmetric padding
-gives other features without a word.
+Every convolution and pooling uses TensorFlow's "SAME" padding: the output has ``ceil(size / stride)`` entries, and
+if the padding is odd, the extra zero is at the end. The Kinetics weights were trained with it; symmetric padding gives
+wrong features without an error.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ MIXED: dict[str, tuple[int, tuple[int, int, int, int, int, int]]] = {
 
 
 def same_padding(size: Sequence[int], kernel: Sequence[int], stride: Sequence[int]) -> list[tuple[int, int]]:
-    """TensorFlow's "SAME" padding: (before, after) of each axis."""
+    """TensorFlow's "SAME" padding: (before, after) for each axis."""
     pads = []
     for length, extent, step in zip(size, kernel, stride, strict=True):
         total = max((-(-length // step) - 1) * step + extent - length, 0)
@@ -42,7 +42,7 @@ def same_padding(size: Sequence[int], kernel: Sequence[int], stride: Sequence[in
 
 
 def _pad(x: Tensor, kernel: Sequence[int], stride: Sequence[int]) -> tuple[Tensor, list[int]]:
-    """The input, padded where one side needs more than the other, and the padding that is left for the op itself."""
+    """The input, padded here if the padding is asymmetric, and the padding that remains for the op itself."""
     pads = same_padding(x.shape[2:], kernel, stride)
     if all(before == after for before, after in pads):
         return x, [before for before, _ in pads]
@@ -65,7 +65,7 @@ class Unit3D(nn.Module):
 
 
 class MaxPool(nn.Module):
-    """Maximum over windows, padded as above; all inputs come from a ReLU, so that zeros never win."""
+    """Maximum over windows with "SAME" padding; padded zeros have no effect, as all inputs come from a ReLU."""
 
     def __init__(self, kernel: tuple[int, int, int], stride: tuple[int, int, int]) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ class MaxPool(nn.Module):
 
 
 class Inception(nn.Module):
-    """Four branches side by side."""
+    """Four parallel branches, concatenated."""
 
     def __init__(self, inputs: int, outputs: Sequence[int]) -> None:
         super().__init__()
@@ -99,7 +99,7 @@ class Inception(nn.Module):
 
 
 class Head(nn.Module):
-    """The classifier over features; its convolution is called as in the checkpoints."""
+    """The classifier on features; its convolution has the same name as in the checkpoints."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()
@@ -107,7 +107,7 @@ class Head(nn.Module):
 
 
 class I3D(nn.Module):
-    """Snippets to features, and to the logits of the classes it was trained on.
+    """Computes features of snippets, and logits of the classes that it was trained on.
 
     Args:
         channels: 3 for RGB, 2 for optical flow (x, y).
@@ -139,11 +139,12 @@ class I3D(nn.Module):
         """Features: the average over time and space of the last block.
 
         Args:
-            x: ``[B, channels, T, H, W]`` in [-1, 1]; RGB in this order, or flow / 20 in pixels a frame.
+            x: ``[B, channels, T, H, W]`` in [-1, 1]; channels R, G, B in this order, or flow / 20 in pixels
+                per frame.
 
         Returns:
-            ``[B, 1024]``, float32 where the layers work in less. With 16 x 224 x 224 the mean is over 2 x 7 x 7, the
-            checkpoints' own average pooling.
+            ``[B, 1024]``, at least float32. With an input of 16 x 224 x 224 the mean is over 2 x 7 x 7, as in the
+            average pooling of the checkpoints.
         """
         for name, block in self.named_children():
             if name != "logits":
@@ -157,13 +158,13 @@ class I3D(nn.Module):
 
 @torch.no_grad()
 def fold(model: I3D) -> I3D:
-    """The same features in less time: batch normalisation becomes part of the convolutions, channels lie innermost.
+    """Makes the model faster: batch normalisation becomes part of the convolutions, and memory is channels-last.
 
     Args:
-        model: in evaluation mode. It is changed, and its checkpoints' names are lost.
+        model: a model in evaluation mode, changed in place. It loses the parameter names of the checkpoints.
 
     Returns:
-        ``model``. Its features differ by rounding alone: new weights are computed in float64 and rounded once.
+        ``model``. Its features differ only by rounding: the new weights are computed in float64 and rounded once.
     """
     for unit in [module for module in model.modules() if isinstance(module, Unit3D)]:
         bn, conv = unit.bn, unit.conv3d
@@ -182,12 +183,12 @@ def load_i3d(state: Mapping[str, Tensor], channels: int, source: str) -> I3D:
     """An I3D with the weights of a checkpoint: float32 on the CPU, frozen, in evaluation mode.
 
     Args:
-        state: tensors under piergiaj/pytorch-i3d's names; the classifier may be of any number of classes.
+        state: tensors with the names of piergiaj/pytorch-i3d; the classifier may have any number of classes.
         channels: 3 for RGB, 2 for flow.
-        source: the option and file it came from, for messages.
+        source: the option and file of the checkpoint, for messages.
 
     Raises:
-        WtalError: it is a checkpoint of something else, or of the other stream.
+        WtalError: the checkpoint is from another model, or from the other stream.
     """
     first = state.get("Conv3d_1a_7x7.conv3d.weight")
     if first is None:
@@ -205,7 +206,7 @@ def load_i3d(state: Mapping[str, Tensor], channels: int, source: str) -> I3D:
     with torch.random.fork_rng(devices=[]):
         model = I3D(channels, 400 if bias is None else len(bias))
     expected = model.state_dict()
-    # CheckpointFolder from before torch 0.4.1 do not count batches, and without a classifier there are still features.
+    # Checkpoints from before torch 0.4.1 do not count batches. The classifier is not needed for features.
     needed = [key for key in expected if not key.endswith("num_batches_tracked") and not key.startswith("logits.")]
     if missing := [key for key in needed if key not in state]:
         raise WtalError(f"{source}: {len(missing)} of {len(needed)} tensors of I3D are missing, the first {missing[0]}")

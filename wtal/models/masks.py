@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def valid_mask(lengths: Tensor, size: int) -> Tensor:
-    """Which snippets are no padding: ``[B, size]`` bool."""
+    """Which snippets are not padding: ``[B, size]`` bool."""
     return torch.arange(size, device=lengths.device) < lengths[:, None]
 
 
@@ -24,7 +24,7 @@ def longest(x: Tensor, lengths: Tensor) -> int:
 
 
 def check_lengths(x: Tensor, lengths: Tensor) -> None:
-    """Raise ValueError unless lengths are int64 ``[B]`` for x ``[B, T, ...]`` of at least one snippet."""
+    """Raise ValueError unless lengths are int64 ``[B]`` for x ``[B, T, ...]`` with B and T at least 1."""
     if lengths.dtype != torch.int64 or lengths.shape != x.shape[:1] or x.ndim < 2:
         raise ValueError(
             f"lengths has shape {tuple(lengths.shape)} and dtype {lengths.dtype}; expected int64 "
@@ -35,18 +35,18 @@ def check_lengths(x: Tensor, lengths: Tensor) -> None:
 
 
 def check_range(low: int, high: int, size: int) -> None:
-    """Raise ValueError unless lengths from ``low`` to ``high`` fit a batch of ``size`` snippets a video."""
+    """Raise ValueError unless lengths from ``low`` to ``high`` fit a batch of ``size`` snippets per video."""
     if low < 0 or high > size:
         raise ValueError(f"lengths range from {low} to {high}; expected 0 to {size}, the size of the batch")
 
 
 def trim(x: Tensor, lengths: Tensor) -> Tensor:
-    """Cuts ``[B, T, ...]`` to the longest video, zeros beyond each length whatever was there (NaN too)."""
+    """Cuts ``[B, T, ...]`` to the longest video and sets everything beyond each length to zero (NaN too)."""
     size = longest(x, lengths)
     mask = valid_mask(lengths, size)
     return x[:, :size].masked_fill(~mask.view(*mask.shape, *[1] * (x.ndim - 2)), 0)
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """Half precision to float32; float32 and float64 as they are."""
+    """Converts half precision to float32; float32 and float64 stay unchanged."""
     return x if x.dtype == torch.float64 else x.float()

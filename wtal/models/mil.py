@@ -1,4 +1,4 @@
-"""Multiple-instance pooling: from the logits of snippets to those of a video, which training has labels for."""
+"""Multiple-instance pooling: from snippet logits to video logits, which training has labels for."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def video_logits(logits: Tensor, lengths: Tensor, divisor: int) -> Tensor:
     Args:
         logits: ``[B, T, C]``.
         lengths: ``[B]`` int64.
-        divisor: an eighth of the snippets takes part with 8.
+        divisor: with 8, the top eighth of the snippets is averaged.
 
     Returns:
         ``[B, C]`` float32 (float64 for float64); zeros for a video of length 0.

@@ -1,7 +1,7 @@
 """A batch without its padding: the snippets of all videos one after another.
 
-THUMOS14's videos have a mean of 286 snippets and training crops them to 1000, so two thirds of a padded batch are
-padding. Every layer works on rows ``[R, D]`` that leave it out.
+The videos of THUMOS14 have 286 snippets on average and training crops them to 1000, so two thirds of a padded batch
+are padding. Every layer works on rows ``[R, D]`` without padding.
 """
 
 from __future__ import annotations
@@ -17,16 +17,17 @@ from wtal.models.masks import check_lengths, check_range
 
 @dataclass(frozen=True)
 class Packing:
-    """Where each snippet of a batch lies when it is packed.
+    """The row of each snippet of a batch in packed form.
 
-    Between two videos, and after the last, there may be rows of no video (a gap). They are zero unless said otherwise.
+    Between two videos, and after the last, there may be rows that belong to no video (a gap). They are zero unless
+    documented otherwise.
 
     Attributes:
         starts: first row of each video, ``[B]`` int64, ascending.
         lengths: ``[B]`` int64.
-        video: of each valid snippet, video by video: which it belongs to, ``[N]``.
-        snippet: its number in the video.
-        row: its row.
+        video: ``[N]``, the index of the video of each valid snippet, video by video.
+        snippet: ``[N]``, the index of each valid snippet in its video.
+        row: ``[N]``, the row of each valid snippet.
         mask: which rows are valid snippets, ``[R, 1]`` bool.
     """
 
@@ -38,7 +39,7 @@ class Packing:
     mask: Tensor
 
     def pack(self, x: Tensor) -> Tensor:
-        """``[B, T, ...]`` to ``[R, ...]``; what lies beyond a length is not read."""
+        """``[B, T, ...]`` to ``[R, ...]``; values beyond each length are not read."""
         return _Move.apply(x.flatten(0, 1), self._cell(x.shape[1]), self._row, len(self.mask))
 
     def unpack(self, rows: Tensor, size: int) -> Tensor:
@@ -55,9 +56,9 @@ class Packing:
 
 
 class _Move(torch.autograd.Function):
-    """Some rows to some places, zeros elsewhere; backwards the same the other way.
+    """Copies selected rows to given positions, with zeros elsewhere; the backward pass copies in the other direction.
 
-    Indexing would do, but its backward pass adds row by row, as if two rows could go to one place.
+    Indexing gives the same result, but its backward pass adds row by row because two rows could have one position.
     """
 
     @staticmethod
@@ -70,19 +71,19 @@ class _Move(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
-        """Back to where they came from."""
+        """Copies the gradients back to the source rows."""
         source, target = ctx.saved_tensors
         return _Move.apply(grads[0], target, source, ctx.count), None, None, None
 
 
 def packings(x: Tensor, lengths: Tensor, levels: int, gap: bool) -> list[Packing]:
-    """Packings of a batch at temporal strides 1, 2, 4, ..., of which each row covers two of the level before.
+    """Packings of a batch at temporal strides 1, 2, 4, ...; each row covers two rows of the previous level.
 
     Args:
         x: ``[B, T, ...]``.
         lengths: ``[B]`` int64.
-        levels: how many.
-        gap: leave at least one row between two videos at every level, and after the last, so that no convolution
+        levels: the number of packings.
+        gap: leave at least one row between two videos and after the last, at every level, so that no convolution
             and no interpolation reaches from one video to the next.
 
     Raises:

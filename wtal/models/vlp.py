@@ -20,14 +20,14 @@ from wtal.settings.config import VLPConfig
 class VLP(nn.Module):
     """Frame-level action logits ``(cosine - bias) / temperature`` (supplement of Ju et al., CVPR 2023).
 
-    Temporal Transformer blocks over frozen CLIP frame features, initialised near the identity; text features
-    of the classes from learnable prompts through a frozen text encoder. Images and texts lie in different
-    cones of CLIP's space, so all cosines are alike and ``sigmoid(cosine / temperature)`` saturates; the
-    learnable bias takes that offset away (ours). Zero-shot is this model as it is created, after
-    :meth:`calibrate_bias`.
+    Temporal Transformer blocks, initialised near the identity, process frozen CLIP frame features. A frozen text
+    encoder computes the text features of the classes from learnable prompts. Images and texts are in different
+    cones of CLIP's space, so all cosines are similar and ``sigmoid(cosine / temperature)`` saturates. A learnable
+    bias removes that offset; this is our addition, not the paper's. The new model after :meth:`calibrate_bias` is
+    the zero-shot model.
 
     Args:
-        text: gives ``[C, feature_dim]`` of unit norm when called (:mod:`wtal.models.fixed_text`,
+        text: returns ``[C, feature_dim]`` of unit norm when called (:mod:`wtal.models.fixed_text`,
             :mod:`wtal.models.clip_text`) and has ``dim`` and ``num_classes``.
         feature_dim: width of the CLIP frame features.
         config: sizes and initial values.
@@ -57,7 +57,7 @@ class VLP(nn.Module):
 
     @contextmanager
     def hold_text(self) -> Iterator[None]:
-        """Inside, the text features are computed once and not for every batch: for use without training only."""
+        """A context in which the text features are computed only once, not for every batch; not for training."""
         with torch.no_grad():
             self._held = self.text()
         try:
@@ -72,22 +72,22 @@ class VLP(nn.Module):
 
     @property
     def reach(self) -> int | None:
-        """How many snippets to each side a logit can depend on at most; None: all, there is no attention window."""
+        """The largest distance in snippets at which a logit can depend on the input; None: no limit (no window)."""
         return None if self.config.window is None else self.config.window * len(self.blocks)
 
     def cosine(self, clip: Tensor, packing: Packing) -> Tensor:
-        """Cosine of each frame and class, packed: ``[R, C]`` float32 for clip ``[B, T, feature_dim]``."""
-        # To unit variance a dimension, whatever the norm on disk: at unit norm and 512 dimensions the fresh blocks
-        # would add as much as is there (measured: zero-shot 25 mAP against 41 on generated features).
+        """Cosine between each frame and class, packed: ``[R, C]`` float32 for clip ``[B, T, feature_dim]``."""
+        # Scale to unit variance per dimension, independent of the norm on disk. At unit norm and 512 dimensions, the
+        # output of new blocks is as large as their input (measured: zero-shot 25 mAP instead of 41, generated data).
         x = F.normalize(at_least_float32(packing.pack(clip)), dim=-1) * math.sqrt(self.feature_dim)
         for block in self.blocks:
             x = block(x, packing)
         text: Tensor = self.text() if self._held is None else self._held
-        with torch.autocast(x.device.type, enabled=False):  # in bfloat16 the cosines of all classes would be alike
+        with torch.autocast(x.device.type, enabled=False):  # in bfloat16 the cosines of all classes would be equal
             return F.normalize(at_least_float32(x), dim=-1) @ text.to(x.dtype).T
 
     def packing(self, clip: Tensor, lengths: Tensor) -> Packing:
-        """That of a batch, without gaps; raises ValueError where a shape does not fit."""
+        """The packing of a batch, without gaps; raises ValueError if a shape does not fit."""
         if clip.ndim != 3 or clip.shape[2] != self.feature_dim:
             raise ValueError(f"clip has shape {tuple(clip.shape)}; expected [B, T, {self.feature_dim}]")
         return packings(clip, lengths, 1, gap=False)[0]
@@ -96,7 +96,7 @@ class VLP(nn.Module):
         """Logits of every snippet and class.
 
         Args:
-            clip: ``[B, T, feature_dim]`` floating point, any norm; anything, NaN too, beyond each length.
+            clip: ``[B, T, feature_dim]`` floating point, any norm; values beyond each length are ignored, even NaN.
             lengths: ``[B]`` int64 on the same device.
 
         Returns:
@@ -108,7 +108,7 @@ class VLP(nn.Module):
 
     @torch.no_grad()
     def calibrate_bias(self, batches: Iterable[tuple[Tensor, Tensor]]) -> tuple[float, float]:
-        """Sets the bias to the mean plus ``config.bias_deviations`` deviations of the training cosines.
+        """Sets the bias to the mean plus ``config.bias_deviations`` standard deviations of the training cosines.
 
         Args:
             batches: pairs of CLIP features ``[B, T, feature_dim]`` and lengths ``[B]``, read once.
@@ -117,7 +117,7 @@ class VLP(nn.Module):
             Mean and standard deviation over all valid snippets and classes.
 
         Raises:
-            ValueError: there is not one valid snippet.
+            ValueError: there is no valid snippet.
         """
         training = self.training
         self.eval()

@@ -1,4 +1,4 @@
-"""Weights from a file, whatever wrote it: safetensors, ``torch.save``, or a TorchScript archive."""
+"""Reads weights from a file of several formats: safetensors, ``torch.save``, or a TorchScript archive."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from wtal.platform.files import is_safetensors
 
 
 def read_weights(path: Path, option: str = "--clip-weights") -> dict[str, Tensor]:
-    """Reads a state dict on the CPU, and runs no code that a file brings.
+    """Reads a state dict on the CPU, without running code from the file.
 
-    Known by content: safetensors, ``torch.save`` of a state dict (also under the key ``state_dict``, also
-    with the prefix ``module.``), and the TorchScript archives in which OpenAI ships CLIP, whose tensors are
-    taken out without loading the program.
+    The format is detected from the content: safetensors, ``torch.save`` of a state dict (also under the key
+    ``state_dict``, also with the prefix ``module.``), or a TorchScript archive, the format of OpenAI's CLIP files.
+    The tensors of an archive are read without loading its program.
 
     Args:
         path: the file.
-        option: the one that named it, for messages.
+        option: the command-line option that named the file, for messages.
 
     Raises:
-        WtalError: there is no such file, or it is none of these.
+        WtalError: there is no such file, or it has another format.
     """
     if not path.is_file():
         raise WtalError(f"{option} {path}: there is no such file")
@@ -41,20 +41,20 @@ def read_weights(path: Path, option: str = "--clip-weights") -> dict[str, Tensor
         elif zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 packed = [e for e in archive.infolist() if e.compress_type != zipfile.ZIP_STORED]
-                if any("/code/" not in entry.filename for entry in packed):  # programs may be: they are never read
-                    raise WtalError("it is compressed, which torch.save never does")  # what it unpacks to has no bound
+                if any("/code/" not in entry.filename for entry in packed):  # programs are never read
+                    raise WtalError("it is compressed, which torch.save never does")  # the unpacked size has no limit
                 scripted = [entry for entry in archive.namelist() if entry.endswith("/constants.pkl")]
                 state = _read_torchscript(archive, scripted[0].split("/")[0]) if scripted else None
             if state is None:
-                with path.open("rb") as file:  # of a path torch would go by the ending
+                with path.open("rb") as file:  # with a path, torch would use the file extension
                     state = torch.load(file, map_location="cpu", weights_only=True)
         else:
             with path.open("rb") as file:
-                if file.read(1) != pickle.PROTO:  # torch's unpickler would tell of an operand
+                if file.read(1) != pickle.PROTO:  # torch's own error would be unclear
                     raise WtalError("it begins neither as safetensors nor as what torch.save writes")
-            # torch's format before 1.6; from memory, where a length that a damaged file claims is cut to what is there
+            # torch's format before 1.6. Reading from memory limits a wrong length in a damaged file to the real size.
             state = torch.load(io.BytesIO(path.read_bytes()), map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged pickle raises anything
+    except Exception as error:  # a damaged pickle can raise any error
         raise WtalError(
             f"{option} {path} cannot be read ({_reason(error)}); expected a state dict (.pt, .safetensors) or OpenAI's "
             "archive"
@@ -70,18 +70,18 @@ def read_weights(path: Path, option: str = "--clip-weights") -> dict[str, Tensor
 
 
 def _reason(error: Exception) -> str:
-    """What a loader complains of: torch says it after a page of advice."""
+    """The reason in a loader's error: torch gives it after a long text of advice."""
     found = re.search(r"Unpickler error:\s*(.+?)(?:\. |\n|$)", str(error))
     return found[1][:160] if found else reason(error)
 
 
 class _Node:
-    """Stands for any object of a TorchScript program: its attributes and nothing else."""
+    """Represents any object of a TorchScript program: only its attributes."""
 
 
-# The unpickler in Python: the one in C takes memory for whatever index a damaged memo names.
+# The unpickler in Python: the one in C allocates memory for any index in a damaged memo.
 class _ScriptUnpickler(pickle._Unpickler):
-    """Reads ``data.pkl`` of a TorchScript archive: tensors, containers, attributes; refuses all else."""
+    """Reads ``data.pkl`` of a TorchScript archive: tensors, containers, attributes; rejects everything else."""
 
     def __init__(self, file: BinaryIO, storage: Callable[[torch.dtype, str], Tensor]) -> None:
         super().__init__(file)

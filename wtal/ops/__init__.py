@@ -1,4 +1,4 @@
-"""The ops: one Python face each, a native kernel on the CPU, and on CUDA where the face does not say otherwise."""
+"""The ops: each has a Python function and native kernels for the CPU and, unless documented otherwise, for CUDA."""
 
 from wtal.ops.attention import temporal_attention, temporal_attention_packed, temporal_attention_rows
 from wtal.ops.flow import tvl1_flow

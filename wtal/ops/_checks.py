@@ -1,4 +1,4 @@
-"""What the faces of the post-processing ops share: argument checks, and how an op says that it has no gradient."""
+"""Common parts of the post-processing ops: argument checks, and the registration of an op without a gradient."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _registrations = torch.library.Library("wtal", "IMPL")
 def check_shape(
     name: str, tensor: Tensor, form: str, sizes: Sequence[int | None], dtype: torch.dtype | None = None
 ) -> None:
-    """Raise ValueError unless ``tensor`` has these sizes (``None``: any) and, where one is given, this dtype."""
+    """Raise ValueError unless ``tensor`` has these sizes (``None``: any) and, if given, this dtype."""
     fits = tensor.dim() == len(sizes) and all(
         size is None or size == actual for size, actual in zip(sizes, tensor.shape, strict=True)
     )
@@ -33,5 +33,5 @@ def check_device(name: str, tensor: Tensor, other_name: str, other: Tensor) -> N
 
 
 def no_gradient(op: str) -> None:
-    """Let ``torch.ops.wtal.<op>`` ignore autograd: its outputs need no gradient, whatever its inputs do."""
+    """Make ``torch.ops.wtal.<op>`` ignore autograd: its outputs have no gradient, even if its inputs need one."""
     _registrations.impl(op, torch.library.fallthrough_kernel, "Autograd")

@@ -19,18 +19,18 @@ def temporal_attention(
     window: int | None = None,
     scale: float | None = None,
 ) -> Tensor:
-    """Softmax attention of each snippet over its own video, softmax(scale * q k^T) v, never holding T x T.
+    """Softmax attention of each snippet over its own video, softmax(scale * q k^T) v, without a T x T matrix in memory.
 
     Query i of video b sees key j when j < lengths[b] and, with a window, abs(i - j) <= window.
 
     Args:
-        q: queries ``[B, H, T, D]``, D contiguous, other strides free (views of a packed projection are not
+        q: queries ``[B, H, T, D]``, D contiguous, any other strides (views of a packed projection are not
             copied). float32 or float64 on the CPU, any D; float32, float16 or bfloat16 on CUDA, D <= 128.
-        k: keys, as q in shape, dtype and device.
-        v: values, as q.
+        k: keys, with the shape, dtype and device of q.
+        v: values, with the shape, dtype and device of q.
         lengths: snippets in each video, int64 ``[B]`` on q's device; None: all T. Rows from ``lengths[b]`` on
-            are never read, so they may hold anything. A length outside 0..T is an error on the CPU; on CUDA,
-            where looking would make the host wait, it is clamped.
+            are never read, so they may contain anything. A length outside 0..T is an error on the CPU. On CUDA
+            it is clamped, because a check would make the host wait.
         window: how many snippets a query sees to each side; None: all, 0: itself only.
         scale: factor of the scores; None: 1 / sqrt(D).
 
@@ -42,9 +42,9 @@ def temporal_attention(
             not finite.
         RuntimeError: a length outside 0..T (CPU); differentiating twice.
 
-    ``torch.ops.wtal.temporal_attention`` gives log-sum-exp ``[B, H, T]`` as well (float32, float64 for
-    float64; zero from ``lengths[b]`` on), also differentiable. On one machine the results are the same bits in
-    every run, with any number of threads. Scheme: Dao et al., "FlashAttention" (NeurIPS 2022), section 3.
+    ``torch.ops.wtal.temporal_attention`` also returns the log-sum-exp ``[B, H, T]`` (float32, float64 for
+    float64; zero from ``lengths[b]`` on), which is differentiable too. On one machine the results are bitwise
+    equal in every run, with any number of threads. Scheme: Dao et al., "FlashAttention" (NeurIPS 2022), section 3.
     """
     _check(q, k, v, lengths, window, scale)
     if scale is None:
@@ -56,17 +56,17 @@ def temporal_attention(
 def temporal_attention_packed(
     qkv: Tensor, lengths: Tensor | None = None, window: int | None = None, scale: float | None = None
 ) -> Tensor:
-    """:func:`temporal_attention` on a packed projection as a linear layer gives it, with nothing transposed or copied.
+    """:func:`temporal_attention` on a packed projection, the output of a linear layer, without transpose or copy.
 
     Args:
-        qkv: ``[B, T, 3, H, D]``: queries, keys and values of each snippet, D contiguous, other strides free. Dtypes
+        qkv: ``[B, T, 3, H, D]``: queries, keys and values of each snippet, D contiguous, any other strides. Dtypes
             and D as for :func:`temporal_attention`; the gradient is packed in the same way.
         lengths: snippets in each video, int64 ``[B]`` on qkv's device; None: all T.
         window: how many snippets a query sees to each side; None: all, 0: itself only.
         scale: factor of the scores; None: 1 / sqrt(D).
 
     Returns:
-        ``[B, T, H, D]``, contiguous, so ``.flatten(2)`` is free; zeros in rows from ``lengths[b]`` on.
+        ``[B, T, H, D]``, contiguous, so ``.flatten(2)`` copies nothing; zeros in rows from ``lengths[b]`` on.
 
     Raises:
         ValueError: a wrong shape, dtype, device or stride of an argument, a negative window, or a scale that is
@@ -89,32 +89,32 @@ def temporal_attention_rows(
 ) -> Tensor:
     """:func:`temporal_attention` on rows without padding: the snippets of all videos one after another.
 
-    Video b has the rows ``starts[b]`` .. ``starts[b] + lengths[b]``. There may be rows of no video before, between and
-    after them; they are never attended to.
+    Video b has the rows ``starts[b]`` .. ``starts[b] + lengths[b]``. Before, between and after the videos there may be
+    rows that belong to no video; attention ignores them.
 
     Args:
-        qkv: ``[R, 3, H, D]``: queries, keys and values of each row, D contiguous, other strides free. Dtypes and D as
+        qkv: ``[R, 3, H, D]``: queries, keys and values of each row, D contiguous, any other strides. Dtypes and D as
             for :func:`temporal_attention`.
-        starts: first row of each video, int64 ``[B]`` on qkv's device, ascending: a video begins where the one before
-            it ends or later, also one of length 0. Anything else (overlapping videos, too) is an error on the CPU.
-            On CUDA, where looking would make the host wait, the values must be right: what they touch stays within
-            the R rows, but what comes out for wrong ones is undefined.
+        starts: first row of each video, int64 ``[B]`` on qkv's device, ascending: a video begins at or after the end of
+            the previous one, even if its length is 0. Anything else (also overlapping videos) is an error on the CPU.
+            On CUDA the values are not checked, because a check would make the host wait. With wrong values the
+            result is undefined, but memory access stays within the R rows.
         lengths: rows of each video, int64 ``[B]`` on qkv's device; a video that ends beyond R is an error on the CPU
-            and cut on CUDA.
+            and is cut on CUDA.
         window: how many rows a query sees to each side; None: all of its video, 0: itself only.
         scale: factor of the scores; None: 1 / sqrt(D).
 
     Returns:
-        ``[R, H, D]``, contiguous, so ``.flatten(1)`` is free; zeros (and no gradient) in rows of no video, whatever
-        they hold.
+        ``[R, H, D]``, contiguous, so ``.flatten(1)`` copies nothing; zeros (and no gradient) in rows that belong to no
+        video.
 
     Raises:
         ValueError: a wrong shape, dtype, device or stride of an argument, a negative window, or a scale that is
             not finite.
         RuntimeError: videos that overlap, are out of order or leave the R rows (CPU); differentiating twice.
 
-    ``torch.ops.wtal.temporal_attention_rows`` gives log-sum-exp ``[H, R]`` as well. For each video the result has the
-    same bits as that of :func:`temporal_attention_packed` on a padded batch.
+    ``torch.ops.wtal.temporal_attention_rows`` also returns the log-sum-exp ``[H, R]``. For each video the result is
+    bitwise equal to that of :func:`temporal_attention_packed` on a padded batch.
     """
     if qkv.dim() != 4 or qkv.shape[1] != 3 or qkv.shape[3] < 1:
         raise ValueError(f"qkv has shape {list(qkv.shape)}, expected [R, 3, H, D] with D >= 1")
@@ -131,7 +131,7 @@ def temporal_attention_rows(
 
 
 def _check(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor | None, window: int | None, scale: float | None) -> None:
-    """Say what is wrong in the caller's terms; the kernels check again what their memory accesses rest on."""
+    """Check the arguments, with messages for the caller; the kernels check again what their memory accesses need."""
     if q.dim() != 4 or q.shape[3] < 1:
         raise ValueError(f"q has shape {list(q.shape)}, expected [B, H, T, D] with D >= 1")
     for name, tensor in (("k", k), ("v", v)):
@@ -148,7 +148,7 @@ def _check(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor | None, window: int 
 
 
 def _check_tensor(name: str, tensor: Tensor) -> None:
-    """The dtype and head size that its device has kernels for, and D contiguous."""
+    """Check that the device has kernels for the dtype and the head size, and that D is contiguous."""
     device, dim = tensor.device.type, tensor.shape[-1]
     allowed = _DTYPES.get(device)
     if allowed is not None and tensor.dtype not in allowed:
@@ -160,7 +160,7 @@ def _check_tensor(name: str, tensor: Tensor) -> None:
 
 
 def _check_per_video(name: str, tensor: Tensor | None, videos: int, of: str, like: Tensor) -> None:
-    """An integer for each of so many videos, on the device of `like`, which the caller knows as `of`."""
+    """Check for int64 ``[videos]`` on the device of ``like``; ``of`` is the name of ``like`` in messages."""
     if tensor is None:
         return
     if tensor.dim() != 1 or tensor.shape[0] != videos or tensor.dtype != torch.int64:
@@ -250,7 +250,7 @@ def _fake_rows_backward(
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     *tensors, ctx.window, ctx.scale = inputs  # q, k, v or qkv, starts of rows, and lengths
     ctx.save_for_backward(*tensors, *output)
-    ctx.set_materialize_grads(False)  # lse is rarely used: no zeros for it
+    ctx.set_materialize_grads(False)  # lse is rarely used, so do not make zeros for its gradient
 
 
 def _backward(ctx: Any, grad_out: Tensor | None, grad_lse: Tensor | None) -> tuple[Tensor | None, ...]:

@@ -26,23 +26,23 @@ def tvl1_flow(
 ) -> Tensor:
     """Motion from each first image to its second: the algorithm and defaults of OpenCV's DualTVL1OpticalFlow.
 
-    On the CPU threads take whole pairs or, of fewer pairs than threads, bands of rows; their number changes no bit. On
-    CUDA a block of threads takes a pair, and no GPU has run it yet. Source: Zach, Pock, Bischof, "A duality based
-    approach for realtime TV-L1 optical flow", 2007.
+    On the CPU each thread processes whole pairs or, if there are fewer pairs than threads, bands of rows. The number
+    of threads does not change the result. On CUDA one block of threads processes a pair; this was never run on a GPU.
+    Source: Zach, Pock, Bischof, "A duality based approach for realtime TV-L1 optical flow", 2007.
 
     Args:
         first: uint8 ``[N, H, W]``.
         second: the same shape.
         tau: step of the dual variable.
         lam: weight of the brightness term: smaller is smoother.
-        theta: how closely the two halves of the split problem are tied.
-        scales: levels of the pyramid at most; none below the first has a side of less than 16 pixels.
-        warps: how often the second image is warped on each level.
-        epsilon: iterations end when the flow's mean squared change is at most ``epsilon ** 2``; 0: where nothing moves.
-        inner: iterations between two median filters, at most.
-        outer: median filters of a warp, at most.
-        scale_step: size of a level beside the finer one.
-        median: side of the median filter, 3 or 5; 1: none.
+        theta: strength of the coupling between the two parts of the split problem.
+        scales: maximum number of pyramid levels; only the first level may have a side below 16 pixels.
+        warps: number of times that the second image is warped on each level.
+        epsilon: iterations end when the flow's mean squared change is at most ``epsilon ** 2``; 0: when it is zero.
+        inner: maximum number of iterations between two median filters.
+        outer: maximum number of median filters per warp.
+        scale_step: size of a level relative to the next finer level.
+        median: side of the median filter, 3 or 5; 1: no filter.
 
     Returns:
         float32 ``[N, H, W, 2]``, x and y in pixels.

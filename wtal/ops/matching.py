@@ -1,4 +1,4 @@
-"""Detections to ground truth: the greedy matching of the official ActivityNet evaluation."""
+"""Matches detections to ground truth: the greedy matching of the official ActivityNet evaluation."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ def match_detections(
 ) -> np.ndarray:
     """Match detections to the ground truth of the same video and class, for every tIoU threshold at once.
 
-    The rule of ActivityNet's ``eval_detection.py``: detections come by falling score; each takes, of the ground
-    truth not yet taken at that threshold, the one with the highest tIoU, if that is at least the threshold. Of
-    equal tIoU the highest ground-truth index is taken, as by the official ``argsort()[::-1]`` (its sort is stable
-    for the up to 16 instances that a class has in most videos). Of equal scores the lower index comes first; the
-    official code leaves that to an unstable sort. Two segments of length zero have tIoU 1 if they are the same point,
-    else 0 (0 / 0 in the official code, which counts as a match).
+    The rule is that of ActivityNet's ``eval_detection.py``. Detections are processed by descending score. Each
+    detection takes the ground truth with the highest tIoU among those not yet taken at that threshold, if the tIoU is
+    at least the threshold. For equal tIoU the highest ground-truth index is taken, as with the official
+    ``argsort()[::-1]`` (its sort is stable for up to 16 instances, and in most videos a class has no more). For equal
+    scores the lower index comes first; the official code uses an unstable sort. Two segments of length zero have
+    tIoU 1 if they are the same point, else 0 (0 / 0 in the official code, which counts as a match).
 
     Args:
-        segments: detections ``[D, 2]``, start and end in any one unit, float64.
+        segments: detections ``[D, 2]``, start and end in the same unit, float64.
         scores: ``[D]``, finite.
         videos: ``[D]`` integers.
         classes: ``[D]`` integers.
@@ -58,7 +58,7 @@ def match_detections(
 
 
 def _array(name: str, value: ArrayLike, dtype: type[np.generic]) -> np.ndarray:
-    """C-contiguous array of the dtype; refuses what would lose its meaning on the way (1.5 as a class, text)."""
+    """C-contiguous array of the dtype; rejects values that the conversion would change (1.5 as a class, text)."""
     array = np.asarray(value)
     if array.size and not np.can_cast(array.dtype, dtype, "same_kind"):
         raise ValueError(

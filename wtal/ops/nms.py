@@ -22,32 +22,33 @@ def soft_nms(
     method: Literal["hard", "linear", "gaussian"] = "gaussian",
     max_per_group: int | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Suppress overlapping segments within each group, say each (video, class).
+    """Suppress overlapping segments within each group, for example each (video, class).
 
-    In each group, again and again: take the segment of the highest score (of equal ones: the lowest index), then lower
-    the score of every other by its tIoU with the one taken; what falls below ``min_score`` is out. Bodla et al.,
-    "Soft-NMS" (ICCV 2017), with the arithmetic of ActionFormer: lengths are ``end - start + 1e-6``, everything in the
-    dtype of ``scores``. The results are the same bits on every device, and carry no gradient.
+    In each group, repeat: take the segment with the highest score (for equal scores: the lowest index), then lower the
+    score of every other segment according to its tIoU with the taken one. Segments whose score falls below
+    ``min_score`` are removed. Bodla et al., "Soft-NMS" (ICCV 2017), with the arithmetic of ActionFormer: lengths are
+    ``end - start + 1e-6``, and all computations are in the dtype of ``scores``. The results are bitwise equal on every
+    device and have no gradient.
 
     Args:
         segments: (start, end) ``[N, 2]`` in any unit, dtype and device of ``scores``; finite, start <= end.
-        scores: ``[N]``, float32 or float64, finite. Scores below ``min_score`` do not enter.
+        scores: ``[N]``, float32 or float64, finite. Segments with scores below ``min_score`` are removed first.
         offsets: int64 ``[G + 1]``: group g holds the rows ``offsets[g]`` to ``offsets[g + 1]``.
-        sigma: of the Gaussian, > 0.
-        iou_threshold: tIoU from which ``"hard"`` and ``"linear"`` act, >= 0.
-        min_score: see above, >= 0.
-        method: a score times ``exp(-tIoU^2 / sigma)`` at any overlap for ``"gaussian"``, times ``1 - tIoU`` for
-            ``"linear"``; ``"hard"`` removes.
-        max_per_group: stop a group after so many; ``None``: no limit.
+        sigma: width of the Gaussian, > 0.
+        iou_threshold: minimum tIoU at which ``"hard"`` and ``"linear"`` have an effect, >= 0.
+        min_score: segments with a lower score are removed, >= 0.
+        method: ``"gaussian"`` multiplies a score by ``exp(-tIoU^2 / sigma)`` at any overlap, ``"linear"`` by
+            ``1 - tIoU``; ``"hard"`` removes the segment.
+        max_per_group: maximum number of segments taken in a group; ``None``: no limit.
 
     Returns:
-        keep, int64 ``[M]``: rows of the input, by group and then in the order taken, which is that of falling score.
-        scores ``[M]``: the lowered ones. offsets, int64 ``[G + 1]``: the groups within these outputs.
+        keep, int64 ``[M]``: rows of the input, by group, then in the order taken (descending score). scores ``[M]``:
+        the lowered scores. offsets, int64 ``[G + 1]``: the groups in these outputs.
 
     Raises:
         ValueError: an argument has a wrong shape, dtype, device or value.
-        RuntimeError: offsets out of order, a value that is not finite, a segment that ends before it starts; says
-            which row.
+        RuntimeError: offsets are out of order, a value is not finite, or a segment ends before it starts; the error
+            names the row.
     """
     check_shape("scores", scores, "[N]", (None,))
     if scores.dtype not in (torch.float32, torch.float64):

@@ -23,24 +23,23 @@ def group_proposals(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Maximal runs of ``scores[b, :, c] > thresholds[k]``, one row each, in the order of (b, c, k, start).
 
-    NaN is above no threshold. Nothing here is differentiable: the outputs carry no gradient. The results are the
-    same bits on every device.
+    NaN is above no threshold. The outputs have no gradient. The results are bitwise equal on every device.
 
     Args:
         scores: frame scores ``[B, T, C]``, float32 or float64, any strides.
         thresholds: ``[K]``, in any order, on the device of ``scores``; converted to its dtype.
-        lengths: snippets in each video, int64 ``[B]``; ``None``: all T. What lies beyond is not looked at. On the CPU
-            a length outside 0..T is an error; on CUDA, where looking would make the host wait, it is clamped.
-        keep: bool ``[B, C]``: the classes to look at in each video; ``None``: all.
-        min_length: shorter runs are left out, in snippets.
-        score: what a proposal scores: ``"max"`` of its snippets (the paper's rule), their ``"mean"``, or ``"oic"``, the
-            outer-inner contrast: the mean of the run ``[a..b]`` of L snippets minus the mean of
+        lengths: snippets in each video, int64 ``[B]``; ``None``: all T. Values beyond a length are ignored. On the CPU
+            a length outside 0..T is an error. On CUDA it is clamped, because a check would make the host wait.
+        keep: bool ``[B, C]``: the classes to use in each video; ``None``: all.
+        min_length: minimum length in snippets; shorter runs are left out.
+        score: the score of a proposal: the ``"max"`` of its snippets (the paper's rule), their ``"mean"``, or
+            ``"oic"``, the outer-inner contrast: the mean of the run ``[a..b]`` of L snippets minus the mean of
             ``[max(0, int(a - L/4)) .. a-1]`` and ``[b+1 .. min(last, int(b + L/4))]``, 0 for an empty outside. Means
             are summed in float64 and rounded once; a NaN in the outside gives NaN.
-        unique: leave out a segment that a lower threshold (of equal ones: an earlier one) of the same video and class
-            gives too.
-        rescale: first bring every column to [0, 1] over the video's own snippets, ``(s - min) / (max - min)``; a
-            constant one becomes zero. A NaN there leaves no proposal.
+        unique: leave out a segment if a lower threshold (or an earlier equal one) gives the same segment for the same
+            video and class.
+        rescale: first scale every column to [0, 1] over the video's own snippets, ``(s - min) / (max - min)``; a
+            constant column becomes zero. A column with NaN gives no proposals.
 
     Returns:
         segments, int64 ``[P, 2]``: snippet indices, half open. owner, int64 ``[P, 3]``: (b, c, k). score ``[P]``, in

@@ -1,8 +1,8 @@
-"""The embedded benchmark: generated videos that model how the two branches fail, written to disk like real data.
+"""The embedded benchmark: generated videos that model the errors of the two branches, written to disk like real data.
 
-One file a subject: ``parameters`` what can be turned, ``randomness`` the streams of numbers, ``world`` the prototypes
-of classes, ``events`` what happens in a video, ``features`` what I3D and CLIP make of it, ``dataset`` the whole set,
-``full_size`` features for real annotations, ``layouts`` and ``folder`` how both get to disk.
+One file per subject: ``parameters`` has the adjustable values, ``randomness`` the random streams, ``world`` the class
+prototypes, ``events`` the events in a video, ``features`` the I3D-like and CLIP-like features of these events,
+``dataset`` the whole set, ``full_size`` features for real annotations; ``layouts`` and ``folder`` write both to disk.
 """
 
 from wtal.data.synthetic.dataset import GENERATOR_VERSION, open_synthetic, synthetic_dataset

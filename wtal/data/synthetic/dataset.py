@@ -30,21 +30,22 @@ from wtal.data.video import Instance, VideoSet
 from wtal.errors import WtalError
 
 GENERATOR_VERSION = DEFAULT.version
-"""Of the default parameters. It changes whenever a seed gives other data; results are comparable only within one
-version. Version 2 is there beside version 1 (:attr:`Parameters.version`)."""
+"""The generator version of the default parameters. It changes whenever a seed gives other data; results are
+comparable only within one version. Version 2 exists in addition to version 1 (:attr:`Parameters.version`)."""
 
 CONTENT = "benchmark"
-"""What ``wtal-synthetic.json`` calls a folder of this module."""
+"""The value of ``content`` in ``wtal-synthetic.json`` for folders that this module writes."""
 
 TEXT_FEATURES = "wtal-text-features.npy"
-"""A name of its own: a small set may lack a class that has a text feature, which only :func:`open_synthetic` knows."""
+"""Not ``text_features.npy``: in a small set a class may have a text feature but no video. Only :func:`open_synthetic`
+handles this."""
 
 NAMES = (
     *("AnvilStrike", "BannerWave", "CartPush", "DrumRoll", "FenceVault", "GateHaul", "HatToss", "KiteLaunch"),
     *("LadderClimb", "MastHoist", "NetCast", "OarPull", "PlankBalance", "QuiltShake", "RopeSwing", "SackLift"),
     *("TorchSpin", "UrnPour", "WheelTurn", "YarnWind"),
 )
-"""Invented classes, sorted. They mean nothing: what a class looks like is drawn at random."""
+"""Invented class names, sorted. They have no meaning: the appearance of a class is random."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class SyntheticVideo:
     """One generated video.
 
     Attributes:
-        events: what happens in it; ``events.kinds`` ``[T]`` int8.
+        events: the events of the video; ``events.kinds`` ``[T]`` int8.
         i3d: ``[T, Di]`` float32.
         clip: ``[T, Dc]`` float32, unit norm.
     """
@@ -63,7 +64,7 @@ class SyntheticVideo:
 
     @property
     def instances(self) -> tuple[Span, ...]:
-        """Where the actions are, in snippets."""
+        """The spans of the actions, in snippets."""
         return tuple(Span(action.start, action.end, action.label) for action in self.events.actions)
 
 
@@ -80,7 +81,7 @@ def video_ids(parameters: Parameters) -> Iterator[tuple[str, str]]:
 
 
 def make_video(seed: int, video_id: str, world: World, parameters: Parameters) -> SyntheticVideo:
-    """Generate one video; depends on nothing but the arguments. ``parameters`` are resolved ones."""
+    """Generate one video; the result depends only on the arguments. ``parameters`` must be resolved."""
     size, real, rng = parameters.size, parameters.real, generator(seed, Purpose.INSTANCES, video_id)
     if real is None:
         num_snippets, instances = draw_instances(size, parameters.events, rng)
@@ -109,13 +110,14 @@ def synthetic_dataset(
 ) -> Path:
     """Write the synthetic benchmark.
 
-    Beside what the layout has: ``clip/<id>.npy`` ``[T, Dc]`` float32; ``wtal-text-features.npy`` ``[C, Dc]`` float32,
-    unit norm, in the order of ``"classes"`` in ``wtal-synthetic.json``; and, for analysis alone, ``kinds/<id>.npy``
-    ``[T]`` int8 (:class:`SnippetKind`). The features are the same in every layout; the seconds are the layout's.
+    In addition to the files of the layout: ``clip/<id>.npy`` ``[T, Dc]`` float32; ``wtal-text-features.npy``
+    ``[C, Dc]`` float32, unit norm, in the order of ``"classes"`` in ``wtal-synthetic.json``; and, only for analysis,
+    ``kinds/<id>.npy`` ``[T]`` int8 (:class:`SnippetKind`). The features are the same in every layout; the times
+    in seconds depend on the layout.
 
     Args:
         seed: chooses the world and the videos; from 0.
-        directory: a new or empty folder, or one made before with the same arguments, which is left as it is.
+        directory: a new or empty folder, or one made before with the same arguments, which stays unchanged.
         layout: see :mod:`wtal.data.synthetic.layouts`.
         parameters: sizes and strengths.
         progress: called with (videos done, videos in all).
@@ -124,7 +126,7 @@ def synthetic_dataset(
         ``directory``.
 
     Raises:
-        WtalError: an unknown layout, or ``directory`` holds something else.
+        WtalError: the layout is unknown, or ``directory`` has other content.
     """
     check_layout(layout)
     classes = class_names(parameters.size.classes)
@@ -154,7 +156,7 @@ def synthetic_dataset(
         "layout": layout,
         "classes": classes,
         "kinds": [kind.name.lower() for kind in SnippetKind],
-        # Folders of version 1 from before there was version 2 have no "real".
+        # Folders of version 1 that are older than version 2 have no "real".
         "parameters": {key: value for key, value in asdict(parameters).items() if value is not None},
     }
     return build_folder(directory, description, fill)
@@ -165,13 +167,13 @@ def open_synthetic(directory: str | os.PathLike[str], progress: Callable[[int, i
 
     Args:
         directory: the folder.
-        progress: told of the one-time conversion of wtalc's joint file.
+        progress: called after each video in the one-time conversion of wtalc's joint file.
 
     Returns:
-        The set ``"synthetic"`` with all its classes, also one that no video shows, and its text features.
+        The set ``"synthetic"`` with all its classes, including classes without a video, and its text features.
 
     Raises:
-        WtalError: not such a folder, or damaged.
+        WtalError: the folder is of another kind, or damaged.
     """
     root = Path(directory)
     description = read_description(root)
@@ -192,7 +194,7 @@ def open_synthetic(directory: str | os.PathLike[str], progress: Callable[[int, i
 
 def _record(video_id: str, subset: str, video: SyntheticVideo, layout: Layout, classes: tuple[str, ...]) -> Record:
     time = grid(layout)
-    # The seconds are whole hundredths: rounding takes away what binary fractions add.
+    # The seconds are whole hundredths: rounding removes the error of binary fractions.
     instances = tuple(
         Instance(round(time.edge(span.start), 6), round(time.edge(span.end), 6), classes[span.label])
         for span in video.instances

@@ -1,4 +1,4 @@
-"""What happens in one video, and when: instances in three phases, context, distractors. No features here."""
+"""The events in one video and their times: instances in three phases, context, distractors. No features here."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PLACING_TRIES = 40
 
 
 class SnippetKind(IntEnum):
-    """What a snippet shows; of several things that overlap, the largest."""
+    """The content of a snippet; where events overlap, the largest value applies."""
 
     BACKGROUND = 0
     DISTRACTOR = 1
@@ -55,7 +55,7 @@ class Context:
 
 @dataclass(frozen=True)
 class Distractor:
-    """Something else at ``[start, end)``; ``phase`` 0 or 1 where it looks to I3D like an onset or offset."""
+    """Another event at ``[start, end)``; ``phase`` is 0 or 1 if I3D-like features show an onset or offset."""
 
     start: int
     end: int
@@ -68,7 +68,7 @@ class Events:
     """One video.
 
     Attributes:
-        labels: indices of the classes that the video is about, sorted.
+        labels: indices of the classes of the video, sorted.
         kinds: ``[T]`` int8, a :class:`SnippetKind` for each snippet.
     """
 
@@ -88,7 +88,7 @@ def draw_instances(size: SizeParameters, events: EventParameters, rng: np.random
     """Draw a video's length and instances; no two instances touch.
 
     Returns:
-        T and the instances by start.
+        T and the instances, sorted by start.
     """
     num_snippets = int(rng.integers(size.min_snippets, size.max_snippets + 1))
     two = size.classes > 1 and rng.random() < events.second_class
@@ -107,8 +107,8 @@ def draw_instances(size: SizeParameters, events: EventParameters, rng: np.random
 def draw_real_instances(
     size: SizeParameters, events: EventParameters, real: RealParameters, rng: np.random.Generator
 ) -> tuple[int, list[Span]]:
-    """As :func:`draw_instances`, in the manner of real videos: lengths of videos, and numbers of instances, differ by
-    an order of magnitude, and instances follow each other closely."""
+    """Like :func:`draw_instances`, but similar to real videos: video lengths and numbers of instances differ by an
+    order of magnitude, and instances are close together."""
     low, high = np.log(size.min_snippets), np.log(size.max_snippets)
     num_snippets = int(np.clip(np.round(np.exp(rng.uniform(low, high))), size.min_snippets, size.max_snippets))
     two = size.classes > 1 and rng.random() < events.second_class
@@ -116,7 +116,7 @@ def draw_real_instances(
     instances = []
     for label in rng.choice(size.classes, 2 if two else 1, replace=False):
         abundance = num_snippets / real.typical_snippets * rng.gamma(real.count_shape) / real.count_shape
-        after: int | None = None  # where the instance before has its end
+        after: int | None = None  # the end of the previous instance
         for number in range(1 + rng.poisson(events.extra_instances * abundance)):
             if number and np.mean(~free) >= real.most_action:
                 break
@@ -145,16 +145,16 @@ def draw_events(
     pace: float = 1.0,
     abundance: float = 1.0,
 ) -> Events:
-    """Draw what surrounds given instances, and their inner structure.
+    """Draw the surroundings of given instances, and their inner structure.
 
     Args:
-        num_snippets: T; instances lie within it and may overlap.
-        instances: where the video's actions are.
+        num_snippets: T; instances are within it and may overlap.
+        instances: the spans of the video's actions.
         num_classes: C.
         parameters: lengths and rates.
-        rng: the video's stream.
-        labels: further classes that the video is about, without an instance.
-        pace: snippets of this grid for one of the 16-frame, 25 fps grid that the parameters' lengths are meant for.
+        rng: the video's random stream.
+        labels: further classes of the video, without an instance.
+        pace: snippets of this grid per snippet of the 16-frame, 25 fps grid, which the parameters' lengths refer to.
         abundance: factor on the expected number of events that are independent of instances, for long videos.
     """
     kinds = np.zeros(num_snippets, dtype=np.int8)
@@ -187,7 +187,7 @@ def _draw_contexts(
     pace: float,
     abundance: float,
 ) -> tuple[Context, ...]:
-    """Context beside instances, then on its own. Takes background snippets only and marks them in ``kinds``."""
+    """Context beside instances, then separate context. Uses only background snippets and marks them in ``kinds``."""
     contexts = []
 
     def occupy(start: int, end: int, label: int) -> None:
@@ -220,7 +220,7 @@ def _draw_contexts(
 def _draw_distractors(
     kinds: np.ndarray, p: EventParameters, rng: np.random.Generator, pace: float, abundance: float
 ) -> tuple[Distractor, ...]:
-    """Distractors on what is still background; marks them in ``kinds``."""
+    """Distractors on the remaining background; marks them in ``kinds``."""
     distractors = []
     free = kinds == SnippetKind.BACKGROUND
     for _ in range(rng.poisson(abundance * p.distractors)):
@@ -239,7 +239,7 @@ def _stretch(length: int, pace: float) -> int:
 
 
 def _place(free: np.ndarray, length: int, rng: np.random.Generator) -> int | None:
-    """Find ``length`` free snippets with a free one on each side, and take them; None where luck fails."""
+    """Find ``length`` free snippets with a free one on each side, and take them; None if all random tries fail."""
     for _ in range(PLACING_TRIES):
         start = _take(free, int(rng.integers(max(1, len(free) - length))), length)
         if start is not None:
@@ -248,7 +248,7 @@ def _place(free: np.ndarray, length: int, rng: np.random.Generator) -> int | Non
 
 
 def _take(free: np.ndarray, start: int, length: int) -> int | None:
-    """``start``, if ``length`` snippets from there are free with a free one on each side; then they no longer are."""
+    """Take ``length`` snippets from ``start`` and return ``start``; None unless they and one on each side are free."""
     if start + length > len(free) or not free[max(0, start - 1) : start + length + 1].all():
         return None
     free[start : start + length] = False

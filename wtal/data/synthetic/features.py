@@ -1,4 +1,4 @@
-"""What the two feature extractors make of a video's events."""
+"""Generates the features of the two extractors from a video's events."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ def i3d_features(
     pace: float = 1.0,
     real: RealParameters | None = None,
 ) -> np.ndarray:
-    """I3D-like features ``[T, D]`` float32, about unit variance a dimension.
+    """I3D-like features ``[T, D]`` float32, about unit variance per dimension.
 
     Args:
         events: the video.
         world: the prototypes.
         p: resolved strengths.
-        rng: the video's stream.
+        rng: the video's random stream.
         pace: see :func:`~wtal.data.synthetic.events.draw_events`; a finer grid has slower noise.
-        real: what version 2 has beside version 1; None is version 1.
+        real: the additional parameters of version 2; None is version 1.
     """
     nuisance = _nuisance(events.num_snippets, world.drift, p, rng, pace)  # [T, D]
-    # In version 1 sums are made in place: another order of additions would be another rounding.
+    # Version 1 adds in place: another order of additions would round differently.
     x = nuisance if real is None else np.zeros_like(nuisance)
     gain = 1.0 if real is None else float(np.exp(real.video_gain_sigma * rng.standard_normal()))
     for action in events.actions:
@@ -61,7 +61,7 @@ def clip_features(
     """CLIP-like features ``[T, D]`` float32, unit norm; arguments as in :func:`i3d_features`."""
     y = _nuisance(events.num_snippets, world.drift, p, rng, pace)  # [T, D]
     y += p.modality_gap * world.image_mean
-    venue = p.scene_elsewhere / max(1, len(events.labels))  # of each class
+    venue = p.scene_elsewhere / max(1, len(events.labels))  # per class
     for c in events.labels:
         y[events.kinds < SnippetKind.PHASE] += venue * world.scene[c]
     for action in events.actions:
@@ -70,7 +70,7 @@ def clip_features(
         y[action.core_start : action.core_end] += action.gain * (p.core - p.phase) * world.action[c]
     for context in events.contexts:
         c = context.label
-        strength = p.scene_in_context - (venue if c in events.labels else 0.0)  # the venue is there already
+        strength = p.scene_in_context - (venue if c in events.labels else 0.0)  # the venue was already added
         jitter = rng.uniform(1.0 - p.scene_jitter, 1.0 + p.scene_jitter, (len(context.snippets), 1))
         y[context.snippets] += (strength * jitter).astype(np.float32) * world.scene[c]
     for event in events.distractors:
@@ -79,7 +79,7 @@ def clip_features(
 
 
 def _blurred(x: np.ndarray, decay: float) -> np.ndarray:
-    """``[T, D]`` averaged over time with weights that fall by e every ``decay`` snippets to each side."""
+    """``[T, D]`` averaged over time; the weights fall by a factor of e every ``decay`` snippets on each side."""
     if decay <= 0:
         return x
     reach = min(len(x) - 1, int(np.ceil(6 * decay)))
@@ -104,7 +104,7 @@ def _nuisance(
     rng: np.random.Generator,
     pace: float,
 ) -> np.ndarray:
-    """What says nothing about the action ``[T, D]`` float32: noise, the video's offset, slow drift."""
+    """The part without information on the action, ``[T, D]`` float32: noise, the video's offset, slow drift."""
     count, dim = drift.shape
     out = ar1(rng, num_snippets, dim, p.noise_correlation ** (1.0 / pace))
     out *= np.float32(p.noise)

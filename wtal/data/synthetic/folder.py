@@ -1,4 +1,4 @@
-"""A generated folder appears whole or not at all, and is used again where it is what is asked for."""
+"""Creates generated folders atomically, and reuses a folder with the requested content."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ DESCRIPTION = "wtal-synthetic.json"
 def build_folder(
     directory: str | os.PathLike[str], description: Mapping[str, Any], fill: Callable[[Path], None]
 ) -> Path:
-    """Make ``directory`` with what ``fill`` writes and ``wtal-synthetic.json``, unless it is there already.
+    """Make ``directory`` with the output of ``fill`` and ``wtal-synthetic.json``, unless it already exists.
 
-    Everything is written into a hidden folder beside ``directory``, which takes its name at the end.
+    Everything is written into a hidden folder beside ``directory``, which is renamed to ``directory`` at the end.
 
     Args:
         directory: the folder to make; its parents are made too.
-        description: everything that the content depends on, as JSON values.
+        description: all values that determine the content, as JSON values.
         fill: writes the content into the folder it is given.
 
     Returns:
         ``directory``.
 
     Raises:
-        WtalError: ``directory`` holds something else, or cannot be written.
+        WtalError: ``directory`` has other content, or cannot be written.
     """
     directory = Path(directory)
     described: dict[str, Any] = json.loads(json.dumps(description))  # as it reads back: tuples are lists
@@ -47,7 +47,7 @@ def build_folder(
             try:
                 partial.rename(directory)
             except OSError:
-                # Another process may have been faster; what it made is the same.
+                # Another process may have written the same content first.
                 if not _is_there(directory, described):
                     raise
         finally:
@@ -64,7 +64,7 @@ def read_description(directory: str | os.PathLike[str]) -> dict[str, Any]:
     """The content of a generated folder's ``wtal-synthetic.json``.
 
     Raises:
-        WtalError: it is not there or damaged.
+        WtalError: the file is missing or damaged.
     """
     path = Path(directory) / DESCRIPTION
     try:
@@ -79,7 +79,7 @@ def read_description(directory: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _is_there(directory: Path, wanted: dict[str, Any]) -> bool:
-    """Whether the folder exists as wanted; an error where it exists as something else."""
+    """Whether the folder exists with the wanted content; an error if it has other content."""
     if not directory.exists() or (directory.is_dir() and not any(directory.iterdir())):
         return False
     if not (directory / DESCRIPTION).is_file():

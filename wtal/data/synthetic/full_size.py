@@ -1,4 +1,4 @@
-"""Generated features of the true shapes for real annotations: to try the full-size job without owning features."""
+"""Generated features with the shapes of real ones for real annotations: for full-size runs without real features."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from wtal.data.synthetic.world import World, make_world
 from wtal.data.timebase import Timebase
 from wtal.errors import WtalError
 
-_MOST_SNIPPETS = 1_000_000  # a week at 25 fps; a duration in a file must not decide how much memory is taken
+_MOST_SNIPPETS = 1_000_000  # a week at 25 fps; a wrong duration in a file must not allocate unlimited memory
 
 FULL_SIZE = replace(DEFAULT, size=TRUE_SHAPES)
 """The benchmark's strengths at the shapes of real features; counts and lengths come from the annotations."""
@@ -44,18 +44,18 @@ def synthetic_features(
     """Write features for the videos of a real ground-truth file, and a copy of that file, in the file's layout.
 
     The features follow the benchmark's event model with the annotated instances as its instances: I3D-like
-    ``[T, 2048]`` and CLIP-like ``clip/<id>.npy`` ``[T, 512]``, both float16. T follows from the duration, or where the
-    file gives none (basnet) from the end of the last instance and a drawn rest. Snippets are those of the layout: 16
-    frames at 25 fps, or ActionFormer's window of 16 frames every 4 at the video's own fps.
+    ``[T, 2048]`` and CLIP-like ``clip/<id>.npy`` ``[T, 512]``, both float16. T follows from the duration. If the file
+    gives no duration (basnet), T follows from the end of the last instance plus a random remainder. Snippets are those
+    of the layout: 16 frames at 25 fps, or ActionFormer's window of 16 frames every 4 frames at the video's own fps.
 
-    There are no text features: class names go through CLIP's text encoder. The CLIP-like features are made in a
-    space that has nothing to do with that encoder, so **what is measured on them means nothing**; the job's size,
-    speed and memory are real.
+    There are no text features: CLIP's text encoder encodes the class names. The CLIP-like features are in a space
+    that is unrelated to that encoder, so **accuracy measured on them is meaningless**; size, speed and memory of the
+    run are realistic.
 
     Args:
         annotations: as read from a basnet, actionformer or wtalc file or folder.
-        classes: all class names; an index per name.
-        directory: a new or empty folder, or one made before with the same arguments, which is left as it is.
+        classes: all class names in index order.
+        directory: a new or empty folder, or one made before with the same arguments, which stays unchanged.
         seed: from 0.
         parameters: strengths and the two widths.
         progress: called with (videos done, videos in all).
@@ -64,7 +64,7 @@ def synthetic_features(
         ``directory``.
 
     Raises:
-        WtalError: annotations of another kind, an unknown class, or ``directory`` holds something else.
+        WtalError: the annotations have another kind, a class is unknown, or ``directory`` has other content.
     """
     if annotations.kind not in ("wtalc", "basnet", "actionformer"):
         raise WtalError(
@@ -113,7 +113,7 @@ def _video_features(
 ) -> tuple[np.ndarray, np.ndarray]:
     """``[T, Di]`` and ``[T, Dc]`` float16."""
     time = grid(layout, video.fps or FPS)
-    # The parameters' lengths are meant for 16-frame snippets at 25 fps and for videos of the benchmark's length.
+    # The parameters' lengths refer to 16-frame snippets at 25 fps and to videos of the benchmark's length.
     pace = time.snippets_per_second / grid("basnet").snippets_per_second
     num_snippets = _length(video, time, seed)
     events = draw_events(
@@ -135,7 +135,7 @@ def _video_features(
 
 
 def _length(video: AnnotatedVideo, time: Timebase, seed: int) -> int:
-    """T: the whole windows within the video, and never less than its instances need."""
+    """T: the number of complete windows in the video, but at least enough for its instances."""
     last = max((instance.end for instance in video.instances or ()), default=0.0)
     duration = video.duration
     if duration is None:
@@ -148,13 +148,13 @@ def _length(video: AnnotatedVideo, time: Timebase, seed: int) -> int:
 
 
 def _span(time: Timebase, start: float, end: float, label: int, num_snippets: int) -> Span:
-    """The snippets whose owned time lies mostly in ``[start, end)`` seconds; at least one."""
+    """The snippets whose time is mostly inside ``[start, end)`` seconds; at least one."""
     first = min(max(0, round(time.position(start))), num_snippets - 1)
     return Span(first, min(max(first + 1, round(time.position(end))), num_snippets), label)
 
 
 def _copy_annotations(annotations: Annotations, layout: Layout, root: Path) -> None:
-    """The real files, where the loaders look for them."""
+    """Copy the real files to the paths that the loaders search."""
     source = annotations.path
     if layout == "wtalc":
         folder = root / source.name
@@ -173,6 +173,6 @@ def _copy_annotations(annotations: Annotations, layout: Layout, root: Path) -> N
 
 
 def annotations_digest(annotations: Annotations) -> str:
-    """SHA-256 of what the features depend on: the videos, their durations and instances."""
+    """SHA-256 of the inputs of the features: the videos, their durations and instances."""
     videos = [asdict(video) for video in annotations.videos.values()]
     return hashlib.sha256(json.dumps(videos, sort_keys=True).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Writes features and annotations as the field's three layouts have them, so that the real loaders read them.
+"""Writes features and annotations in the three usual layouts, so that the real loaders can read them.
 
 ============  ================================================  ==================================================
 layout        features                                          annotations
@@ -31,7 +31,7 @@ FPS = 25.0
 
 @dataclass(frozen=True)
 class Record:
-    """What the annotation files say of one generated video; ``instances`` in seconds by start."""
+    """The annotation of one generated video; ``instances`` in seconds, sorted by start."""
 
     id: str
     subset: str
@@ -45,18 +45,18 @@ class Record:
 
 
 def check_layout(layout: str) -> None:
-    """Refuse an unknown layout with a :class:`WtalError`."""
+    """Raise a :class:`WtalError` for an unknown layout."""
     if layout not in get_args(Layout):
         raise WtalError(f"layout is {layout!r}: expected one of {', '.join(get_args(Layout))}")
 
 
 def grid(layout: Layout, fps: float = FPS) -> Timebase:
-    """Where a layout's snippets lie: every 16 frames at 25 fps, or ActionFormer's every 4 at the video's own fps."""
+    """The time base of a layout: a snippet every 16 frames at 25 fps; ActionFormer: every 4 at the video's own fps."""
     return Timebase(fps, 4, 16) if layout == "actionformer" else Timebase(FPS, 16, 16)
 
 
 class FeatureWriter:
-    """Writes I3D features ``[T, D]`` video by video; wtalc's one file holds all and is written by :meth:`close`."""
+    """Writes I3D features ``[T, D]`` video by video; wtalc has one file for all, which :meth:`close` writes."""
 
     def __init__(self, root: Path, layout: Layout, prefix: str = WTALC_PREFIX) -> None:
         self._root = root
@@ -65,7 +65,7 @@ class FeatureWriter:
         self._joint: list[np.ndarray] = []
 
     def add(self, video_id: str, subset: str, features: np.ndarray) -> None:
-        """The next video, in the order of the annotations; ``subset`` is ``"train"`` or ``"test"``."""
+        """Add the next video, in the order of the annotations; ``subset`` is ``"train"`` or ``"test"``."""
         if self._layout == "wtalc":
             self._joint.append(features)
         elif self._layout == "actionformer":
@@ -77,13 +77,13 @@ class FeatureWriter:
             save_array(folder / "flow" / f"{video_id}.npy", features[:, half:])
 
     def close(self) -> None:
-        """Write what is still to be written."""
+        """Write the joint file of wtalc; nothing for the other layouts."""
         if self._layout == "wtalc":
             _save_objects(self._root / f"{self._prefix}-I3D-JOINTFeatures.npy", self._joint)
 
 
 def save_array(path: Path, array: np.ndarray) -> None:
-    """One plain ``.npy`` file; its folder is made."""
+    """Write one plain ``.npy`` file and make its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     np.save(path, np.ascontiguousarray(array), allow_pickle=False)
 
@@ -107,7 +107,7 @@ def _write_wtalc(root: Path, records: Sequence[Record], classes: Sequence[str]) 
         save_array(folder / f"{name}.npy", np.array([value.encode() for value in values]))
     save_array(folder / "duration.npy", np.array([[record.duration] for record in records]))
     save_array(folder / "original_fps.npy", np.full(len(records), FPS))
-    save_array(folder / "extracted_fps.npy", np.full(len(records), 10))  # misleading in the real files too
+    save_array(folder / "extracted_fps.npy", np.full(len(records), 10))  # wrong in the real files too
     objects: dict[str, Sequence[object]] = {
         "segments": [[[i.start, i.end] for i in record.instances] for record in records],
         "labels": [[i.label.encode() for i in record.instances] for record in records],
@@ -156,7 +156,7 @@ def _write_actionformer(root: Path, records: Sequence[Record], classes: Sequence
 
 
 def _save_objects(path: Path, values: Sequence[object]) -> None:
-    """An object array of ``[len(values)]``, whatever the values are, as a pickle (NumPy's way)."""
+    """Write an object array ``[len(values)]`` of any values; NumPy stores it as a pickle."""
     path.parent.mkdir(parents=True, exist_ok=True)
     array = np.empty(len(values), dtype=object)
     for index, value in enumerate(values):

@@ -1,4 +1,4 @@
-"""Everything that can be turned in the synthetic benchmark.
+"""All parameters of the synthetic benchmark.
 
 Strengths are in units of unit-norm prototypes (:mod:`wtal.data.synthetic.world`): a strength of 1.0 adds one whole
 prototype to a snippet's feature, and a noise of 1.4 adds a random vector whose norm is about 1.4. Lengths are in
@@ -19,7 +19,7 @@ def _expect(condition: bool, name: str, value: object, wanted: str) -> None:
 
 @dataclass(frozen=True)
 class SizeParameters:
-    """How much is generated, and its shapes."""
+    """The amount of generated data, and its shapes."""
 
     classes: int = 10
     """Action classes."""
@@ -28,7 +28,7 @@ class SizeParameters:
     test_videos: int = 100
     """Videos of the subset "test"."""
     min_snippets: int = 128
-    """Shortest video; T is uniform between the two, both included."""
+    """Shortest video; T is uniform from ``min_snippets`` to ``max_snippets``, both included."""
     max_snippets: int = 192
     """Longest video."""
     i3d_dim: int = 256
@@ -43,7 +43,7 @@ TRUE_SHAPES = SizeParameters(min_snippets=800, max_snippets=1200, i3d_dim=2048, 
 
 @dataclass(frozen=True)
 class EventParameters:
-    """What happens in a video, and when."""
+    """The events in a video and their times."""
 
     second_class: float = 0.15
     """Probability that a video has two classes instead of one."""
@@ -52,7 +52,7 @@ class EventParameters:
     duration_median: float = 9.0
     """Median of an instance's log-normal duration."""
     duration_sigma: float = 0.5
-    """Standard deviation of its logarithm."""
+    """Standard deviation of the logarithm of this duration."""
     duration_min: int = 4
     """Durations are clipped to this ..."""
     duration_max: int = 40
@@ -62,7 +62,7 @@ class EventParameters:
     core_max: float = 0.5
     """... and at most this."""
     onset_min: float = 0.3
-    """The onset is a uniform fraction of what the core leaves, at least this ..."""
+    """The onset is a uniform fraction of the rest of the instance (without the core), at least this ..."""
     onset_max: float = 0.7
     """... and at most this; the offset is the rest."""
     gain_sigma: float = 0.25
@@ -70,7 +70,7 @@ class EventParameters:
     context_probability: float = 0.9
     """Probability of context on each side of an instance."""
     context_min: float = 0.2
-    """Its length is a uniform fraction of the instance's duration, at least this ..."""
+    """The length of this context is a uniform fraction of the instance's duration, at least this ..."""
     context_max: float = 1.0
     """... and at most this."""
     lone_context: float = 0.7
@@ -90,24 +90,24 @@ class EventParameters:
     distractor_prototypes: int = 40
     """How many different distractors the world has."""
     distractor_phase: float = 0.4
-    """Probability that a distractor looks to I3D like the onset or offset of no class in particular: this is what
-    makes non-core snippets truly ambiguous."""
+    """Probability that a distractor looks in I3D-like features like an onset or offset without a specific class. This
+    makes snippets outside the core ambiguous."""
 
 
 @dataclass(frozen=True)
 class I3DParameters:
-    """What the I3D-like features see: motion; strong in the core, ambiguous around it, little of the scene."""
+    """The content of I3D-like features: motion (strong in the core, ambiguous around it) and little of the scene."""
 
     core: float = 1.0
     """Strength of the class prototype in the core."""
     group: float = 0.4
-    """Share (of squared norm) of a class prototype that a pair of classes has in common."""
+    """Share (of squared norm) of a class prototype that two classes of a pair have in common."""
     phase: float = 0.55
     """Strength of the phase prototype in onset and offset."""
     phase_class: float = 0.25
     """Cosine between a phase prototype and its class's core prototype."""
     phase_shared: float = 0.6
-    """Share of the rest of a phase prototype that all classes have in common."""
+    """Share of the rest of a phase prototype that is common to all classes."""
     motion: float = 0.5
     """Strength of a random direction in the motion subspace, in every action and distractor snippet."""
     scene: float = 0.25
@@ -125,12 +125,12 @@ class I3DParameters:
     drift: float = 0.4
     """Standard deviation of the slow drift along each of its directions."""
     norm: float = 1.5
-    """The sum is divided by this and multiplied by sqrt(i3d_dim): about unit variance a dimension."""
+    """The sum is divided by this and multiplied by sqrt(i3d_dim), which gives about unit variance per dimension."""
 
 
 @dataclass(frozen=True)
 class CLIPParameters:
-    """What the CLIP-like features see: the action evenly, but the scene as much, in and out of the action."""
+    """The content of CLIP-like features: the whole action evenly, and equally the scene, inside and outside actions."""
 
     core: float = 1.0
     """Strength of the action prototype in the core."""
@@ -147,13 +147,13 @@ class CLIPParameters:
     distractor: float = 0.9
     """Strength of a distractor."""
     modality_gap: float = 1.5
-    """Norm of a constant in all images, and of another constant in all texts."""
+    """Norm of a constant vector in all images, and of another constant vector in all texts."""
     text_scene: float = 0.6
-    """Mean share of a class's text that names the scene instead of the action ..."""
+    """Mean share of a class's text feature that describes the scene instead of the action ..."""
     text_scene_std: float = 0.15
     """... and its standard deviation over classes."""
     text_residual: float = 0.5
-    """Norm of what a class's text names that no image shows."""
+    """Norm of the part of a class's text feature that is in no image."""
     noise: float = 2.2
     """Norm of the AR(1) noise."""
     noise_correlation: float = 0.8
@@ -166,56 +166,57 @@ class CLIPParameters:
 
 @dataclass(frozen=True)
 class RealParameters:
-    """What version 2 has beside version 1: what real features have and version 1 lacks.
+    """The additional parameters of version 2: properties of real features that version 1 does not have.
 
-    "Real" are R(2+1)D-18 features of 185 training videos of THUMOS14, 1.9 snippets a second; the figures are those of
-    ``tools/describe_features.py`` (docs/synthetic.md has all of them, of both versions too).
+    "Real" means R(2+1)D-18 features of 185 training videos of THUMOS14, 1.9 snippets per second. The figures are from
+    ``tools/describe_features.py``; docs/synthetic.md has all of them, also for both versions.
     """
 
     count_shape: float = 0.8
-    """Instances beyond a class's first follow a Poisson distribution whose mean is Gamma with this shape and mean
-    ``extra_instances``, in proportion to the video's length. Real videos have 2, 7 and 33 instances (tenth, median and
-    ninetieth percentile), those of version 2 1, 5 and 21."""
+    """The number of instances after the first of a class follows a Poisson distribution. Its mean is Gamma distributed
+    with this shape and mean ``extra_instances``, in proportion to the video's length. Real videos have 2, 7 and 33
+    instances (tenth percentile, median, ninetieth percentile), videos of version 2 have 1, 5 and 21."""
     typical_snippets: int = 170
-    """A video of this length has ``extra_instances`` more; real ones have 66, 256 and 564 snippets, more than a demo of
-    two minutes can train on."""
+    """The mean number of extra instances is ``extra_instances`` in a video of this length. Real videos have 66, 256 and
+    564 snippets, which is too much for a demo of two minutes."""
     most_action: float = 0.6
-    """No further instance from this share of action on; the ninetieth percentile of real videos is .58."""
+    """No further instance is added when the share of action reaches this value; the ninetieth percentile of real videos
+    is .58."""
     clustered: float = 0.65
-    """Probability that an instance follows the one before it ..."""
+    """Probability that an instance follows closely after the previous one ..."""
     gap_mean: float = 4.0
-    """... after a geometric number of snippets, of this mean. Real gaps: 0, 3 and 27 snippets."""
+    """... after a gap with a geometric distribution and this mean, in snippets. Real gaps: 0, 3 and 27 snippets."""
     venue: float = 0.35
-    """Strength of the scene in the whole video, in I3D-like features: the mean background of a real video tells its
-    class in .68 of them, that of version 1 in .24, with this in .72."""
+    """Strength of the scene in the whole video, in I3D-like features. A probe finds the class of a video from its mean
+    background for .68 of the real videos, for .24 in version 1 and for .72 with this value."""
     venue_sigma: float = 1.0
     """The venue's strength in a video is exp(this * N(0, 1))."""
     blur: float = 1.6
-    """What happens shows in I3D-like features with an exponential decay of this many snippets to each side: a real
-    snippet beside an instance has .67 of the action's score by a linear probe, the second .39, the third and fourth
-    .23; version 1 has .08, .08 and .06, with this it is .48, .29 and .13."""
+    """Events blur in I3D-like features with an exponential decay of this many snippets on each side. In real features
+    the snippet next to an instance has .67 of the action's score by a linear probe, the second snippet .39, the third
+    and fourth .23. Version 1 has .08, .08 and .06; with this value it is .48, .29 and .13."""
     video_gain_sigma: float = 0.7
-    """All actions of a video are stronger by exp(this * N(0, 1)). By a probe of the class real videos differ: AUC .79
-    in the mean, .61 in the lowest tenth; .96 and .91 in version 1, .90 and .76 with this."""
+    """All actions of a video are multiplied by exp(this * N(0, 1)). Real videos differ in the AUC of a probe of the
+    class: the mean is .79, the lowest tenth .61. Version 1 has .96 and .91; with this value it is .90 and .76."""
     slow_noise: float = 1.3
     """Norm of a second noise, in I3D-like features, ..."""
     slow_correlation: float = 0.9
-    """... of this correlation from one snippet to the next. Real background correlates by .74, .57, .39, .22, .10 and
-    .03 at lags 1, 2, 4, 8, 16 and 32: half of it is noise of .58, half of .9."""
+    """... with this correlation from one snippet to the next. The autocorrelation of real background is .74, .57, .39,
+    .22, .10 and .03 at lags 1, 2, 4, 8, 16 and 32: half of it is noise with correlation .58, half with .9."""
 
 
 @dataclass(frozen=True)
 class ControlParameters:
-    """Worlds in which the two branches have nothing to teach each other, and one knob for how hard it all is.
+    """Three negative controls, in which the branches cannot teach each other, and one factor for the difficulty.
 
-    In the three negative controls a gain of the other branch's labels over a branch's own would be a sign of a fault in
-    the experiment, not of a good method. Pseudo-labels as such may help there too.
+    If the other branch's labels help more than a branch's own labels in a negative control, the experiment is faulty.
+    Pseudo-labels in general may help there too.
     """
 
     clip_without_action: bool = False
-    """CLIP sees the scene, the same in action and context, but no action."""
+    """CLIP-like features contain the scene, equally in action and context, but no action."""
     i3d_with_scene: bool = False
-    """I3D sees the scene in context as strongly as CLIP does, and half of that in action."""
+    """I3D-like features contain the scene in context as strongly as CLIP-like ones, and half of that in action."""
     no_core_gap: bool = False
     """Onset and offset look like the core, in both kinds of features."""
     difficulty: float = 1.0
@@ -236,7 +237,7 @@ class Parameters:
 
     @property
     def version(self) -> int:
-        """Of the generator that these are for; results are comparable within one version only."""
+        """The generator version for these parameters; results are comparable only within one version."""
         return 1 if self.real is None else 2
 
     def __post_init__(self) -> None:
@@ -260,7 +261,7 @@ class Parameters:
         _expect(self.control.difficulty >= 0, "control.difficulty", self.control.difficulty, "not negative")
 
     def resolved(self) -> Parameters:
-        """The same with the controls turned into strengths, which are all that the generator looks at."""
+        """The same parameters with the controls converted to strengths; the generator uses only strengths."""
         control, i3d, clip = self.control, self.i3d, self.clip
         if control.clip_without_action:
             clip = replace(clip, core=0.0, phase=0.0, scene_in_action=clip.scene_in_context)
@@ -277,7 +278,7 @@ class Parameters:
 
 
 DEFAULT = Parameters()
-"""Version 1, as docs/results.md has it measured."""
+"""Version 1, which docs/results.md measures."""
 
 VERSION_2 = Parameters(
     size=SizeParameters(min_snippets=64, max_snippets=448),
@@ -299,4 +300,4 @@ VERSION_2 = Parameters(
     ),
     real=RealParameters(),
 )
-"""Version 2: the order of designs is that of real features (docs/synthetic.md)."""
+"""Version 2: it ranks designs almost as real features do (docs/synthetic.md)."""

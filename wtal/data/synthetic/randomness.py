@@ -1,4 +1,4 @@
-"""Where the generator's random numbers come from."""
+"""The random number streams of the generator."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from wtal.errors import WtalError
 
 
 class Purpose(IntEnum):
-    """One independent stream of random numbers each, so that e.g. wider features leave the events as they are."""
+    """Each purpose has an independent random stream, so that e.g. wider features do not change the events."""
 
     WORLD = 0
     INSTANCES = 1
@@ -22,10 +22,9 @@ class Purpose(IntEnum):
 
 
 def generator(seed: int, purpose: Purpose, video_id: str = "") -> np.random.Generator:
-    """The stream of one purpose and video.
+    """The random stream of one purpose and video.
 
-    It depends on nothing else: a video is the same whatever other videos the set has and in which order they are
-    generated.
+    It depends only on the arguments: a video does not change with the other videos of the set or their order.
 
     Raises:
         WtalError: the seed is negative.

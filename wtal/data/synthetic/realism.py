@@ -1,7 +1,7 @@
-"""Figures of features and annotation, the same for real and for generated data: what a generator has to match.
+"""Measures statistics of features and annotation that generated data should share with real data.
 
-Everything is measured on training videos with temporal annotation; no network is trained. Features are standardised
-over all snippets first. Probes are ridge regressions, cross-validated by video.
+Everything is measured on training videos with temporal annotation; no network is trained. First the features are
+standardised over all snippets. Probes are ridge regressions, cross-validated by video.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import numpy as np
 LAGS = (1, 2, 4, 8, 16, 32)
 DISTANCES = (1, 2, 4, 8, 16)
 PARTS = 5
-"""Of the videos, for cross-validation."""
+"""Number of parts of the videos, for cross-validation."""
 RIDGE = 0.05
 """Added to the diagonal of the (standardised) covariance."""
 FAR = 16
-"""Background is far from the action beyond so many snippets."""
+"""Background is far from the action if the distance is more than this many snippets."""
 
 Instances = tuple[tuple[int, int, int], ...]
 
@@ -37,7 +37,7 @@ class Measured:
 
     @property
     def classes(self) -> np.ndarray:
-        """``[T]``: the class of each snippet, -1 of background; of several, the last."""
+        """``[T]``: the class of each snippet, -1 for background; where instances overlap, the last one."""
         found = np.full(len(self.features), -1)
         for start, end, label in self.instances:
             found[start:end] = label
@@ -87,7 +87,7 @@ def _lengths(videos: Sequence[Measured]) -> dict[str, float]:
 
 
 def _variance(rows: list[np.ndarray], truth: list[np.ndarray], videos: Sequence[Measured]) -> dict[str, float]:
-    """Shares of all variance (1 a dimension). Those of classes are corrected for chance, as omega squared is."""
+    """Shares of the total variance (1 per dimension). Class shares are corrected for chance, like omega squared."""
     total = sum(float((row**2).sum()) for row in rows)
     means = np.stack([row.mean(0) for row in rows])
     sizes = np.array([len(row) for row in rows], dtype=float)
@@ -121,7 +121,7 @@ def _between_classes(means: np.ndarray, label: Sequence[int]) -> float:
 
 
 def _dimensions(rows: list[np.ndarray]) -> dict[str, float]:
-    """How many directions carry the variance: (sum of eigenvalues) squared by the sum of their squares."""
+    """Effective dimension: the squared sum of the eigenvalues divided by the sum of their squares."""
 
     def count(matrix: np.ndarray) -> float:
         covariance = matrix.T @ matrix
@@ -134,7 +134,10 @@ def _dimensions(rows: list[np.ndarray]) -> dict[str, float]:
 
 
 def _autocorrelation(rows: list[np.ndarray], truth: list[np.ndarray]) -> dict[str, float]:
-    """Of features less their video's mean of action, or background, over pairs in one run of the same kind."""
+    """Autocorrelation of features minus their mean over the action (or background) of the video.
+
+    Only pairs of snippets in the same run of action (or background) count.
+    """
     found = {}
     for name, wanted in (("background", False), ("action", True)):
         pairs = dict.fromkeys(LAGS, (0.0, 0.0))
@@ -158,7 +161,7 @@ def _autocorrelation(rows: list[np.ndarray], truth: list[np.ndarray]) -> dict[st
 
 
 def _probes(rows: list[np.ndarray], truth: list[np.ndarray]) -> dict[str, float]:
-    """How well, and where, a linear function sees the action; and how well background alone tells the class."""
+    """How well and where a linear probe detects the action, and how well background alone predicts the class."""
     labels = np.unique(np.concatenate(truth))
     classes = labels[labels >= 0]
     of_any, of_class, position = [], [], _Positions()
@@ -207,7 +210,7 @@ def _ridge(x: np.ndarray, y: np.ndarray, ridge: float = RIDGE) -> tuple[np.ndarr
 
 
 def _auc(score: np.ndarray, wanted: np.ndarray) -> float:
-    """The probability that a wanted snippet scores higher than another one of its video."""
+    """The probability that a wanted snippet scores higher than another snippet of its video."""
     ranks = np.empty(len(score))
     ranks[score.argsort(kind="stable")] = np.arange(1, len(score) + 1)
     count = int(wanted.sum())
@@ -215,13 +218,13 @@ def _auc(score: np.ndarray, wanted: np.ndarray) -> float:
 
 
 class _Positions:
-    """Scores by the distance to the nearest action, and by the place inside it, over videos."""
+    """Collects scores by the distance to the nearest action, and by the position inside it, over videos."""
 
     def __init__(self) -> None:
         self.parts: dict[str, list[float]] = {}
 
     def add(self, score: np.ndarray, acting: np.ndarray) -> None:
-        """One video's scores of one class; every snippet counts once."""
+        """Add one video's scores of one class; every snippet counts once."""
         distance = _distance(acting)
         inside = _distance(~acting)
         groups: dict[str, np.ndarray] = {
@@ -238,7 +241,7 @@ class _Positions:
             self.parts.setdefault(name, []).extend(score[chosen].tolist())
 
     def shares(self) -> dict[str, float]:
-        """Mean scores: 0 is that of far background, 1 that of the action."""
+        """Mean scores on a scale where far background is 0 and the action is 1."""
 
         def mean(name: str) -> float:
             return float(np.mean(self.parts[name])) if self.parts[name] else float("nan")
@@ -256,7 +259,7 @@ def _at(low: int, high: int) -> str:
 
 
 def _distance(mask: np.ndarray) -> np.ndarray:
-    """Snippets to the nearest one of ``mask``; 0 inside, more than any video is long where there is none."""
+    """Distance to the nearest snippet of ``mask``; 0 inside; larger than any video if ``mask`` is empty."""
     places = np.flatnonzero(mask)
     if not len(places):
         return np.full(len(mask), 1_000_000)

@@ -1,4 +1,4 @@
-"""The prototypes that all videos of one seed share: what each class looks like to I3D, to CLIP and in words."""
+"""The prototypes that all videos of one seed share: each class in I3D-like, CLIP-like and text features."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class I3DWorld:
     Attributes:
         core: ``[C, D]`` the discriminative middle of each class.
         phase: ``[C, 2, D]`` onset and offset of each class.
-        shared_phase: ``[2, D]`` what onsets and offsets of all classes have in common.
-        motion: ``[4, D]`` the subspace of motion as such.
-        scene: ``[C, D]`` the place where a class usually happens.
-        distractors: ``[N, D]`` other things that happen.
+        shared_phase: ``[2, D]`` the common part of the onsets, and of the offsets, of all classes.
+        motion: ``[4, D]`` the subspace of motion in general.
+        scene: ``[C, D]`` the usual scene of each class.
+        distractors: ``[N, D]`` other events.
         drift: ``[6, D]`` directions of slow change, e.g. of light.
     """
 
@@ -42,9 +42,9 @@ class CLIPWorld:
 
     Attributes:
         action: ``[C, D]`` the action of each class, core and phases alike.
-        scene: ``[C, D]`` the place where a class usually happens.
-        distractors: ``[N, D]`` other things that happen.
-        image_mean: ``[D]`` the constant of all images (modality gap).
+        scene: ``[C, D]`` the usual scene of each class.
+        distractors: ``[N, D]`` other events.
+        image_mean: ``[D]`` the constant vector in all images (modality gap).
         drift: ``[6, D]`` directions of slow change.
         text: ``[C, D]`` the text feature of each class.
     """
@@ -59,14 +59,14 @@ class CLIPWorld:
 
 @dataclass(frozen=True)
 class World:
-    """Both views of one world."""
+    """The I3D-like and the CLIP-like prototypes of one world."""
 
     i3d: I3DWorld
     clip: CLIPWorld
 
 
 def make_world(seed: int, num_classes: int, parameters: Parameters) -> World:
-    """Draw the prototypes of one seed. ``parameters`` are resolved ones (:meth:`Parameters.resolved`)."""
+    """Draw the prototypes of one seed. ``parameters`` must be resolved (:meth:`Parameters.resolved`)."""
     rng = generator(seed, Purpose.WORLD)
     return World(_i3d_world(rng, num_classes, parameters), _clip_world(rng, num_classes, parameters))
 
@@ -107,5 +107,5 @@ def _clip_world(rng: np.random.Generator, num_classes: int, parameters: Paramete
 
 
 def _mix(first: np.ndarray, second: np.ndarray, share: float) -> np.ndarray:
-    """Unit vectors of which ``share`` of the squared norm is the second's."""
+    """Unit vectors; ``second`` contributes ``share`` of the squared norm."""
     return unit(np.sqrt(1.0 - share) * first + np.sqrt(share) * second).astype(np.float32)
