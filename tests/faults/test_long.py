@@ -14,22 +14,22 @@ import numpy as np
 LONG = 200_000
 """Snippets: 36 hours at 25 frames a second and 16 frames a snippet."""
 SHORT = LONG // 4
-"""Several parts too, so that looking now and then finds their peak here as well."""
+"""Several parts too."""
 WINDOWS = {"cbp__window": 9, "vlp__window": 9}
 
 
-def own_memory(process: int) -> int | None:
-    """Resident bytes that a process took itself (files that it maps do not count); None when it has ended."""
+def memory_of(process: int, field: str) -> int | None:
+    """Bytes in a field of /proc/PID/status; None when the process has ended."""
     with contextlib.suppress(OSError):
-        if found := re.search(r"RssAnon:\s+(\d+) kB", Path(f"/proc/{process}/status").read_text()):
+        if found := re.search(rf"{field}:\s+(\d+) kB", Path(f"/proc/{process}/status").read_text()):
             return 1024 * int(found[1])
     return None
 
 
-def watch(wtal, *arguments: object) -> list[tuple[float, int]]:
-    """Run a command to its end; (seconds, bytes of its own) all along."""
+def watch(wtal, field: str, *arguments: object) -> list[tuple[float, int]]:
+    """Run a command to its end; (seconds, bytes in the field) all along."""
     process, began, seen = wtal.start(*arguments), time.monotonic(), []
-    while (memory := own_memory(process)) is not None:
+    while (memory := memory_of(process, field)) is not None:
         seen.append((time.monotonic() - began, memory))
         time.sleep(0.02)
     done = wtal.end()
@@ -60,19 +60,18 @@ def test_a_long_video_takes_little_memory(tiny_of: Callable, wtal, record, long_
         folder = tmp_path / str(length)
         write_features(folder, length, widths)
         out = folder / "found.json"
-        seen = watch(
-            wtal, "predict", run, folder / "i3d", "--clip", folder / "clip", "--branch", "ensemble", "--out", out
-        )
+        # The kernel keeps the peak (VmHWM): no glance now and then could be sure to see it on a busy machine.
+        arguments = ("predict", run, folder / "i3d", "--clip", folder / "clip", "--branch", "ensemble", "--out", out)
+        peaks[length] = watch(wtal, "VmHWM", *arguments)[-1][1]
         assert json.loads(out.read_text())["results"]["v"]
-        peaks[length] = max(memory for _, memory in seen)
     grown = peaks[LONG] - peaks[SHORT]
     told = f"{peaks[SHORT] / 1e6:.0f} MB at {SHORT:,}, {peaks[LONG] / 1e6:.0f} MB at {LONG:,}"
     print(told)
-    # Scores and their copies take tens of MB. With the video whole in memory 200,000 snippets took 275 MB more than
+    # Scores and their copies take about 50 MB. With the video whole in memory 200,000 snippets took 275 MB more than
     # 20,000 in the quick form; at full width the features alone would be 1.2 GB more, while blocks of 100 MB leave
     # holes in the heap.
-    assert grown < (200e6 if long_form else 60e6)
-    record("long video", f"wtal-predict, {LONG:,} snippets {widths['i3d']} wide", f"own memory at its peak: {told}")
+    assert grown < (200e6 if long_form else 120e6)
+    record("long video", f"wtal-predict, {LONG:,} snippets {widths['i3d']} wide", f"memory at its peak: {told}")
 
 
 def test_a_long_run_takes_no_more_memory_than_a_short_one(tiny, wtal, record, long_form, tmp_path) -> None:
@@ -80,7 +79,7 @@ def test_a_long_run_takes_no_more_memory_than_a_short_one(tiny, wtal, record, lo
     steps = 2000 if long_form else 300
     epochs = steps // 40  # of ten steps, in each of warm-up, control, B and F
     settings = {"batch__steps_per_epoch": 10, **{f"schedule__{step}_epochs": epochs for step in ("warmup", "b", "f")}}
-    seen = watch(wtal, "train", *tiny.arguments(tmp_path / "run", **settings))
+    seen = watch(wtal, "RssAnon", "train", *tiny.arguments(tmp_path / "run", **settings))
     early = [memory for second, memory in seen if 0.1 < second / seen[-1][0] < 0.3]
     late = [memory for second, memory in seen if second / seen[-1][0] > 0.8]
     told = f"{np.median(early) / 1e6:.1f} MB early, {np.median(late) / 1e6:.1f} MB late"
