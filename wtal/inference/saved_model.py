@@ -35,7 +35,7 @@ class RunModel:
         branches: in eval mode, on ``device``.
         config: the run's settings.
         device: where it runs.
-        data: the very videos of the run's own table.
+        data: the videos that the run's own table was measured on.
     """
 
     branches: Branches
@@ -50,7 +50,7 @@ def open_run(model: Path, device: str, root: Path | None = None) -> RunModel:
     Args:
         model: run folder or checkpoint.
         device: as ``--device``.
-        root: where its data are now; None where they were in training.
+        root: where the run's data are now; None: where they were in training.
     """
     branches, config, where, checkpoint = load(model, device)
     folder = checkpoint.path.resolve().parent.parent

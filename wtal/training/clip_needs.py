@@ -1,4 +1,4 @@
-"""What of the settings needs CLIP features, told before training where there are none."""
+"""Check before training that settings which need CLIP features have them."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def _place(setup: Setup) -> str:
 
 
 def _missing(setup: Setup) -> str:
-    """What would bring them."""
+    """What to add so that there are CLIP features."""
     if setup.dataset.endswith(".toml"):
         return f"no 'clip' in {Path(setup.dataset).name}, expected a folder of <video>.npy with CLIP features"
     return "expected clip/<video>.npy beside the I3D features"

@@ -176,8 +176,8 @@ def prepare(
     Args:
         run: the run.
         device: where to compute.
-        reporter: told what happens.
-        stages: in place of its own schedule.
+        reporter: called with each message and with progress.
+        stages: stages to train in place of the run's own schedule.
         processes: the processes that train it.
         given: which options were asked for by name: an error where they need CLIP features and there are none.
     """

@@ -86,12 +86,12 @@ def step_loss(
     """All terms of one training step and their weighted sum.
 
     Args:
-        outputs: of the branch in training.
+        outputs: outputs of the branch in training.
         lengths: ``[B]`` int64.
         labels: ``[B, C]`` zeros and ones.
         config: the weights.
         target: pseudo-labels ``[B, T, C]`` int8; None trains with video labels only (warm-up).
-        weights: of the pseudo-labels, see :func:`distill_loss`.
+        weights: weights of the pseudo-labels, see :func:`distill_loss`.
         softmax: the classes of a video share one softmax.
 
     Returns:

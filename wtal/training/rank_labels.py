@@ -1,4 +1,4 @@
-"""Pseudo-labels from a teacher's scores by temporal rank, and how right they are."""
+"""Pseudo-labels from a teacher's scores by temporal rank, and their precision and recall."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def rank_labels(
 ) -> Tensor:
     """Pseudo-labels from a teacher's logits, by temporal rank within each video and labelled class (ours).
 
-    Of n snippets the one that r others rank below has the quantile (r + 1/2) / n. Ranks and not
+    With n snippets, a snippet with r snippets ranked below it has the quantile (r + 1/2) / n. Ranks and not
     probabilities: a trained teacher's probabilities saturate. Equal logits rank in the order of time.
 
     Args:

@@ -32,11 +32,11 @@ class Stage:
     """One step: ``student`` trains for ``epochs``, on ``teacher``'s pseudo-labels if it has one, and is measured.
 
     Attributes:
-        name: for the log and for the eye.
+        name: name shown in the log and in the progress display.
         student: a branch. Without epochs it may be an ensemble, ``a+b``: then it is measured and no more.
         teacher: a branch or an ensemble, None for video labels alone.
         epochs: passes over the training videos, 0 to only measure.
-        row: its title in the table.
+        row: title of the stage's row in the table.
         start: the branch that the student begins as a copy of; None where it is there and goes on.
         labels: ``ranked`` pseudo-labels are the method. The others are comparisons: ``shuffled`` in the time of each
             video; ``shifted`` there, wrapped around, by a quarter of it or more, so that runs stay runs; ``truth``.

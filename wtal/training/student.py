@@ -23,9 +23,9 @@ class Student:
     """A branch that learns, for as long as one stage lasts.
 
     Attributes:
-        name: of the branch.
-        teacher: of the branch or ensemble whose pseudo-labels it learns from; None for video labels alone.
-        epochs: how many of the stage's it learns in.
+        name: name of the branch.
+        teacher: name of the branch or ensemble whose pseudo-labels it learns from; None for video labels alone.
+        epochs: how many of the stage's epochs it learns in.
         optimizer: over what it learns, fresh.
         ema: name of the branch that holds the exponential moving average (EMA) of its weights, None without one.
         pseudo_labels: its pseudo-labels, None until they are made.
@@ -83,7 +83,7 @@ class Student:
         return {f"{self._mark}{part}.{key}": value for part, values in parts.items() for key, value in values.items()}
 
     def facts(self) -> dict[str, Any]:
-        """What a checkpoint says of it."""
+        """The facts of the student that a checkpoint stores."""
         return {f"{self._mark}quality": None if self.pseudo_labels is None else asdict(self.pseudo_labels.quality)}
 
     def restore(self, checkpoint: Checkpoint, videos: int) -> None:

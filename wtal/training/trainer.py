@@ -38,7 +38,7 @@ from wtal.training.student import Student, begin_copies, students_of
 
 
 class Trainer:
-    """Trains the branches of a run and writes down what each stage bought."""
+    """Trains the branches of a run and writes down the result of each stage."""
 
     def __init__(
         self,
