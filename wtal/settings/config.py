@@ -21,8 +21,8 @@ class ScheduleConfig:
     average, whose pseudo-labels are made anew every epoch, for as many epochs as B and F have. cbp: CBP alone, which
     needs no CLIP features. auto: alternating where the data set has CLIP features, else cbp."""
     online_ema: float = 0.9
-    """Online: the share of itself that each branch's moving average keeps a step; 0 averages nothing. The averages
-    teach, and are what is left at the end."""
+    """Online: the share of its old value that each branch's moving average keeps in a step; 0: no average. The
+    averages teach, and the branches take their weights at the end."""
     warmup_epochs: int = 10
     """Epochs of the CBP warm-up on video labels alone."""
     b_epochs: int = 20
@@ -36,7 +36,7 @@ class ScheduleConfig:
     ensemble_epochs: int = 0
     """Epochs of a last step in which both branches' ensemble teaches CBP; 0 leaves it out."""
     control: bool = False
-    """Also train a CBP as long as its steps with a teacher last but without one, for the table."""
+    """Also train a CBP for the same number of epochs without a teacher, as a comparison in the table."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,8 @@ class OptimizerConfig:
     clip_norm: float = 0.0
     """Largest norm of the gradient; 0 does not clip."""
     ema: float = 0.0
-    """Each B, F or other step of the schedule ends with the moving average of its weights, which keeps this share of
-    itself a step; 0 averages nothing. Online training has one of its own, schedule.online_ema."""
+    """Each B, F or other step of the schedule ends with the moving average of its weights. The average keeps this share
+    of its old value in each optimiser step; 0: no average. Online training uses schedule.online_ema instead."""
 
 
 @dataclass(frozen=True)
@@ -143,9 +143,9 @@ class LossConfig:
     attended: float = 0.5
     """Where cbp.attention is on: weight of the attended snippets' classification loss."""
     unattended: float = 0.5
-    """... of the loss that the other snippets have none of the classes."""
+    """Weight of the loss that the other snippets have none of the classes, where cbp.attention is on."""
     attention: float = 0.05
-    """... of the mean attention, which keeps it to few snippets."""
+    """Weight of the mean attention, where cbp.attention is on; it keeps the attention to few snippets."""
     contrast: float = 0.0
     """CBP: weight of the contrast between hard and easy snippets, those where the scores cross their median and the
     surest ones; 0 leaves it out."""
@@ -181,7 +181,7 @@ class LocalizeConfig:
     """From frame scores to detections."""
 
     branch: Literal["cbp", "vlp", "ensemble"] = "cbp"
-    """Whose scores; cbp needs no CLIP features."""
+    """The branch whose scores are used; cbp needs no CLIP features."""
     theta_cls: float = 0.2
     """A class is looked for where its video-level probability passes this; the best class always."""
     theta_loc: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)

@@ -65,7 +65,7 @@ def start(
         source: where each of them comes from, for the run's record.
         out: a new run folder, None for ``runs/<data set>-<date>-<time>``.
         resume: folder of a run to go on with; its own setup and settings hold then.
-        given: what of ``setup`` and ``config`` was asked for by name, as ``seed`` or ``cbp.dim``.
+        given: options of ``setup`` and ``config`` given on the command line, as ``seed`` or ``cbp.dim``.
         quiet: print the table only.
         as_json: print the run folder and its rows as JSON, and nothing else.
     """

@@ -130,7 +130,7 @@ def teacher_scores(
 
 
 def action_shares(scores: Sequence[Tensor], labels: Sequence[Tensor]) -> list[Tensor]:
-    """How much of each video the teacher fires on, in units of the mean over videos and labelled classes.
+    """The share of each video that the teacher fires on, divided by the mean over videos and labelled classes.
 
     Args:
         scores: ``[T, C]`` a video.

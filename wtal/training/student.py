@@ -76,7 +76,7 @@ class Student:
             del self._branches[self.ema]
 
     def tensors(self) -> dict[str, Tensor]:
-        """What a checkpoint stores of it, beside the branches."""
+        """The student's tensors that a checkpoint stores, beside the branches."""
         parts = {"optimizer": optimizer_tensors(self.optimizer)}
         if self.pseudo_labels is not None:
             parts["pseudo_labels"] = self.pseudo_labels.tensors()
@@ -109,7 +109,7 @@ def begin_copies(stage: Stage, branches: Branches) -> None:
 
 
 def students_of(stage: Stage, branches: Branches, config: RunConfig) -> tuple[Student, ...]:
-    """Who learns in a stage."""
+    """The students of a stage."""
     if stage.second is None:
         decay = config.optimizer.ema or None
         return (Student(branches, stage.student, stage.teacher, stage.epochs, config.optimizer, decay),)

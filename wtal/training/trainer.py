@@ -269,7 +269,7 @@ class Trainer:
         return state
 
     def restore_random(self) -> None:
-        """Go on with the generators where :meth:`resume` found them, once."""
+        """Restore the generator states that :meth:`resume` read, once."""
         if "cpu" in self._random:
             torch.set_rng_state(self._random["cpu"])
         if "cuda" in self._random and self.device.name.type == "cuda":
@@ -295,7 +295,7 @@ class Trainer:
 
 
 def _random(rank: int) -> str:
-    """What a checkpoint calls the generators of one process."""
+    """Name of one process's random generators in a checkpoint."""
     return f"random.{rank}" if rank else "random"
 
 
