@@ -101,7 +101,7 @@ def detect_in_folder(
         features: folder of I3D features ``[T, D]``, or one file.
         clip: folder of CLIP features, for a branch that reads them.
         grid: ``fps``, ``stride``, ``window`` and ``clip_fps`` of these features; None is as in training.
-        branch: whose scores, None for what the run was configured with.
+        branch: the branch whose scores are used; None: the run's setting.
         device: as ``--device``.
         rates: ``fps`` of each video by its id, in place of ``grid``'s.
 

@@ -65,7 +65,7 @@ def choose_device(name: str, precision: str, local_rank: int | None = None, cpu_
 
 
 def _cpu_flags(source: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
-    """What the CPU can do, in the kernel's words; nothing where the kernel does not say."""
+    """The CPU's feature flags as the kernel reports them; empty where it reports none."""
     try:
         lines = source.read_text().splitlines()
     except OSError:

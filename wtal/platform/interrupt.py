@@ -51,7 +51,7 @@ class Interruptible:
         Where several processes train one run, each goes by :meth:`anywhere`, and a second signal changes nothing.
 
         Raises:
-            KeyboardInterrupt: at the end, where one process trains alone and nobody has asked since the signal.
+            KeyboardInterrupt: at the end, where one process trains alone and a signal was deferred.
         """
         self._deferring = True
         try:
@@ -62,7 +62,7 @@ class Interruptible:
             raise KeyboardInterrupt
 
     def anywhere(self) -> bool:
-        """Whether an interruption was requested in any process; to be asked by all of them."""
+        """Whether an interruption was requested in any process; every process must call this."""
         return self._processes.any(self.requested)
 
     def _take_note(self, number: int, frame: FrameType | None) -> None:

@@ -1,7 +1,7 @@
 """The settings of a run: dataclasses, filled from a recipe (``wtal/settings/recipes/*.toml``) and the command line.
 
 No torch in here: ``wtal-train --help`` reads these classes. Every default is the value of the paper's supplement
-where it states one (see the recipes for which those are).
+where the supplement states one (the recipes say which values those are).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class ScheduleConfig:
     ensemble_epochs: int = 0
     """Epochs of a last step in which both branches' ensemble teaches CBP; 0 leaves it out."""
     control: bool = False
-    """Also train a CBP for the same number of epochs without a teacher, as a comparison in the table."""
+    """Also train a CBP without a teacher, for as many epochs as CBP has with one, as a comparison in the table."""
 
 
 @dataclass(frozen=True)
@@ -94,8 +94,8 @@ class CBPConfig:
     output_bias: float = -2.0
     """Initial bias of the class logits."""
     activation: Literal["sigmoid", "softmax"] = "sigmoid"
-    """How logits become probabilities, in the loss and after it: sigmoid is each class by itself, softmax all classes
-    against each other."""
+    """How logits become probabilities, in the loss and at inference. sigmoid: each class independently. softmax: one
+    distribution over all classes."""
     residual_init: float | None = None
     """The residuals of encoder and decoder are scaled by learned factors that start here, so that from near 0 on the
     branch begins as one convolution; None leaves the supplement's plain residuals and a decoder without."""
@@ -157,7 +157,7 @@ class LossConfig:
 
 @dataclass(frozen=True)
 class DistillConfig:
-    """Pseudo-labels by temporal rank: quantiles in [0, 1] per video and labelled class; between them is ignored."""
+    """Pseudo-labels by temporal rank: quantiles in [0, 1] per video and labelled class; the rest is ignored."""
 
     b_foreground: float = 0.92
     """B step: snippets that rank above this under CBP are foreground."""
@@ -183,7 +183,7 @@ class LocalizeConfig:
     branch: Literal["cbp", "vlp", "ensemble"] = "cbp"
     """The branch whose scores are used; cbp needs no CLIP features."""
     theta_cls: float = 0.2
-    """A class is looked for where its video-level probability passes this; the best class always."""
+    """A class is localised where its video-level probability is above this; the best class always is."""
     theta_loc: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
     """Thresholds on the frame scores, which are scaled to [0, 1] per video and class."""
     upsample: int = 1

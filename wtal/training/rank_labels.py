@@ -27,7 +27,7 @@ def rank_labels(
         logits: ``[B, T, C]`` of the teacher; anything beyond each length.
         lengths: ``[B]`` int64.
         labels: ``[B, C]`` zeros and ones, the video-level labels.
-        foreground: quantiles above this are foreground; one for all or ``[B, C]``.
+        foreground: quantiles above this are foreground; one threshold for all, or ``[B, C]``.
         background: quantiles below this are background; likewise.
 
     Returns:
@@ -83,7 +83,7 @@ class PseudoLabelQuality:
     background: int = 0
     """Labelled background."""
     background_right: int = 0
-    """Labelled background that is none."""
+    """Labelled background that is no action."""
     action: int = 0
     """Snippets of action in truth."""
     rest: int = 0

@@ -26,7 +26,7 @@ class Student:
         name: name of the branch.
         teacher: name of the branch or ensemble whose pseudo-labels it learns from; None for video labels alone.
         epochs: how many of the stage's epochs it learns in.
-        optimizer: over what it learns, fresh.
+        optimizer: a new optimiser of the student's learned parameters.
         ema: name of the branch that holds the exponential moving average (EMA) of its weights, None without one.
         pseudo_labels: its pseudo-labels, None until they are made.
     """
