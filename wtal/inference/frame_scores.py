@@ -78,8 +78,8 @@ def find(
         branches: in eval mode.
         branch: a branch, or an ensemble of several (:func:`members`), which is the mean of both branches' frame
             probabilities, each scaled to [0, 1] per video and class, and of their video-level probabilities.
-        data: for class names.
-        videos: which of its videos.
+        data: the data set; gives the class names.
+        videos: the videos of the data set to run on.
         config: pooling and localisation settings.
         device: where to run.
         part: which batches to run; the results of a video do not depend on it.

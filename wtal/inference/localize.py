@@ -92,7 +92,7 @@ def upsample_scores(scores: Tensor, lengths: Tensor, parts: int) -> Tensor:
 def detect(scores: Tensor, video_scores: Tensor, lengths: Tensor, config: LocalizeConfig) -> Detections:
     """Localise actions in a batch of videos (paper, supplement: inference).
 
-    Classes whose video-level probability passes ``theta_cls`` are looked for, and the best class always. Their frame
+    Classes whose video-level probability is above ``theta_cls`` are localised, and always the best class. Their frame
     scores, scaled to [0, 1] per video and class and brought to ``upsample`` parts a snippet, are thresholded at every
     ``theta_loc``; consecutive parts above it form a proposal. A proposal scores ``config.score`` of its parts times the
     video-level probability.

@@ -77,7 +77,7 @@ class FolderDetections:
     Attributes:
         detections: a list for each video id.
         failed: feature files that cannot be used, and why.
-        notes: what a person should know of the others, a sentence each.
+        notes: notes on the other files, a sentence each.
     """
 
     detections: dict[str, list[Detection]]
@@ -166,7 +166,7 @@ def read_rates(path: Path) -> dict[str, float]:
     """Frames a second by video id, from a CSV ``video,fps``.
 
     Raises:
-        WtalError: it is none, a rate is no number above 0, or a video has two.
+        WtalError: the file is no such CSV, a rate is not a number above 0, or a video has two rates.
     """
     rates: dict[str, float] = {}
     for line, (video, said) in csv_rows(path, ("video", "fps"), "frames a second as CSV (video,fps)"):

@@ -17,8 +17,8 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)  # SIGTERM is how cluster schedulers 
 class Interruptible:
     """While this is entered, Ctrl-C and SIGTERM raise KeyboardInterrupt; in :meth:`deferred` they wait.
 
-    Where several processes train one run, further signals change nothing once one was heeded, until the process has
-    ended: launchers and schedulers may send several at once.
+    Where several processes train one run, further signals are ignored after the first that took effect, until the
+    process ends: launchers and schedulers may send several at once.
 
     Signals reach the main thread alone: entered in another one, this changes nothing.
 

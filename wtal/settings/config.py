@@ -147,8 +147,8 @@ class LossConfig:
     attention: float = 0.05
     """Weight of the mean attention, where cbp.attention is on; it keeps the attention to few snippets."""
     contrast: float = 0.0
-    """CBP: weight of the contrast between hard and easy snippets, those where the scores cross their median and the
-    surest ones; 0 leaves it out."""
+    """CBP: weight of the contrast between hard snippets (where the scores cross their median) and easy snippets (the
+    most confident ones); 0 leaves it out."""
     distill: float = 1.0
     """Weight of the pseudo-label terms (foreground plus background of labelled classes)."""
     absent: float = 1.0

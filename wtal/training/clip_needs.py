@@ -28,7 +28,7 @@ def check_clip(data: VideoSet, setup: Setup, config: RunConfig, given: Collectio
         given: which options were written out, ``<name>`` or ``<section>.<name>``.
 
     Returns:
-        what a person should know where CBP is trained alone, None otherwise.
+        a note for the user where CBP is trained alone, None otherwise.
 
     Raises:
         WtalError: something needs VLP, and there is no VLP.

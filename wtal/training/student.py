@@ -1,4 +1,4 @@
-"""What learns in a stage: a branch with its optimiser, its moving average (EMA) and its pseudo-labels."""
+"""The student of a stage: a branch with its optimiser, its moving average (EMA) and its pseudo-labels."""
 
 from __future__ import annotations
 

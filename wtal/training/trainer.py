@@ -205,7 +205,7 @@ class Trainer:
         self.reporter.say(f"skipped batch {self.skipped} of at most {allowed}: {message}")
 
     def last_good(self) -> str:
-        """Where the last checkpoint is, for people; all that are written are good (:meth:`check_weights`)."""
+        """Says where the last checkpoint is; every written checkpoint is good (:meth:`check_weights`)."""
         last = self.processes.from_rank_zero(self.run.checkpoints.newest)
         return f"the last good checkpoint is {last}" if last else "no checkpoint yet"
 
