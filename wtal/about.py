@@ -1,4 +1,4 @@
-"""What is installed here, and whether it works: versions, build facts, one run of each op on each device."""
+"""The installed software, and whether it works: versions, build facts, one run of each op on each device."""
 
 from __future__ import annotations
 

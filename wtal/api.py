@@ -29,15 +29,15 @@ Features: TypeAlias = npt.NDArray[Any] | Tensor | str | os.PathLike[str]
 """``[T, D]`` of floating point, one row a snippet: an array, a tensor, or the path of a ``.npy`` file."""
 
 Branch: TypeAlias = Literal["cbp", "vlp", "ensemble"]
-"""Whose scores: the classification branch's, the vision-language branch's, or the mean of both."""
+"""The branch whose scores are used: classification, vision-language, or the mean of both."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
-    """What a model says of one video before anything is localised.
+    """Scores of a model for one video, before localisation.
 
     Attributes:
-        frames: of each class in each snippet, scaled to [0, 1] per class over the video, float32 ``[T, C]``.
+        frames: score of each class in each snippet, scaled to [0, 1] per class over the video, float32 ``[T, C]``.
         video: probability that a class occurs in the video at all, float32 ``[C]``.
     """
 
@@ -52,7 +52,7 @@ class Model:
         classes: names, in the order of the columns of :meth:`scores`.
         config: the settings of its run; ``config.localize`` is what :meth:`detect` uses.
         i3d_dim: width of the I3D features that it was trained on.
-        clip_dim: width of the CLIP features, None of a model that was trained without.
+        clip_dim: width of the CLIP features; None for a model that was trained without them.
         device: where it runs.
     """
 
@@ -89,13 +89,13 @@ class Model:
 
         Args:
             features: I3D features ``[T, D]``, one row a snippet, in video order.
-            fps: frames a second of the frames that they were made from; None as in training, and so for the others.
+            fps: frames a second that the features were made from; None: as in training (also ``stride``, ``window``).
             stride: frames from one snippet to the next.
             window: frames that one snippet sees.
             clip: CLIP features ``[T', D']``, needed by the branches ``vlp`` and ``ensemble``.
             clip_fps: rows of ``clip`` a second; where training had no such rate they evenly cover the video.
-            branch: whose scores, None for what the run was configured with.
-            localize: thresholds and suppression, None for the run's.
+            branch: the branch whose scores are used; None: the run's setting.
+            localize: thresholds and suppression; None: the run's settings.
             duration: seconds that the video lasts, where known: no detection ends later.
 
         Returns:

@@ -13,14 +13,14 @@ it: 17 of the 3358 test instances of THUMOS14 in 212 videos (16 of 3311 in 210).
 100 under ``seconds`` and less under ``snippets``.
 
 **Ambiguous intervals.** CO2-Net and P-MIL drop every detection, of whatever class, that shares a snippet with an
-interval of ``Ambiguous_test.txt``; this is worth up to a point of mAP. Here it is asked for by name, and a note tells
+interval of ``Ambiguous_test.txt``; this is worth up to a point of mAP. Here this is an option, and a note says
 where such intervals are not used.
 
 **Test sets.** Published THUMOS14 numbers are from 210 to 213 test videos: 213 is 212 with video_test_0001292, 210 is
 212 without video_test_0000270 and video_test_0001496, 211 is OpenTAD's. The result states how many there were.
 
 **CliffDiving** of THUMOS14 is annotated as Diving too, each of 217 test instances, and is evaluated as annotated: a
-detection of it counts for the class that it names, and the other class's instance still wants a detection.
+detection of it counts for the class that it names, and the other class's instance still needs its own detection.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ TIOU = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What an evaluation found, and on what.
+    """The result of an evaluation, and the data that it was measured on.
 
     Attributes:
         mean: mean of ``per_tiou``, percent.
@@ -212,7 +212,7 @@ def average_precision(hits: np.ndarray, count: int) -> np.ndarray:
 
     Args:
         hits: bool ``[K, D]``, which detections are true positives, by falling score, at each of K thresholds.
-        count: how many there are to find, at least 1.
+        count: number of ground-truth instances, at least 1.
 
     Returns:
         ``[K]`` in [0, 1]; 0 without detections.

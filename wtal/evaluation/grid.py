@@ -9,7 +9,7 @@ DECIMALS = 9
 
 
 def positions(seconds: np.ndarray) -> np.ndarray:
-    """Seconds in units of snippets, float64 of the same shape. One on the grid is a whole number."""
+    """Seconds in units of snippets, float64 of the same shape. A position on the grid is a whole number."""
     return np.round(np.asarray(seconds, dtype=np.float64) * 25 / 16, DECIMALS)
 
 
@@ -26,7 +26,7 @@ def meets(seconds: np.ndarray, intervals: np.ndarray) -> np.ndarray:
 
     Args:
         seconds: detections ``[N, 2]``.
-        intervals: of the same video ``[M, 2]``, in seconds.
+        intervals: ambiguous intervals of the same video ``[M, 2]``, in seconds.
 
     Returns:
         bool ``[N]``.

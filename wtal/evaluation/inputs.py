@@ -1,4 +1,4 @@
-"""Predictions and ground truth, each in any of its forms, brought together as arrays."""
+"""Predictions and ground truth, each in any of its forms, converted to common arrays."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Pairs:
         truth_segments: instances in seconds, float64 ``[G, 2]``.
         truth_video_index: int64 ``[G]``.
         truth_class_index: int64 ``[G]``.
-        notes: where the two did not fit, a sentence each.
+        notes: where detections and ground truth did not fit, a sentence each.
     """
 
     subset: str
@@ -191,14 +191,14 @@ def _labelled(video: AnnotatedVideo | Video) -> list[Instance]:
 
 
 def _ambiguous_notes(chosen: Sequence[AnnotatedVideo], ambiguous: str, notes: _Notes) -> list[str]:
-    """What an evaluation did with ambiguous intervals, or that it did nothing with them."""
+    """Notes on how an evaluation used ambiguous intervals, or that it did not use them."""
     if ambiguous == "drop":
         return [f"{notes.unclear} detections that meet an ambiguous interval were dropped, as CO2-Net and P-MIL do"]
     return unused_ambiguous(chosen)
 
 
 def unused_ambiguous(videos: Sequence[AnnotatedVideo | Video]) -> list[str]:
-    """What a person should know of ambiguous intervals where they are kept, a sentence each; none where none are."""
+    """Notes on ambiguous intervals where they are kept, a sentence each; empty where there are none."""
     notes = []
     if there := [video for video in videos if video.ambiguous]:
         notes.append(
@@ -312,7 +312,7 @@ class _Notes:
 
 
 def _some(names: Iterable[str], known: Collection[str] = ()) -> str:
-    """The first few names, each with the known one that was perhaps meant."""
+    """The first few names, each with the most similar known name."""
     listed = [*names]
     return ", ".join(fields.meant(name, known) for name in listed[:3]) + (
         f" and {len(listed) - 3} more" if len(listed) > 3 else ""

@@ -1,4 +1,4 @@
-"""The faults that the method claims to mend: where a branch fires, snippet by snippet, against ground truth."""
+"""Snippet errors: where a branch fires, compared with ground truth snippet by snippet."""
 
 from __future__ import annotations
 

@@ -139,7 +139,7 @@ def table(rows: Sequence[Row], sources: str) -> Any:
 
 
 def caption(data: VideoSet, rows: Sequence[Row]) -> str:
-    """On what the numbers of a table were measured."""
+    """The data and the protocol that the numbers of a table were measured with."""
     last = rows[-1]
     if last["kind"] == "localization":
         dropped = ", ambiguous dropped" if last.get("ambiguous") == "drop" else ""

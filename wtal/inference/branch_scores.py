@@ -1,4 +1,4 @@
-"""What a branch's logits say: frame scores and video-level probabilities, by the loss that it is trained with."""
+"""Frame scores and video-level probabilities from a branch's logits, by the loss that trains the branch."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def branch_scores(
     0 there is less of the class than of none.
 
     Args:
-        branches: of which one is meant.
-        name: that one.
-        logits: its frame logits ``[B, T, C]``; overwritten, since a long video's are large.
+        branches: the branches of the run.
+        name: the branch.
+        logits: frame logits ``[B, T, C]`` of the branch; overwritten, because those of a long video are large.
         lengths: ``[B]`` int64.
-        config: of branch, pooling and loss.
+        config: settings of the branch, the pooling and the loss.
 
     Returns:
         frame scores ``[B, T, C]``, scaled to [0, 1] per video and class; probabilities ``[B, C]``.

@@ -48,7 +48,7 @@ class Branches(nn.ModuleDict):
         return "vlp" in self
 
     def check(self, branch: str) -> None:
-        """Whether the scores of a branch or an ensemble can be had.
+        """Check that this model can compute the scores of a branch or an ensemble.
 
         Raises:
             WtalError: they need VLP, and CBP was trained alone.
@@ -63,7 +63,7 @@ class Branches(nn.ModuleDict):
         return isinstance(self[name], VLP)
 
     def copy(self, source: str, name: str) -> None:
-        """Make branch ``name`` as ``source`` is now; what is frozen stays one for both."""
+        """Make branch ``name`` a copy of ``source``; both share the frozen parameters."""
         frozen = {id(p): p for p in self[source].parameters() if not p.requires_grad}
         self[name] = copy.deepcopy(self[source], frozen)
 
@@ -72,7 +72,7 @@ class Branches(nn.ModuleDict):
         return self.outputs(name, batch).logits
 
     def outputs(self, name: str, batch: Batch, embedding: bool = False) -> FrameOutputs:
-        """Frame logits, and what else the losses read of a branch that has it."""
+        """Frame logits, and the other outputs of a branch that the losses read."""
         features = batch.clip if self.reads_clip(name) else batch.i3d
         if features is None:
             raise ValueError(f"the batch lacks the features that branch {name!r} reads")
@@ -82,7 +82,7 @@ class Branches(nn.ModuleDict):
         return FrameOutputs(branch(features, batch.lengths))
 
     def reading(self, name: str) -> CBP | VLP:
-        """One branch as what it is, for its ``reach`` and ``stride``."""
+        """One branch with its type, for its ``reach`` and ``stride``."""
         return cast("CBP | VLP", self[name])
 
     def tensors(self) -> dict[str, Tensor]:

@@ -32,14 +32,14 @@ LONGEST = 65_536
 
 @dataclass(frozen=True)
 class VideoResult:
-    """What inference says of one video."""
+    """Inference results of one video."""
 
     video: Video
     detections: list[Detection]
     video_scores: Tensor
     """Video-level probabilities ``[C]`` on the CPU."""
     frame_scores: Tensor
-    """``[T, C]`` on the CPU, scaled to [0, 1] per class: what the thresholds of localisation are held against."""
+    """``[T, C]`` on the CPU, scaled to [0, 1] per class; localisation compares its thresholds with these."""
 
 
 def frame_logits(
@@ -52,7 +52,7 @@ def frame_logits(
 ) -> list[Tensor]:
     """Logits ``[T, C]`` of one branch for each video, float32 on the CPU, in the order given.
 
-    Several processes share the work, and each has all of it in the end.
+    Several processes share the work; in the end each process has the logits of all videos.
     """
     by_index: dict[int, Tensor] = {}
     for scored in _scored(branches, (name,), data, videos, device, processes.part):
@@ -78,11 +78,11 @@ def find(
         branches: in eval mode.
         branch: a branch, or an ensemble of several (:func:`members`), which is the mean of both branches' frame
             probabilities, each scaled to [0, 1] per video and class, and of their video-level probabilities.
-        data: for class names.
-        videos: which of its videos.
+        data: the data set; gives the class names.
+        videos: the videos of the data set to run on.
         config: pooling and localisation settings.
         device: where to run.
-        part: which of the batches; what is found in a video does not depend on it.
+        part: which batches to run; the results of a video do not depend on it.
     """
     branches.check(branch)
     names = members(branch)

@@ -60,11 +60,11 @@ def scale_scores(scores: Tensor, lengths: Tensor) -> Tensor:
 def upsample_scores(scores: Tensor, lengths: Tensor, parts: int) -> Tensor:
     """Scores of ``parts`` equal parts of each snippet, linear in time between the middles of snippets.
 
-    Before the middle of a video's first snippet and behind that of its last, the score stays as it is there. Every
+    Before the middle of the first snippet and after the middle of the last snippet, the score is constant. Every
     operation is rounded by itself, so that the report's page can do the same to the bit.
 
     Args:
-        scores: ``[B, T, C]``; what lies beyond a length is not looked at.
+        scores: ``[B, T, C]``; values beyond a length are ignored.
         lengths: int64 ``[B]``.
         parts: at least 1.
 
@@ -92,7 +92,7 @@ def upsample_scores(scores: Tensor, lengths: Tensor, parts: int) -> Tensor:
 def detect(scores: Tensor, video_scores: Tensor, lengths: Tensor, config: LocalizeConfig) -> Detections:
     """Localise actions in a batch of videos (paper, supplement: inference).
 
-    Classes whose video-level probability passes ``theta_cls`` are looked for, and the best class always. Their frame
+    Classes whose video-level probability is above ``theta_cls`` are localised, and always the best class. Their frame
     scores, scaled to [0, 1] per video and class and brought to ``upsample`` parts a snippet, are thresholded at every
     ``theta_loc``; consecutive parts above it form a proposal. A proposal scores ``config.score`` of its parts times the
     video-level probability.
@@ -100,7 +100,7 @@ def detect(scores: Tensor, video_scores: Tensor, lengths: Tensor, config: Locali
     Args:
         scores: frame scores ``[B, T, C]``, float32 or float64, any range.
         video_scores: video-level probabilities ``[B, C]``.
-        lengths: int64 ``[B]``; what lies beyond is not looked at.
+        lengths: int64 ``[B]``; values beyond are ignored.
         config: thresholds, proposal score and suppression.
     """
     batch, _, classes = scores.shape
@@ -167,7 +167,7 @@ def to_seconds(
         detections: what :func:`detect` returned.
         timebases: one a video of the batch.
         classes: class names in index order.
-        ends: where each video ends, None where nobody knows: no detection ends later, and one that would begin there
+        ends: where each video ends, None where it is unknown: no detection ends later, and one that would begin there
             is left out.
     """
     listed_by_video: list[list[Detection]] = [[] for _ in timebases]

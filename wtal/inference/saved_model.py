@@ -35,7 +35,7 @@ class RunModel:
         branches: in eval mode, on ``device``.
         config: the run's settings.
         device: where it runs.
-        data: the very videos of the run's own table.
+        data: the videos that the run's own table was measured on.
     """
 
     branches: Branches
@@ -50,7 +50,7 @@ def open_run(model: Path, device: str, root: Path | None = None) -> RunModel:
     Args:
         model: run folder or checkpoint.
         device: as ``--device``.
-        root: where its data are now; None where they were in training.
+        root: where the run's data are now; None: where they were in training.
     """
     branches, config, where, checkpoint = load(model, device)
     folder = checkpoint.path.resolve().parent.parent
@@ -77,7 +77,7 @@ class FolderDetections:
     Attributes:
         detections: a list for each video id.
         failed: feature files that cannot be used, and why.
-        notes: what a person should know of the others, a sentence each.
+        notes: notes on the other files, a sentence each.
     """
 
     detections: dict[str, list[Detection]]
@@ -101,7 +101,7 @@ def detect_in_folder(
         features: folder of I3D features ``[T, D]``, or one file.
         clip: folder of CLIP features, for a branch that reads them.
         grid: ``fps``, ``stride``, ``window`` and ``clip_fps`` of these features; None is as in training.
-        branch: whose scores, None for what the run was configured with.
+        branch: the branch whose scores are used; None: the run's setting.
         device: as ``--device``.
         rates: ``fps`` of each video by its id, in place of ``grid``'s.
 
@@ -166,7 +166,7 @@ def read_rates(path: Path) -> dict[str, float]:
     """Frames a second by video id, from a CSV ``video,fps``.
 
     Raises:
-        WtalError: it is none, a rate is no number above 0, or a video has two.
+        WtalError: the file is no such CSV, a rate is not a number above 0, or a video has two rates.
     """
     rates: dict[str, float] = {}
     for line, (video, said) in csv_rows(path, ("video", "fps"), "frames a second as CSV (video,fps)"):

@@ -14,7 +14,7 @@ def dumps(value: Any, **options: Any) -> str:
 
 
 def finite(value: Any) -> Any:
-    """The same with None for every float that is not finite; keys become text and tuples lists, as in JSON."""
+    """The same value, with None for every float that is not finite; keys become text and tuples lists, as in JSON."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):

@@ -29,8 +29,8 @@ def choose_device(name: str, precision: str, local_rank: int | None = None, cpu_
     """The device that ``--device`` and ``--precision`` ask for.
 
     Args:
-        name: of the device.
-        precision: of the forward pass.
+        name: name of the device.
+        precision: precision of the forward pass.
         local_rank: number of this process on its machine where there are several: its GPU. None where it is alone.
         cpu_bf16: bf16 is offered on the CPU too, where the CPU multiplies in it.
 
@@ -65,7 +65,7 @@ def choose_device(name: str, precision: str, local_rank: int | None = None, cpu_
 
 
 def _cpu_flags(source: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
-    """What the CPU can do, in the kernel's words; nothing where the kernel does not say."""
+    """The CPU's feature flags as the kernel reports them; empty where it reports none."""
     try:
         lines = source.read_text().splitlines()
     except OSError:

@@ -82,7 +82,7 @@ class Processes:
         return total.tolist()
 
     def any(self, flag: bool) -> bool:
-        """Whether it is so in any process."""
+        """Whether the flag is true in any process."""
         return self.add([flag])[0] > 0
 
     def gather(self, item: T, everywhere: bool = True) -> list[T]:
@@ -98,7 +98,7 @@ class Processes:
         return gathered
 
     def from_rank_zero(self, make: Callable[[], T]) -> T:
-        """What rank 0 makes of ``make``, for all; the others wait and do not call it."""
+        """The result of ``make()`` on rank 0, for all processes; the others wait and do not call it."""
         if self.size == 1:
             return make()
         made: list[Any] = [make() if self.rank == 0 else None]
@@ -142,7 +142,7 @@ class Processes:
             parameter.grad = total.view_as(parameter) if count else None
 
     def speaks_first(self, message: str) -> bool:
-        """Whether this process is to tell a message that several may have: the one that asks first is."""
+        """Whether this process prints a message that several may have: the first process that asks does."""
         if self.size == 1:
             return True
         try:

@@ -99,11 +99,11 @@ def is_temporary(path: Path) -> bool:
 
 
 def remove_temporaries(folder: Path, name: str | None = None, older_than: float = 0.0) -> None:
-    """Remove those of a folder.
+    """Remove the temporary files (:func:`is_temporary`) of a folder.
 
     Args:
         folder: where to look.
-        name: of the file that was being written; None for any.
+        name: name of the file that was being written; None for any.
         older_than: seconds; 0 where nobody else writes such files.
     """
     for temporary in filter(is_temporary, folder.glob(".*")):

@@ -1,4 +1,4 @@
-"""What lies in a folder, as every reader of wtal sees it: without what is hidden, and behind links."""
+"""The files of a folder, listed the same way for every reader of wtal: no hidden files, and links are followed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def visible(folder: Path) -> list[Path]:
 def walk(folder: Path) -> Iterator[Path]:
     """Every visible file under a folder, and links to nothing, in the order of their paths.
 
-    Links to folders are followed. A folder is entered once, by the way that has fewer links; so a loop of links ends.
+    Links to folders are followed. Each folder is entered once, by the path with fewer links; so a loop of links ends.
 
     Raises:
         OSError: a folder cannot be read.

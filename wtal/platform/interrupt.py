@@ -17,8 +17,8 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)  # SIGTERM is how cluster schedulers 
 class Interruptible:
     """While this is entered, Ctrl-C and SIGTERM raise KeyboardInterrupt; in :meth:`deferred` they wait.
 
-    Where several processes train one run, further signals change nothing once one was heeded, until the process has
-    ended: launchers and schedulers may send several at once.
+    Where several processes train one run, further signals are ignored after the first that took effect, until the
+    process ends: launchers and schedulers may send several at once.
 
     Signals reach the main thread alone: entered in another one, this changes nothing.
 
@@ -51,7 +51,7 @@ class Interruptible:
         Where several processes train one run, each goes by :meth:`anywhere`, and a second signal changes nothing.
 
         Raises:
-            KeyboardInterrupt: at the end, where one process trains alone and nobody has asked since the signal.
+            KeyboardInterrupt: at the end, where one process trains alone and a signal was deferred.
         """
         self._deferring = True
         try:
@@ -62,7 +62,7 @@ class Interruptible:
             raise KeyboardInterrupt
 
     def anywhere(self) -> bool:
-        """Whether an interruption was requested in any process; to be asked by all of them."""
+        """Whether an interruption was requested in any process; every process must call this."""
         return self._processes.any(self.requested)
 
     def _take_note(self, number: int, frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""What a person and a log see of a running job: progress bars on a terminal, plain lines elsewhere."""
+"""Progress of a running job: progress bars on a terminal, plain lines elsewhere, and messages in a log."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ class Work:
             self._bar.stop()
 
     def skip(self, steps: int) -> None:
-        """Begin after ``steps`` that were done before, at no rate that is this process's."""
+        """Begin after ``steps`` that an earlier process did; they do not count for the rate."""
         self._before = self.done = steps
 
     def advance(self, steps: int = 1, facts: Mapping[str, float] | None = None) -> None:

@@ -45,7 +45,7 @@ def csv_rows(
 
     Args:
         path: the file; its first line names the columns.
-        columns: whose values to return, in this order. What a short row lacks is empty.
+        columns: columns whose values to return, in this order. Values missing from a short row are empty.
         expected: what the file should have been, for the error.
         only: the file has these columns in this order and no others, and every row has all of them.
 

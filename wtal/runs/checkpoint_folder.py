@@ -58,7 +58,7 @@ class CheckpointFolder:
         """The newest sound checkpoint and its number; None where there has never been one.
 
         Args:
-            warn: told of each damaged one that is passed over.
+            warn: called with a message for each damaged checkpoint that is skipped.
 
         Raises:
             WtalError: there are some, and every one is damaged, or the newest is of another format and none will do.

@@ -1,4 +1,4 @@
-"""The run folder where several processes train one run: the first has it, the others have this."""
+"""The read-only run folder: where several processes train one run, all except the first use this one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from wtal.settings.config import RunConfig
 
 
 class ReadOnlyRun(Run):
-    """A run as all of its processes but the first have it: they train it, too, and leave every file alone."""
+    """A run as every process except the first has it: the process trains, but writes no file."""
 
     def __init__(self, folder: Path, setup: Setup, config: RunConfig) -> None:
         self.folder = folder

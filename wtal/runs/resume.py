@@ -1,4 +1,4 @@
-"""What must be as it was when a run goes on, and what may be chosen anew."""
+"""What must not change when a run is resumed, and what may change."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def resumed_setup(
     config: RunConfig,
     given: Collection[str],
 ) -> Setup:
-    """The setup that a run goes on with: its own, but for what may change and was given.
+    """The setup of a resumed run: the run's own, except options that may change and were given.
 
     Args:
         before: the setup that the run has.

@@ -127,7 +127,7 @@ class Run:
         Also removes what a killed process left half written.
 
         Raises:
-            WtalError: another process is at it.
+            WtalError: another process is training this run.
         """
         import fcntl
 
@@ -152,7 +152,7 @@ class Run:
         return self.folder / "metrics.json"
 
     def rows(self) -> list[dict[str, Any]]:
-        """The rows written so far; a mean that there is none of, null in the file, is NaN.
+        """The rows written so far; a missing mean, null in the file, is NaN.
 
         Raises:
             WtalError: the table is damaged.
@@ -174,7 +174,7 @@ class Run:
         write_predictions(self.folder / "predictions" / f"{slug(row)}.json", detections)
 
     def curves(self) -> SummaryWriter:
-        """Where the curves go; closed by the caller."""
+        """The writer of the loss curves; the caller closes it."""
         from torch.utils.tensorboard import SummaryWriter
 
         return SummaryWriter(self.folder / "tensorboard")

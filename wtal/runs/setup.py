@@ -1,4 +1,4 @@
-"""What a run is about, beside its settings: the command line's part, kept in the run folder. No torch in here."""
+"""The setup of a run, beside its settings: options of the command line, kept in the run folder. No torch in here."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from wtal.errors import WtalError
 Precision = Literal["auto", "float32", "bf16"]
 
 CHANGEABLE = ("keep_checkpoints", "skip_bad_batches", "device", "precision", "threads")
-"""What of a :class:`Setup` may be chosen anew when a run goes on."""
+"""The fields of :class:`Setup` that may change when a run is resumed."""
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What a run is about: the command line's part of the configuration, kept for ``--resume``.
+    """The setup of a run: the command line's part of the configuration, kept for ``--resume``.
 
     Attributes:
         dataset: name of a data set, or path of a ``dataset.toml``.
@@ -34,12 +34,12 @@ class Setup:
         allow_missing: train without videos whose features are not there.
         keep_checkpoints: how many checkpoints to keep.
         skip_bad_batches: how many batches whose loss or gradient is not finite to leave out before giving up.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; a run folder has what ``auto`` came to.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; a run folder stores the device that ``auto`` chose.
         precision: ``auto``, ``float32`` or ``bf16``; likewise.
         threads: CPU threads, None for torch's choice; likewise.
         fold: ``"2/5"`` trains without the second of five parts of the training videos and measures on it; None is the
             data set's own split.
-        processes: how many train the run together, each with a share of every batch; torchrun says.
+        processes: how many processes train the run together, each with a share of every batch; set by torchrun.
 
     Raises:
         WtalError: a number is out of range.

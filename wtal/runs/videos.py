@@ -19,7 +19,7 @@ def open_videos(setup: Setup, schedule: ScheduleConfig, progress: Callable[[int,
     Args:
         setup: which data set, and where.
         schedule: kind ``cbp`` neither reads nor asks for CLIP features.
-        progress: told of (videos done, videos in all) where data are generated or converted.
+        progress: called with (videos done, all videos) while data are generated or converted.
 
     Raises:
         WtalError: as :func:`wtal.data.open.open_data`; with a folder of CLIP features, also where a video has none.
@@ -44,12 +44,12 @@ def open_again(setup: Setup, schedule: ScheduleConfig, root: Path | None = None)
     """Open the data set of a finished run.
 
     Args:
-        setup: the run's.
-        schedule: the run's.
-        root: where its data are now; None where they were in training.
+        setup: the run's setup.
+        schedule: the run's schedule.
+        root: where the run's data are now; None: where they were in training.
 
     Raises:
-        WtalError: as :func:`open_videos`; where nothing is left in the old place it tells of ``--root``.
+        WtalError: as :func:`open_videos`; where the old place is gone, the message names ``--root``.
     """
     if root is None:
         check_place(setup)
@@ -57,7 +57,7 @@ def open_again(setup: Setup, schedule: ScheduleConfig, root: Path | None = None)
 
 
 def check_place(setup: Setup) -> None:
-    """Tell of ``--root`` where nothing is left in the place that a run's data had.
+    """Check that the place of a run's data still exists; the error names ``--root``.
 
     Raises:
         WtalError: there is no such file or folder.

@@ -1,7 +1,7 @@
 """The settings of a run: dataclasses, filled from a recipe (``wtal/settings/recipes/*.toml``) and the command line.
 
 No torch in here: ``wtal-train --help`` reads these classes. Every default is the value of the paper's supplement
-where it states one (see the recipes for which those are).
+where the supplement states one (the recipes say which values those are).
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ class ScheduleConfig:
     average, whose pseudo-labels are made anew every epoch, for as many epochs as B and F have. cbp: CBP alone, which
     needs no CLIP features. auto: alternating where the data set has CLIP features, else cbp."""
     online_ema: float = 0.9
-    """Online: the share of itself that each branch's moving average keeps a step; 0 averages nothing. The averages
-    teach, and are what is left at the end."""
+    """Online: the share of its old value that each branch's moving average keeps in a step; 0: no average. The
+    averages teach, and the branches take their weights at the end."""
     warmup_epochs: int = 10
     """Epochs of the CBP warm-up on video labels alone."""
     b_epochs: int = 20
@@ -36,7 +36,7 @@ class ScheduleConfig:
     ensemble_epochs: int = 0
     """Epochs of a last step in which both branches' ensemble teaches CBP; 0 leaves it out."""
     control: bool = False
-    """Also train a CBP as long as its steps with a teacher last but without one, for the table."""
+    """Also train a CBP without a teacher, for as many epochs as CBP has with one, as a comparison in the table."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,8 @@ class OptimizerConfig:
     clip_norm: float = 0.0
     """Largest norm of the gradient; 0 does not clip."""
     ema: float = 0.0
-    """Each B, F or other step of the schedule ends with the moving average of its weights, which keeps this share of
-    itself a step; 0 averages nothing. Online training has one of its own, schedule.online_ema."""
+    """Each B, F or other step of the schedule ends with the moving average of its weights. The average keeps this share
+    of its old value in each optimiser step; 0: no average. Online training uses schedule.online_ema instead."""
 
 
 @dataclass(frozen=True)
@@ -94,8 +94,8 @@ class CBPConfig:
     output_bias: float = -2.0
     """Initial bias of the class logits."""
     activation: Literal["sigmoid", "softmax"] = "sigmoid"
-    """How logits become probabilities, in the loss and after it: sigmoid is each class by itself, softmax all classes
-    against each other."""
+    """How logits become probabilities, in the loss and at inference. sigmoid: each class independently. softmax: one
+    distribution over all classes."""
     residual_init: float | None = None
     """The residuals of encoder and decoder are scaled by learned factors that start here, so that from near 0 on the
     branch begins as one convolution; None leaves the supplement's plain residuals and a decoder without."""
@@ -143,12 +143,12 @@ class LossConfig:
     attended: float = 0.5
     """Where cbp.attention is on: weight of the attended snippets' classification loss."""
     unattended: float = 0.5
-    """... of the loss that the other snippets have none of the classes."""
+    """Weight of the loss that the other snippets have none of the classes, where cbp.attention is on."""
     attention: float = 0.05
-    """... of the mean attention, which keeps it to few snippets."""
+    """Weight of the mean attention, where cbp.attention is on; it keeps the attention to few snippets."""
     contrast: float = 0.0
-    """CBP: weight of the contrast between hard and easy snippets, those where the scores cross their median and the
-    surest ones; 0 leaves it out."""
+    """CBP: weight of the contrast between hard snippets (where the scores cross their median) and easy snippets (the
+    most confident ones); 0 leaves it out."""
     distill: float = 1.0
     """Weight of the pseudo-label terms (foreground plus background of labelled classes)."""
     absent: float = 1.0
@@ -157,7 +157,7 @@ class LossConfig:
 
 @dataclass(frozen=True)
 class DistillConfig:
-    """Pseudo-labels by temporal rank: quantiles in [0, 1] per video and labelled class; between them is ignored."""
+    """Pseudo-labels by temporal rank: quantiles in [0, 1] per video and labelled class; the rest is ignored."""
 
     b_foreground: float = 0.92
     """B step: snippets that rank above this under CBP are foreground."""
@@ -181,9 +181,9 @@ class LocalizeConfig:
     """From frame scores to detections."""
 
     branch: Literal["cbp", "vlp", "ensemble"] = "cbp"
-    """Whose scores; cbp needs no CLIP features."""
+    """The branch whose scores are used; cbp needs no CLIP features."""
     theta_cls: float = 0.2
-    """A class is looked for where its video-level probability passes this; the best class always."""
+    """A class is localised where its video-level probability is above this; the best class always is."""
     theta_loc: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
     """Thresholds on the frame scores, which are scaled to [0, 1] per video and class."""
     upsample: int = 1

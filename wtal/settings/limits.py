@@ -1,4 +1,4 @@
-"""What each setting may be: checked wherever settings come from, before anything is read, made or trained."""
+"""The allowed values of each setting: checked wherever settings come from, before anything is read, made or trained."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from wtal.errors import WtalError
 
 Limit = tuple[Callable[[Any], bool], str]
-"""Whether a value will do, and what is expected, for people."""
+"""A check of a value, and the text of an error message that says what is expected."""
 
 
 def _at_least(least: float) -> Limit:

@@ -1,4 +1,4 @@
-"""Recipes: TOML files that fill :class:`wtal.settings.config.RunConfig` and say of each value where it comes from."""
+"""Recipes: TOML files that fill :class:`wtal.settings.config.RunConfig` and state the source of each value."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Sources = dict[str, dict[str, str]]
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """A named set of settings. ``source`` says of each value where it comes from."""
+    """A named set of settings. ``source`` states the source of each value."""
 
     name: str
     config: RunConfig
@@ -166,7 +166,7 @@ def _plain(value: Any) -> Any:
 
 
 def toml_value(value: Any) -> str:
-    """A value as TOML has it."""
+    """A value in TOML syntax."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):

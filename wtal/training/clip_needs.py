@@ -1,4 +1,4 @@
-"""What of the settings needs CLIP features, told before training where there are none."""
+"""Check before training that settings which need CLIP features have them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def check_clip(data: VideoSet, setup: Setup, config: RunConfig, given: Collectio
         given: which options were written out, ``<name>`` or ``<section>.<name>``.
 
     Returns:
-        what a person should know where CBP is trained alone, None otherwise.
+        a note for the user where CBP is trained alone, None otherwise.
 
     Raises:
         WtalError: something needs VLP, and there is no VLP.
@@ -69,7 +69,7 @@ def _place(setup: Setup) -> str:
 
 
 def _missing(setup: Setup) -> str:
-    """What would bring them."""
+    """What to add so that there are CLIP features."""
     if setup.dataset.endswith(".toml"):
         return f"no 'clip' in {Path(setup.dataset).name}, expected a folder of <video>.npy with CLIP features"
     return "expected clip/<video>.npy beside the I3D features"

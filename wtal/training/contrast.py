@@ -1,7 +1,7 @@
 """Contrast between hard and easy snippets (after SniCo of CoLA: Zhang et al., CVPR 2021), from video-level labels.
 
 Where a video's scores cross their median, snippets are hard to tell apart: those just inside should resemble the
-video's surest action, those just outside its surest background.
+video's most confident action, those just outside its most confident background.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The losses of an epoch, kept up batch by batch."""
+"""The losses of an epoch, updated after every batch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ class LossAverage:
     """Loss terms by name, averaged over the videos of the batches that had them: one that is left out has none.
 
     Args:
-        sums: of an epoch that goes on.
+        sums: sums of an epoch that is resumed.
         videos: how many videos each term was averaged over so far; None where that was not written down, and then
             all are taken to have counted.
     """

@@ -33,11 +33,11 @@ def add_gradients(
     ``batch.videos``, so that gradients summed over parts and processes are those of the batch in one go, to rounding.
 
     Args:
-        branches: of which one learns.
-        student: that one, in training mode.
+        branches: the branches of the run.
+        student: name of the branch that learns; the branch is in training mode.
         batch: this process's share, on the CPU; ``config.batch.micro`` videos of it at a time go to the device.
         pseudo_labels: pseudo-labels, None for video labels alone.
-        config: of batch and loss.
+        config: settings of the batch and the loss.
         device: where to compute.
         processes: the processes that share the batch.
 

@@ -65,7 +65,7 @@ def start(
         source: where each of them comes from, for the run's record.
         out: a new run folder, None for ``runs/<data set>-<date>-<time>``.
         resume: folder of a run to go on with; its own setup and settings hold then.
-        given: what of ``setup`` and ``config`` was asked for by name, as ``seed`` or ``cbp.dim``.
+        given: options of ``setup`` and ``config`` given on the command line, as ``seed`` or ``cbp.dim``.
         quiet: print the table only.
         as_json: print the run folder and its rows as JSON, and nothing else.
     """
@@ -176,8 +176,8 @@ def prepare(
     Args:
         run: the run.
         device: where to compute.
-        reporter: told what happens.
-        stages: in place of its own schedule.
+        reporter: called with each message and with progress.
+        stages: stages to train in place of the run's own schedule.
         processes: the processes that train it.
         given: which options were asked for by name: an error where they need CLIP features and there are none.
     """

@@ -25,7 +25,7 @@ def pack_targets(targets: Sequence[Tensor]) -> dict[str, Tensor]:
 
 
 def unpack_targets(packed: Mapping[str, Tensor]) -> list[Tensor]:
-    """What :func:`pack_targets` was given."""
+    """The targets that :func:`pack_targets` packed."""
     lengths, columns, values = packed["lengths"].tolist(), packed["columns"], packed["values"]
     counts = columns.sum(1).tolist()
     parts = values.split([length * count for length, count in zip(lengths, counts, strict=True)])

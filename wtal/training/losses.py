@@ -25,8 +25,8 @@ class DistillLoss:
     """Binary cross-entropy against pseudo-labels, each term ``[B]``: a video's mean, 0 where it has no such
     snippet.
 
-    Foreground and background count alike however many snippets each has: left to their numbers, foreground
-    would drown (5 to 11 mAP in a trial).
+    Foreground and background have equal weight, however many snippets each has. Weighted by number, the few
+    foreground snippets would hardly count (5 to 11 mAP in a trial).
 
     Attributes:
         foreground: over snippets with pseudo-label 1 of labelled classes.
@@ -86,12 +86,12 @@ def step_loss(
     """All terms of one training step and their weighted sum.
 
     Args:
-        outputs: of the branch in training.
+        outputs: outputs of the branch in training.
         lengths: ``[B]`` int64.
         labels: ``[B, C]`` zeros and ones.
         config: the weights.
         target: pseudo-labels ``[B, T, C]`` int8; None trains with video labels only (warm-up).
-        weights: of the pseudo-labels, see :func:`distill_loss`.
+        weights: weights of the pseudo-labels, see :func:`distill_loss`.
         softmax: the classes of a video share one softmax.
 
     Returns:

@@ -1,4 +1,4 @@
-"""What a stage's teacher tells its student: pseudo-labels of all training videos, made once a stage, or an epoch."""
+"""A teacher's pseudo-labels of all training videos for its student, made once a stage or once an epoch."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class PseudoLabels:
 
     @classmethod
     def of_tensors(cls, packed: Mapping[str, Tensor], quality: Mapping[str, int]) -> PseudoLabels:
-        """What :meth:`tensors` was made of; ``quality`` as its fields."""
+        """The pseudo-labels that :meth:`tensors` stored; ``quality`` holds the fields of their quality."""
 
         def part(name: str) -> list[Tensor]:
             return unpack_targets({k.removeprefix(f"{name}."): v for k, v in packed.items() if k.startswith(name)})
@@ -130,7 +130,7 @@ def teacher_scores(
 
 
 def action_shares(scores: Sequence[Tensor], labels: Sequence[Tensor]) -> list[Tensor]:
-    """How much of each video the teacher fires on, in units of the mean over videos and labelled classes.
+    """The share of each video that the teacher fires on, divided by the mean over videos and labelled classes.
 
     Args:
         scores: ``[T, C]`` a video.

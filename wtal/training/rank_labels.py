@@ -1,4 +1,4 @@
-"""Pseudo-labels from a teacher's scores by temporal rank, and how right they are."""
+"""Pseudo-labels from a teacher's scores by temporal rank, and their precision and recall."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def rank_labels(
 ) -> Tensor:
     """Pseudo-labels from a teacher's logits, by temporal rank within each video and labelled class (ours).
 
-    Of n snippets the one that r others rank below has the quantile (r + 1/2) / n. Ranks and not
+    With n snippets, a snippet with r snippets ranked below it has the quantile (r + 1/2) / n. Ranks and not
     probabilities: a trained teacher's probabilities saturate. Equal logits rank in the order of time.
 
     Args:
         logits: ``[B, T, C]`` of the teacher; anything beyond each length.
         lengths: ``[B]`` int64.
         labels: ``[B, C]`` zeros and ones, the video-level labels.
-        foreground: quantiles above this are foreground; one for all or ``[B, C]``.
+        foreground: quantiles above this are foreground; one threshold for all, or ``[B, C]``.
         background: quantiles below this are background; likewise.
 
     Returns:
@@ -83,7 +83,7 @@ class PseudoLabelQuality:
     background: int = 0
     """Labelled background."""
     background_right: int = 0
-    """Labelled background that is none."""
+    """Labelled background that is no action."""
     action: int = 0
     """Snippets of action in truth."""
     rest: int = 0

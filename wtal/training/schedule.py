@@ -1,6 +1,6 @@
 """What is trained in which order, as data: the paper's schedule, the online one, and CBP's alone.
 
-wtal.ablation has its variants'.
+The schedules of the ablation variants are in wtal.ablation.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ class SecondStudent:
 
     Attributes:
         student: a branch.
-        epochs: as those of the stage. Whose epochs are fewer stops after them and only teaches on.
-        start: as that of the stage.
+        epochs: as those of the stage. The student with fewer epochs stops after them and then only teaches.
+        start: as :attr:`Stage.start`.
     """
 
     student: str
@@ -32,12 +32,12 @@ class Stage:
     """One step: ``student`` trains for ``epochs``, on ``teacher``'s pseudo-labels if it has one, and is measured.
 
     Attributes:
-        name: for the log and for the eye.
-        student: a branch. Without epochs it may be an ensemble, ``a+b``: then it is measured and no more.
+        name: name shown in the log and in the progress display.
+        student: a branch. Without epochs it may be an ensemble, ``a+b``, which is only measured.
         teacher: a branch or an ensemble, None for video labels alone.
         epochs: passes over the training videos, 0 to only measure.
-        row: its title in the table.
-        start: the branch that the student begins as a copy of; None where it is there and goes on.
+        row: title of the stage's row in the table.
+        start: the branch that the student begins as a copy of; None: the student exists and continues.
         labels: ``ranked`` pseudo-labels are the method. The others are comparisons: ``shuffled`` in the time of each
             video; ``shifted`` there, wrapped around, by a quarter of it or more, so that runs stay runs; ``truth``.
         settings: section -> key -> value, where this stage departs from the run's settings.

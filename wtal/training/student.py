@@ -1,4 +1,4 @@
-"""What learns in a stage: a branch with its optimiser, its moving average (EMA) and its pseudo-labels."""
+"""The student of a stage: a branch with its optimiser, its moving average (EMA) and its pseudo-labels."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class Student:
     """A branch that learns, for as long as one stage lasts.
 
     Attributes:
-        name: of the branch.
-        teacher: of the branch or ensemble whose pseudo-labels it learns from; None for video labels alone.
-        epochs: how many of the stage's it learns in.
-        optimizer: over what it learns, fresh.
+        name: name of the branch.
+        teacher: name of the branch or ensemble whose pseudo-labels it learns from; None for video labels alone.
+        epochs: how many of the stage's epochs it learns in.
+        optimizer: a new optimiser of the student's learned parameters.
         ema: name of the branch that holds the exponential moving average (EMA) of its weights, None without one.
         pseudo_labels: its pseudo-labels, None until they are made.
     """
@@ -76,14 +76,14 @@ class Student:
             del self._branches[self.ema]
 
     def tensors(self) -> dict[str, Tensor]:
-        """What a checkpoint stores of it, beside the branches."""
+        """The student's tensors that a checkpoint stores, beside the branches."""
         parts = {"optimizer": optimizer_tensors(self.optimizer)}
         if self.pseudo_labels is not None:
             parts["pseudo_labels"] = self.pseudo_labels.tensors()
         return {f"{self._mark}{part}.{key}": value for part, values in parts.items() for key, value in values.items()}
 
     def facts(self) -> dict[str, Any]:
-        """What a checkpoint says of it."""
+        """The facts of the student that a checkpoint stores."""
         return {f"{self._mark}quality": None if self.pseudo_labels is None else asdict(self.pseudo_labels.quality)}
 
     def restore(self, checkpoint: Checkpoint, videos: int) -> None:
@@ -109,7 +109,7 @@ def begin_copies(stage: Stage, branches: Branches) -> None:
 
 
 def students_of(stage: Stage, branches: Branches, config: RunConfig) -> tuple[Student, ...]:
-    """Who learns in a stage."""
+    """The students of a stage."""
     if stage.second is None:
         decay = config.optimizer.ema or None
         return (Student(branches, stage.student, stage.teacher, stage.epochs, config.optimizer, decay),)

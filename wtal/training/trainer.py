@@ -38,7 +38,7 @@ from wtal.training.student import Student, begin_copies, students_of
 
 
 class Trainer:
-    """Trains the branches of a run and writes down what each stage bought."""
+    """Trains the branches of a run and writes down the result of each stage."""
 
     def __init__(
         self,
@@ -205,7 +205,7 @@ class Trainer:
         self.reporter.say(f"skipped batch {self.skipped} of at most {allowed}: {message}")
 
     def last_good(self) -> str:
-        """Where the last checkpoint is, for people; all that are written are good (:meth:`check_weights`)."""
+        """Says where the last checkpoint is; every written checkpoint is good (:meth:`check_weights`)."""
         last = self.processes.from_rank_zero(self.run.checkpoints.newest)
         return f"the last good checkpoint is {last}" if last else "no checkpoint yet"
 
@@ -269,7 +269,7 @@ class Trainer:
         return state
 
     def restore_random(self) -> None:
-        """Go on with the generators where :meth:`resume` found them, once."""
+        """Restore the generator states that :meth:`resume` read, once."""
         if "cpu" in self._random:
             torch.set_rng_state(self._random["cpu"])
         if "cuda" in self._random and self.device.name.type == "cuda":
@@ -295,7 +295,7 @@ class Trainer:
 
 
 def _random(rank: int) -> str:
-    """What a checkpoint calls the generators of one process."""
+    """Name of one process's random generators in a checkpoint."""
     return f"random.{rank}" if rank else "random"
 
 

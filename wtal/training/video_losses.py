@@ -1,4 +1,4 @@
-"""What video-level labels alone teach: multiple-instance loss, and class-agnostic foreground attention.
+"""Losses from video-level labels alone: multiple-instance loss, and class-agnostic foreground attention.
 
 All terms are per video, ``[B]``, as in :mod:`wtal.training.losses`.
 """
@@ -69,7 +69,7 @@ def attention_loss(logits: Tensor, attention: Tensor, lengths: Tensor, labels: T
 
     Args:
         logits: ``[B, T, C]``.
-        attention: logits ``[B, T]``; a sigmoid makes the attention of them.
+        attention: logits ``[B, T]``; their sigmoid is the attention.
         lengths: ``[B]`` int64.
         labels: ``[B, C]`` zeros and ones.
         softmax: see :func:`class_loss`.
