@@ -51,7 +51,11 @@ def flow() -> object:
 
 
 @pytest.mark.usefixtures("turing")
-@pytest.mark.parametrize("call", [attend, attend_rows, differentiate, group, suppress, flow])
+@pytest.mark.parametrize(
+    "call",
+    [attend, attend_rows, differentiate, group, suppress, flow],
+    ids=lambda call: f"{call.__name__}-cuda-on-host",  # as the ops' tests: left out where nothing can be compiled
+)
 def test_an_old_gpu_is_named_with_what_was_expected(call: Callable[[], object]) -> None:
     with pytest.raises(RuntimeError, match=r": the GPU cuda:0 has compute capability 7\.5, expected 8\.0 or newer"):
         call()
