@@ -21,20 +21,20 @@ import numpy as np
 import pytest
 import torch
 
+from wtal.errors import WtalError
+from wtal.features.centres import Grid, centres
+from wtal.features.decode import Picture, VideoReader
+from wtal.features.flow import grayscale
+from wtal.features.networks import clip_network, rgb_network
+from wtal.features.sparse import SparseReader
+from wtal.models.clip_image import load_image_encoder
+from wtal.models.i3d import load_i3d
+from wtal.models.weights import read_weights
+from wtal.ops import tvl1_flow
+from wtal.platform.device import Device, choose_device
+
 av = pytest.importorskip("av", reason="wtal[opencv-flow] is not installed")
 cv2 = pytest.importorskip("cv2", reason="wtal[opencv-flow] is not installed")
-
-from wtal.errors import WtalError  # noqa: E402
-from wtal.features.centres import Grid, centres  # noqa: E402
-from wtal.features.decode import Picture, VideoReader  # noqa: E402
-from wtal.features.flow import grayscale  # noqa: E402
-from wtal.features.networks import clip_network, rgb_network  # noqa: E402
-from wtal.features.sparse import SparseReader  # noqa: E402
-from wtal.models.clip_image import load_image_encoder  # noqa: E402
-from wtal.models.i3d import load_i3d  # noqa: E402
-from wtal.models.weights import read_weights  # noqa: E402
-from wtal.ops import tvl1_flow  # noqa: E402
-from wtal.platform.device import Device, choose_device  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
 CPU = Device(torch.device("cpu"))

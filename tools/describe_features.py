@@ -1,6 +1,6 @@
 """A table of figures of features and annotation, of real and of generated data beside each other.
 
-python tools/describe_features.py ../shared/data/thumos14/r2plus1d/dataset.toml small realistic [--world 0]
+    python tools/describe_features.py DIR/dataset.toml small version-2 [--world 0]
 
 Reads the training videos, which need temporal annotation (train_segments of dataset.toml, or train_segments.csv beside
 it); wtal/data/synthetic/realism.py says what each figure is.

@@ -54,34 +54,37 @@ class Plain(Rule):
         return to_seconds(found, [timebase], classes)[0]
 
 
-class SigmoidConv(Conv):
-    """One convolution; each class is a sigmoid of its own."""
-
-    training_settings = Training(epochs=20, learning_rate=1e-3, crop=1000)
-
-    def loss(self, batch: Packed, labels: Tensor) -> Tensor:
-        return binary(top_mean(self(batch), batch.lengths, self.divisor), labels)
+TRIAL = Training(epochs=20, learning_rate=1e-3, crop=1000)
+"""Of the designs after the first trial on real features."""
 
 
 class SoftmaxConv(Conv):
     """One convolution; softmax over classes."""
 
-    training_settings = Training(epochs=20, learning_rate=1e-3, crop=1000)
-
-
-class SigmoidTwoLayers(TwoLayers):
-    """Two layers; each class is a sigmoid of its own."""
-
-    training_settings = Training(epochs=20, learning_rate=1e-3, crop=1000)
-
-    def loss(self, batch: Packed, labels: Tensor) -> Tensor:
-        return binary(top_mean(self(batch), batch.lengths, self.divisor), labels)
+    training_settings = TRIAL
 
 
 class SoftmaxTwoLayers(TwoLayers):
     """Two layers; softmax over classes."""
 
-    training_settings = Training(epochs=20, learning_rate=1e-3, crop=1000)
+    training_settings = TRIAL
+
+
+class SigmoidLoss(Baseline):
+    """Mixed in before a model with pooled logits: each class is a sigmoid of its own."""
+
+    divisor: int
+
+    def loss(self, batch: Packed, labels: Tensor) -> Tensor:
+        return binary(top_mean(self(batch), batch.lengths, self.divisor), labels)
+
+
+class SigmoidConv(SigmoidLoss, SoftmaxConv):
+    """One convolution; each class is a sigmoid of its own."""
+
+
+class SigmoidTwoLayers(SigmoidLoss, SoftmaxTwoLayers):
+    """Two layers; each class is a sigmoid of its own."""
 
 
 def binary(pooled: Tensor, labels: Tensor) -> Tensor:

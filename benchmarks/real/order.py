@@ -1,7 +1,7 @@
 """In which order a data set puts the designs of :mod:`benchmarks.real.designs`.
 
     python -m benchmarks.real.order --data DIR/dataset.toml --name real
-    python -m benchmarks.real.order --shapes realistic --worlds 0 1 --name "version 2"
+    python -m benchmarks.real.order --shapes version-2 --worlds 0 1 --name "version 2"
 
 One seed, one thread, mAP on the test videos in the order of designs alone: nothing is chosen by it. OUT.json has all
 columns so far; networks that a column has already are skipped. Then: Spearman's correlation of each column with the

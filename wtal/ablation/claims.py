@@ -94,4 +94,4 @@ CONTROLS = (
     Comparison("VLP after B", "VLP, video labels only", expect=None),
     Comparison("ensemble after F", "naive late ensemble", expect=None),
 )
-"""There: what VLP's labels bring beyond CBP's own is to vanish. Pseudo-labels as such may help, whoever's they are."""
+"""In these worlds VLP's labels should bring no more than CBP's own. Pseudo-labels of either branch may still help."""

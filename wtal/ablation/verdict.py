@@ -41,9 +41,9 @@ def verdict(comparison: Comparison, difference: Spread) -> str:
 
 
 def surviving(results: Results, benchmark: str, comparisons: Sequence[Comparison]) -> tuple[int, list[Comparison]]:
-    """Of the comparisons that hold as ``more`` or ``less``: how many, and which still do together at 5 % (Holm, 1979).
+    """How many comparisons hold as ``more`` or ``less``, and which of them survive Holm's correction at 5 % (1979).
 
-    All differences of these comparisons count as tried that are expected to be more or less.
+    The correction counts every comparison that is expected to be more or less.
     """
     tried = []
     for comparison in comparisons:
@@ -62,7 +62,7 @@ def surviving(results: Results, benchmark: str, comparisons: Sequence[Comparison
 
 
 def _p_value(difference: Spread) -> float:
-    """Two-sided, of the mean being zero."""
+    """Two-sided p-value of the hypothesis that the mean is zero."""
     if not difference.deviation:
         return float(difference.mean == 0)
     t = abs(difference.mean) * math.sqrt(difference.count) / difference.deviation

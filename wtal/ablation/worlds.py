@@ -57,7 +57,7 @@ class World:
 
 
 class RandomScores(nn.Module):
-    """A branch without a clue: standard normal logits, the same in every call."""
+    """A branch that knows nothing: standard normal logits, the same in every call."""
 
     reach: int | None = None
     stride = 1
@@ -82,7 +82,7 @@ def run_group(root: Path, world: World, group: str, only: tuple[str, ...] | None
 
     Args:
         root: folder of all runs.
-        world: which.
+        world: the world to train on.
         group: one of :data:`wtal.ablation.variants.GROUPS`.
         only: titles of the rows to make, with the stages that they need before them; None makes all.
 

@@ -158,7 +158,7 @@ OF_DATA = ("seeds", "recipes", "folds", "root", "allow_missing")
 
 
 def _check(options: Options) -> None:
-    """Raise WtalError for what cannot be, or would not be heeded."""
+    """Raise WtalError for options that are impossible or would have no effect."""
     if options.processes < 1:
         raise WtalError(f"--processes {options.processes}: expected at least 1")
     default = Options()

@@ -91,7 +91,7 @@ def command(arguments: Sequence[str]) -> int:
         config = _settings(options)
         setup = _setup(options, recipe.name)
 
-    from wtal.training.job import start  # torch loads here, after every mistake in the options has been told
+    from wtal.training.job import start  # torch loads here, after all options were checked
 
     return start(
         setup,
@@ -106,7 +106,7 @@ def command(arguments: Sequence[str]) -> int:
 
 
 def _parsed(arguments: Sequence[str]) -> tuple[Options, Recipe]:
-    """The options, and the recipe that those come from which are not given."""
+    """The options, and the recipe that the options not given come from."""
     arguments = with_ranges(arguments, "--evaluate.tiou", "--localize.theta-loc")
     # Twice: the first pass finds the recipe, the second has its values for defaults, also in what --help shows.
     first = parse(Options, PROGRAM, [word for word in arguments if word not in ("-h", "--help")])

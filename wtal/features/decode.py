@@ -105,7 +105,9 @@ class VideoReader:
         """Frames in display order, over damaged packets and up to where the file breaks off."""
         av = import_av()
         prepare(stream)
-        packets = container.demux()  # sound too: it tells where a file breaks off that states one length for all
+        packets = (
+            container.demux()
+        )  # sound too: it shows where a file breaks off if the container states one length for all streams
         while True:
             try:
                 packet = next(packets)
@@ -179,7 +181,7 @@ def opened(path: Path) -> Any:
 
 
 def video_stream(container: Any) -> Any:
-    """The first that is no cover picture."""
+    """The first video stream that is not a cover picture."""
     cover = import_av().stream.Disposition.attached_pic
     for stream in container.streams.video:
         if not stream.disposition & cover:

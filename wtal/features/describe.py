@@ -65,13 +65,13 @@ def _copied(root: Path, name: str, data: bytes) -> bool:
 
 
 def _is_form(place: Path) -> bool:
-    """Whether labels are still to be filled in: there is none, nothing of anybody's."""
+    """Whether it is a form without any label yet, which holds no work of the user."""
     return place.suffix == ".csv" and not any(names for _, _, names in read_labels(place))
 
 
 @dataclass(frozen=True)
 class Coverage:
-    """Whom labels speak of: videos without any, and ids with labels that are no video here."""
+    """How labels fit the videos: videos without labels, and labelled ids without a video."""
 
     unlabelled: list[str]
     strangers: list[str]

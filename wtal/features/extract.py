@@ -99,7 +99,7 @@ def extract(job: Extraction, shard: Shard, reporter: Reporter) -> Summary:
 
 
 def _plan(job: Extraction) -> tuple[dict[str, Path], list[Target], list[str]]:
-    """The videos, the ones to extract with the places of their features, and what there is to say of both."""
+    """The videos, those to extract with the places of their features, and notes for the user."""
     notes = unused(job)
     if job.modality == "rgb":
         notes.append(

@@ -28,7 +28,7 @@ class VideoScores:
     """Scores of one video.
 
     Attributes:
-        video: whose they are.
+        video: the video that was scored.
         frames: by branch, float32 ``[T, C]`` in [0, 1], scaled per class over the video as localisation does.
         video_level: by branch, video-level probabilities, float32 ``[C]``.
     """

@@ -58,7 +58,7 @@ class Study:
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """Whose detections there are, the most complete last."""
+        """The branches that have detections, the most complete last."""
         return tuple(self.detections)
 
 
@@ -80,7 +80,7 @@ def study(
     Args:
         folder: of the run.
         device: as ``--device``.
-        reporter: told what takes time.
+        reporter: shows progress of what takes time.
         root: where its data are now; None where they were in training.
         ambiguous: as :func:`wtal.evaluate`; None: as the run was configured.
 
