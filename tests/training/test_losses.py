@@ -153,6 +153,52 @@ def test_distill_loss_against_loops(batch):
             assert getattr(out, kind)[b].item() == pytest.approx(expected, rel=1e-5), kind
 
 
+@settings(deadline=None, max_examples=100)
+@given(batches(), st.booleans(), st.integers(0, 10**6))
+def test_distill_loss_under_a_softmax_against_loops(batch, weighted, seed):
+    logits, lengths, labels = batch
+    target = rank_labels(logits, lengths, labels, 0.7, 0.4)
+    weights = torch.rand(logits.shape, generator=torch.Generator().manual_seed(seed)) if weighted else None
+    out = distill_loss(logits, target, lengths, labels, weights, softmax=True)
+    for b, length in enumerate(lengths.tolist()):
+        labelled = [c for c in range(3) if labels[b, c]]
+        terms = {"foreground": [], "background": []}
+        for t in range(length):
+            values = logits[b, t].tolist()
+            total = math.log(sum(math.exp(value) for value in values))
+            classes = [c for c in labelled if target[b, t, c] == 1]
+            kind = "foreground"
+            if not classes and labelled and all(target[b, t, c] == 0 for c in labelled):
+                kind = "background"
+            elif not classes:
+                continue
+            share = classes or range(3)  # background: every class alike, labelled or not
+            loss = total - sum(values[c] for c in share) / len(share)
+            counted = classes or labelled
+            weight = 1.0 if weights is None else sum(weights[b, t, c].item() for c in counted) / len(counted)
+            terms[kind].append((weight, loss))
+        for kind, values in terms.items():
+            total = sum(weight for weight, _ in values)
+            expected = sum(weight * loss for weight, loss in values) / total if total else 0.0
+            assert getattr(out, kind)[b].item() == pytest.approx(expected, rel=1e-4), kind
+        assert out.absent[b] == 0
+
+
+def test_a_branch_under_a_softmax_learns_pseudo_labels_by_that_softmax():
+    """A constant added to all logits of a snippet changes nothing."""
+    torch.manual_seed(0)
+    logits, lengths, labels = torch.randn(3, 9, 4), torch.tensor([9, 5, 1]), torch.eye(3, 4)
+    target = rank_labels(logits, lengths, labels, 0.7, 0.4)
+    config = LossConfig(topk_divisor=4, video=2.0, distill=3.0, absent=0.5)
+    out = step_loss(FrameOutputs(logits), lengths, labels, config, target, softmax=True)
+    parts = distill_loss(logits, target, lengths, labels, softmax=True)
+    assert parts.foreground[:2].gt(0).all()
+    assert parts.background[:2].gt(0).all()
+    torch.testing.assert_close(out["total"], 2.0 * out["video"] + 3.0 * (parts.foreground + parts.background))
+    moved = distill_loss(logits + torch.randn(3, 9, 1), target, lengths, labels, softmax=True)
+    torch.testing.assert_close(vars(moved), vars(parts))
+
+
 def test_step_loss_weighs_the_terms():
     torch.manual_seed(0)
     logits, lengths, labels = torch.randn(3, 9, 4), torch.tensor([9, 5, 1]), torch.eye(3, 4)
