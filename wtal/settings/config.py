@@ -152,7 +152,7 @@ class LossConfig:
     distill: float = 1.0
     """Weight of the pseudo-label terms (foreground plus background of labelled classes)."""
     absent: float = 1.0
-    """Weight of the term that holds absent classes at zero, in B and F steps."""
+    """Weight of the term that holds absent classes at zero, in B and F steps; unused under a softmax."""
 
 
 @dataclass(frozen=True)
