@@ -32,8 +32,8 @@ from typing import Any
 import numpy as np
 
 from wtal.errors import WtalError
-from wtal.evaluation.grid import on_grid, positions
 from wtal.evaluation.inputs import AMBIGUOUS, pair
+from wtal.evaluation.wtalc_grid import on_grid, positions
 from wtal.platform import fields
 
 PROTOCOLS = ("seconds", "snippets")

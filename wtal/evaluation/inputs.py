@@ -17,7 +17,7 @@ from wtal.data.ground_truth import read_ground_truth
 from wtal.data.predictions import Predictions, check_predictions, parse_predictions, read_predictions
 from wtal.data.video import Instance, Video
 from wtal.errors import WtalError
-from wtal.evaluation.grid import meets
+from wtal.evaluation.wtalc_grid import meets
 from wtal.platform import fields
 
 

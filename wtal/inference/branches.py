@@ -18,8 +18,8 @@ from wtal.data.video import Video, VideoSet
 from wtal.errors import WtalError, reason
 from wtal.models.cbp import CBP, FrameOutputs
 from wtal.models.clip_text import PromptedCLIPText
-from wtal.models.clip_weights import load_clip
-from wtal.models.fixed_text import FixedText, PromptedTextFeatures
+from wtal.models.load_clip_text import load_clip
+from wtal.models.text_without_clip import FixedText, PromptedTextFeatures
 from wtal.models.vlp import VLP
 from wtal.runs.checkpoint import Checkpoint, own_tensors
 from wtal.settings.config import RunConfig

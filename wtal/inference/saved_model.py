@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wtal.data.features import check_features, clip_rows, feature_lengths, feature_width
-from wtal.data.layout import check_id
 from wtal.data.predictions import Detection
 from wtal.data.span_check import check_clip_rows
 from wtal.data.timebase import Timebase
 from wtal.data.video import Video, VideoSet
+from wtal.data.video_id import check_id
 from wtal.errors import WtalError
 from wtal.inference.branches import Branches, members, restore_branches
 from wtal.inference.frame_scores import find

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from wtal.data.folds import parse_fold
-from wtal.data.synthetic.layouts import Layout
+from wtal.data.synthetic.write_layouts import Layout
 from wtal.errors import WtalError
 
 Precision = Literal["auto", "float32", "bf16"]

@@ -1,7 +1,8 @@
 """The settings of a run: dataclasses, filled from a recipe (``wtal/settings/recipes/*.toml``) and the command line.
 
-No torch in here: ``wtal-train --help`` reads these classes. Every default is the value of the paper's supplement
-where the supplement states one (the recipes say which values those are).
+A recipe overrides the defaults in this module, and the command line overrides the recipe. Every default is the value
+of the paper's supplement if the supplement states one; the recipes mark those values. This module does not import
+torch, because ``wtal-train --help`` reads it.
 """
 
 from __future__ import annotations

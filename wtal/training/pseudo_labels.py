@@ -17,7 +17,7 @@ from wtal.inference.localize import FIRES, scale_scores
 from wtal.platform.device import Device
 from wtal.platform.distributed import SINGLE_PROCESS, Processes
 from wtal.settings.config import DistillConfig
-from wtal.training.label_packing import pack_targets, unpack_targets
+from wtal.training.pseudo_label_storage import pack_targets, unpack_targets
 from wtal.training.rank_labels import IGNORE, PseudoLabelQuality, pseudo_label_quality, rank_labels, temporal_quantiles
 from wtal.training.schedule import Stage
 

@@ -12,11 +12,9 @@ from wtal.errors import WtalError
 from wtal.inference.branches import Branches
 from wtal.runs.checkpoint import Checkpoint, optimizer_tensors, restore_optimizer
 from wtal.settings.config import OptimizerConfig, RunConfig
+from wtal.training.ema import EMA, MovingAverage
 from wtal.training.pseudo_labels import PseudoLabels
 from wtal.training.schedule import Stage
-
-EMA = "moving average"
-"""Name of the branch that holds the exponential moving average of a student's weights while a stage trains."""
 
 
 class Student:
@@ -47,33 +45,14 @@ class Student:
         self.teacher = teacher
         self.epochs = epochs
         self.pseudo_labels: PseudoLabels | None = None
-        self.ema = None if decay is None else mark + EMA
-        self._branches = branches
-        self._decay = decay
+        self.ema = None if decay is None else MovingAverage(branches, name, mark + EMA, decay)
         self._mark = mark
-        if self.ema is not None:
-            branches.copy(name, self.ema)
         kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.name]
         learned = [parameter for parameter in branches[name].parameters() if parameter.requires_grad]
         # One pass over the weights: unfused, the temporaries of a step cost the CPU six times as much.
         self.optimizer: torch.optim.Optimizer = kind(
             learned, lr=config.lr, weight_decay=config.weight_decay, fused=True
         )
-
-    @torch.no_grad()
-    def update_ema(self) -> None:
-        """Move the EMA a step towards the weights as they are now."""
-        if self.ema is None or self._decay is None:
-            return
-        pairs = zip(self._branches[self.ema].parameters(), self._branches[self.name].parameters(), strict=True)
-        for averaged, value in pairs:
-            averaged.lerp_(value, 1 - self._decay)
-
-    def finish(self) -> None:
-        """End the stage: the branch takes the weights of its EMA."""
-        if self.ema is not None:
-            self._branches[self.name].load_state_dict(self._branches[self.ema].state_dict())
-            del self._branches[self.ema]
 
     def tensors(self) -> dict[str, Tensor]:
         """The student's tensors that a checkpoint stores, beside the branches."""
@@ -89,9 +68,8 @@ class Student:
     def restore(self, checkpoint: Checkpoint, videos: int) -> None:
         """Put back what a checkpoint of the same stage has of it; ``videos`` are trained on now."""
         restore_optimizer(self.optimizer, checkpoint.part(f"{self._mark}optimizer"))
-        if self.ema is not None and (stored := checkpoint.part(self.ema)):
-            ema = self._branches[self.ema]
-            ema.load_state_dict({**ema.state_dict(), **stored})
+        if self.ema is not None and (stored := checkpoint.part(f"{self._mark}{EMA}")):
+            self.ema.restore(stored)
         if packed := checkpoint.part(f"{self._mark}pseudo_labels"):
             self.pseudo_labels = PseudoLabels.of_tensors(packed, checkpoint.facts[f"{self._mark}quality"])
             if len(self.pseudo_labels.targets) != videos:

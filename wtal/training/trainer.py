@@ -30,8 +30,8 @@ from wtal.runs.resume import check_same, training_facts
 from wtal.runs.run import Run
 from wtal.settings.config import RunConfig
 from wtal.settings.recipe import from_table
-from wtal.training.epoch_losses import LossAverage, together
 from wtal.training.gradients import add_gradients
+from wtal.training.loss_average import LossAverage, together
 from wtal.training.pseudo_labels import PseudoLabels, make_pseudo_labels
 from wtal.training.schedule import Stage, schedule
 from wtal.training.student import Student, begin_copies, students_of
@@ -115,7 +115,8 @@ class Trainer:
                     if self.interrupt.anywhere():
                         raise KeyboardInterrupt(f"interrupted; saved all that was trained in {path}")
         for student in students:
-            student.finish()
+            if student.ema is not None:
+                student.ema.finish()
         return students[0].pseudo_labels
 
     def prepare_pseudo_labels(self, stage: Stage, students: Sequence[Student]) -> None:
@@ -185,7 +186,8 @@ class Trainer:
             self.bad_batch(stage, batch, f"the gradient's norm became {norm}")
             return {}
         student.optimizer.step()
-        student.update_ema()
+        if student.ema is not None:
+            student.ema.update()
         return terms
 
     def bad_batch(self, stage: Stage, batch: Batch, fault: str) -> None:
