@@ -16,7 +16,7 @@
 
 namespace wtal {
 
-// The highest score of a block, or of all, and the lowest index that has it.
+// The highest score of a block, or of all blocks, and the lowest index that has it.
 template <class T>
 struct Best {
   // As wide as a score, so that both have the same number of lanes.
