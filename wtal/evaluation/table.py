@@ -21,7 +21,7 @@ from wtal.settings.config import RunConfig
 Row = dict[str, Any]
 """``name``, ``branch``, ``kind``, ``videos``, ``protocol``, ``mean`` (percent), and either ``per_tiou`` (percent) and
 ``snippets`` (:func:`wtal.evaluation.snippet_errors.error_rates`) or, without temporal ground truth,
-``proposals_per_video``. ``mean`` is None where no test video has an action."""
+``proposals_per_video``. ``mean`` is None if no test video has an action."""
 
 
 def has_ground_truth(data: VideoSet) -> bool:

@@ -38,7 +38,7 @@ class ScheduleConfig:
     ensemble_epochs: int = 0
     """Epochs of a last step in which the ensemble of both branches teaches CBP; 0: no such step."""
     control: bool = False
-    """Also train a CBP without a teacher for as many epochs, as a comparison in the table."""
+    """Also train a CBP without a teacher, for comparison, for as many epochs as CBP has with a teacher."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ class LossConfig:
 
 @dataclass(frozen=True)
 class DistillConfig:
-    """Pseudo-labels by temporal rank. Thresholds are quantiles in [0, 1] per video and class."""
+    """Pseudo-labels by temporal rank, from quantiles in [0, 1] per video and class. Snippets between are ignored."""
 
     b_foreground: float = 0.92
     """B step: snippets that rank above this under CBP are foreground."""
@@ -171,7 +171,7 @@ class DistillConfig:
     f_background: float = 0.60
     """F step: snippets that rank below this under VLP are background."""
     adaptive: bool = False
-    """Scale the shares of snippets above both thresholds by the share of the video on which the teacher fires."""
+    """Scale the share of snippets above each threshold by the share of the video on which the teacher fires."""
     confidence: bool = False
     """Weight each pseudo-label by the distance of the teacher's scaled score from one half."""
     ensemble: Literal["probability", "logit", "rank"] = "probability"
