@@ -19,7 +19,7 @@ import torch
 
 from wtal.models.clip_image import load_image_encoder
 from wtal.models.i3d import load_i3d
-from wtal.models.weights import read_weights
+from wtal.models.weight_files import read_weights
 
 SHORT_SIDE, CROP, WINDOW = 256, 224, 16
 

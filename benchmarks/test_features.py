@@ -29,7 +29,7 @@ from wtal.features.networks import clip_network, rgb_network
 from wtal.features.sparse import SparseReader
 from wtal.models.clip_image import load_image_encoder
 from wtal.models.i3d import load_i3d
-from wtal.models.weights import read_weights
+from wtal.models.weight_files import read_weights
 from wtal.ops import tvl1_flow
 from wtal.platform.device import Device, choose_device
 

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from wtal.models import CBP, VLP, blocks
 from wtal.models.cbp import FrameOutputs
-from wtal.models.fixed_text import PromptedTextFeatures
 from wtal.models.packing import Packing
+from wtal.models.text_without_clip import PromptedTextFeatures
 from wtal.ops import temporal_attention_packed, temporal_attention_rows
 from wtal.settings.config import OptimizerConfig, RunConfig
 from wtal.training.losses import step_loss

@@ -20,7 +20,7 @@ import torch
 from wtal.data.batches import Batch
 from wtal.inference.branches import Branches
 from wtal.models.cbp import CBP
-from wtal.models.fixed_text import FixedText
+from wtal.models.text_without_clip import FixedText
 from wtal.models.vlp import VLP
 from wtal.platform.device import choose_device
 from wtal.platform.distributed import SINGLE_PROCESS

@@ -6,8 +6,8 @@
     detections = model.detect(features, fps=25, stride=16, window=16)  # wtal.Detection(start, end, label, score)
     wtal.evaluate(predictions, ground_truth, protocol="seconds")
 
-Beside these: :mod:`wtal.ops`, the kernels, and :mod:`wtal.models`, the branches, for trainers of your own. Importing
-this package is cheap: torch and the kernels load with the first name that needs them.
+For your own training code there are also :mod:`wtal.ops`, the kernels, and :mod:`wtal.models`, the branches. The import
+of this package is fast: torch and the kernels are loaded with the first name that needs them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The installed software, and whether it works: versions, build facts, one run of each op on each device."""
+"""Versions of the installed software, facts of the build, and a test run of each op on each device."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ from wtal.platform.device import Device
 from wtal.settings.config import LocalizeConfig, RunConfig
 
 Features: TypeAlias = npt.NDArray[Any] | Tensor | str | os.PathLike[str]
-"""``[T, D]`` of floating point, one row a snippet: an array, a tensor, or the path of a ``.npy`` file."""
+"""Features ``[T, D]``, floating point, one row per snippet: an array, a tensor, or the path of a ``.npy`` file."""
 
 Branch: TypeAlias = Literal["cbp", "vlp", "ensemble"]
 """The branch whose scores are used: classification, vision-language, or the mean of both."""
@@ -37,8 +37,8 @@ class Scores:
     """Scores of a model for one video, before localisation.
 
     Attributes:
-        frames: score of each class in each snippet, scaled to [0, 1] per class over the video, float32 ``[T, C]``.
-        video: probability that a class occurs in the video at all, float32 ``[C]``.
+        frames: the score of each class in each snippet, scaled to [0, 1] per class, float32 ``[T, C]``.
+        video: the probability that each class occurs in the video, float32 ``[C]``.
     """
 
     frames: npt.NDArray[np.float32]
@@ -46,14 +46,14 @@ class Scores:
 
 
 class Model:
-    """A trained model. Make one with :func:`load`; its methods may be called from several threads.
+    """A trained model, which :func:`load` opens. Its methods may be called from several threads.
 
     Attributes:
-        classes: names, in the order of the columns of :meth:`scores`.
-        config: the settings of its run; ``config.localize`` is what :meth:`detect` uses.
-        i3d_dim: width of the I3D features that it was trained on.
-        clip_dim: width of the CLIP features; None for a model that was trained without them.
-        device: where it runs.
+        classes: the class names, in the order of the columns of :meth:`scores`.
+        config: the settings of its run; :meth:`detect` uses ``config.localize``.
+        i3d_dim: the width of the I3D features in training.
+        clip_dim: the width of the CLIP features in training; None: it was trained without them.
+        device: the device that it runs on.
     """
 
     def __init__(self, branches: Branches, config: RunConfig, device: Device) -> None:
@@ -69,7 +69,7 @@ class Model:
 
     @property
     def device(self) -> str:
-        """Where it runs: ``"cpu"``, ``"cuda"`` or ``"cuda:N"``."""
+        """The device that the model runs on: ``"cpu"``, ``"cuda"`` or ``"cuda:N"``."""
         return str(self._device.name)
 
     def detect(
@@ -88,28 +88,29 @@ class Model:
         """Find the actions in one video.
 
         Args:
-            features: I3D features ``[T, D]``, one row a snippet, in video order.
-            fps: frames a second that the features were made from; None: as in training (also ``stride``, ``window``).
-            stride: frames from one snippet to the next.
-            window: frames that one snippet sees.
+            features: I3D features ``[T, D]``, one row per snippet, in the order of time.
+            fps: frames per second of the video behind the features; None: as in training.
+            stride: frames from one snippet to the next; None: as in training.
+            window: frames in one snippet; None: as in training.
             clip: CLIP features ``[T', D']``, needed by the branches ``vlp`` and ``ensemble``.
-            clip_fps: rows of ``clip`` a second; where training had no such rate they evenly cover the video.
+            clip_fps: rows of ``clip`` per second; None: as in training. If training had no rate, the rows cover the
+                video evenly.
             branch: the branch whose scores are used; None: the run's setting.
-            localize: thresholds and suppression; None: the run's settings.
-            duration: seconds that the video lasts, where known: no detection ends later.
+            localize: the settings of thresholds and suppression; None: the run's settings.
+            duration: the length of the video in seconds, None if unknown. No detection ends later.
 
         Returns:
             detections in seconds, by falling score.
 
         Raises:
-            WtalError: features of another width than the model was trained on, not finite, or missing; a rate that is
-                not given, where training videos differed in it.
+            WtalError: features are missing, not finite or of another width than in training; or ``fps``, ``stride`` or
+                ``window`` is not given, but it differed between the training videos.
         """
         timebase, clip_fps = self._grid(fps, stride, window, clip_fps)
         frames, video = self._scores(features, clip, clip_fps, timebase, branch)
         settings = self.config.localize
         if localize is not None:
-            settings = dataclasses.replace(self.config, localize=localize).localize  # checked on the way
+            settings = dataclasses.replace(self.config, localize=localize).localize  # this checks the settings
         detections = detect(frames[None], video[None], torch.tensor([len(frames)], device=frames.device), settings)
         return to_seconds(detections, [timebase], self.classes, [duration])[0]
 
@@ -124,13 +125,16 @@ class Model:
         window: float | None = None,
         branch: Branch | None = None,
     ) -> Scores:
-        """The scores that :meth:`detect` localises from; arguments as there. Rates matter with ``clip_fps`` only."""
+        """The scores from which :meth:`detect` localises, with the same arguments.
+
+        ``fps``, ``stride`` and ``window`` have an effect only with ``clip_fps``.
+        """
         timebase, clip_fps = self._grid(fps, stride, window, clip_fps)
         frames, video = self._scores(features, clip, clip_fps, timebase, branch)
         return Scores(frames.cpu().numpy(), video.cpu().numpy())
 
     def _grid(self, *given: float | None) -> tuple[Timebase, float | None]:
-        """Time base and CLIP rate: what is given, else those of the training videos."""
+        """The time base and the CLIP rate: the given values, or else those of the training videos."""
         said = dict(zip(("fps", "stride", "window", "clip_fps"), given, strict=True))
         known = self._branches.facts["grid"]
         return saved_model.known_grid({**known, **{name: value for name, value in said.items() if value is not None}})
@@ -181,10 +185,10 @@ def load(path: str | os.PathLike[str], device: str = "auto") -> Model:
 
     Args:
         path: the folder of a run, or a checkpoint file in one.
-        device: ``"auto"`` (CUDA where there is some), ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+        device: ``"auto"`` (CUDA if available, else the CPU), ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
 
     Raises:
-        WtalError: no such run, a damaged checkpoint, or no such device.
+        WtalError: the run or the device does not exist, or the checkpoint is damaged.
     """
     branches, config, where, _ = saved_model.load(Path(path), device)
     return Model(branches, config, where)
@@ -207,7 +211,7 @@ def _array(name: str, value: Features, width: int) -> npt.NDArray[np.float32]:
         raise WtalError(f"{name}: {rows.dtype} of shape {list(rows.shape)}, expected floating point [T, {width}]")
     if rows.shape[1] != width:
         raise WtalError(f"{name}: {rows.shape[1]} wide, the model was trained on {width}")
-    single = np.require(rows, np.float32, ["C", "W"])  # torch warns of an array that is read-only
+    single = np.require(rows, np.float32, ["C", "W"])  # writable, because torch warns about read-only arrays
     if not np.isfinite(single).all():
         row, column = np.argwhere(~np.isfinite(single))[0]
         raise WtalError(f"{name}: {single[row, column]} in row {row}, column {column}, expected finite features")

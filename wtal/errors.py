@@ -1,10 +1,10 @@
-"""The one exception that wtal raises for what a user can mend, and how it tells another library's."""
+"""The exception for errors that a user can correct, and the text of errors of other libraries."""
 
 from __future__ import annotations
 
 
 class WtalError(Exception):
-    """A fault in the input or its use: one line that names the file, the value and what was expected.
+    """An error in the input or its use. Its message is one line: the file, the value, and what was expected.
 
     The commands print it as ``error: ...`` and exit with :attr:`exit_code`.
     """
@@ -13,9 +13,9 @@ class WtalError(Exception):
 
 
 def reason(error: object) -> str:
-    """What an error of another library says, for the middle of a message: one line that can be printed anywhere.
+    """The message of another library's error, as one line that can be part of a message.
 
-    At most 160 characters, with a replacement for what UTF-8 cannot hold.
+    It has at most 160 characters. Characters that UTF-8 cannot encode are replaced.
     """
     line = " ".join(str(error).split()) or type(error).__name__
     line = line if len(line) <= 160 else line[:157] + "..."

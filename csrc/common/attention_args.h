@@ -17,13 +17,13 @@ namespace wtal {
 // Padded batches [B, H, T, D] and rows without padding use the same code: rows are a batch [1, H, R, D] whose
 // videos begin at `starts`.
 struct AttentionSizes {
-  int64_t batch, heads, length, dim;  // of q
-  int64_t window;                     // at most `length`, which also means "no window"
+  int64_t batch, heads, length, dim;  // the sizes of q
+  int64_t window;                     // at most `length`; `length` means no window
 };
 
 struct Videos {
-  std::optional<torch::stable::Tensor> starts;   // [B]; none: video b is element b of the batch, from 0 on
-  std::optional<torch::stable::Tensor> lengths;  // [B]; none: all T, for padded batches only
+  std::optional<torch::stable::Tensor> starts;   // [B]; none: video b is element b of a padded batch
+  std::optional<torch::stable::Tensor> lengths;  // [B]; none: every video has T rows (padded batches only)
 };
 
 inline std::string device_of(const torch::stable::Tensor& tensor) {
@@ -100,8 +100,7 @@ inline void check_attention_backward(const torch::stable::Tensor& grad_out,
   if (grad_lse) check_statistic("grad_lse", *grad_lse, q);
 }
 
-// ---- results
-// ------------------------------------------------------------------------------------------------
+// ---- results ----
 inline torch::stable::Tensor new_like(const torch::stable::Tensor& tensor) {
   return torch::stable::new_empty(tensor, tensor.sizes());
 }
@@ -113,8 +112,7 @@ inline torch::stable::Tensor new_statistic(const torch::stable::Tensor& q) {
   return torch::stable::new_empty(q, q.sizes().slice(0, 3), precise ? ScalarType::Double : ScalarType::Float);
 }
 
-// ---- the packed projection [B, T, 3, H, D]
-// ------------------------------------------------------------------
+// ---- the packed projection [B, T, 3, H, D] ----
 struct Qkv {
   torch::stable::Tensor q, k, v;  // [B, H, T, D]
 };
@@ -134,14 +132,13 @@ inline Qkv unpack(const torch::stable::Tensor& qkv) {
   return {part(0), part(1), part(2)};
 }
 
-// An empty [B, T, H, D] for qkv [B, T, 3, H, D].
+// A new output [B, T, H, D] for qkv [B, T, 3, H, D], not initialised.
 inline torch::stable::Tensor new_rows(const torch::stable::Tensor& qkv) {
   return torch::stable::new_empty(qkv, {qkv.size(0), qkv.size(1), qkv.size(3), qkv.size(4)});
 }
 
-// ---- rows without padding, qkv [R, 3, H, D]
-// ------------------------------------------------------------------
-// A view as a batch of one: qkv [1, R, 3, H, D], out [1, R, H, D], lse [1, H, R].
+// ---- rows without padding, qkv [R, 3, H, D] ----
+// Views of rows as a batch of one element: qkv [1, R, 3, H, D], out [1, R, H, D], lse [1, H, R].
 inline torch::stable::Tensor as_batch(const char* name, const torch::stable::Tensor& rows, int64_t dims,
                                       const char* expected) {
   STD_TORCH_CHECK(rows.dim() == dims, "temporal_attention: ", name, " has shape ", shape_of(rows),

@@ -1,9 +1,9 @@
-// The entries of temporal_attention, the same on every device: they check the arguments, allocate the results
-// and split the packed layouts. A device provides
+// The entries of temporal_attention for every device. They check the arguments, allocate the results and
+// split the packed layouts. A device provides
 //   check(q): raises an error if it has no kernel for such a tensor,
 //   attend(sizes, x, videos, scale, out, lse) and
 //   attend_backward(sizes, grad_out, grad_lse, x, out, lse, videos, scale, grads),
-// where x, out, lse and the gradients are [B, H, T, D] or [B, H, T]; for rows without padding B = 1.
+// where x, out, lse and the gradients are [B, H, T, D] or [B, H, T]. For rows without padding B = 1.
 #pragma once
 #include <torch/csrc/stable/library.h>
 

@@ -1,7 +1,7 @@
-// The same exp for every device. The exp of libm and that of CUDA differ in the last place, and one unit in
-// the last place can change the order of two almost equal scores. This exp uses multiplications and additions
-// in a fixed order, so a file that includes it must be compiled without contraction (-ffp-contract=off,
-// -fmad=false).
+// An exp with the same bits on every device. The exp functions of libm and CUDA differ in the last place, and
+// such a difference can change the order of two almost equal scores. This exp uses multiplications and
+// additions in a fixed order, so a file that includes it must be compiled without contraction
+// (-ffp-contract=off, -fmad=false).
 #pragma once
 #include <cstdint>
 #include <cstring>

@@ -13,7 +13,7 @@
 
 #include "common/nms_values.h"
 #include "common/shape.h"
-#include "common/suppression.h"
+#include "common/soft_nms_decay.h"
 
 namespace wtal {
 

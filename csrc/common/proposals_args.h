@@ -9,7 +9,7 @@
 #include <optional>
 #include <string_view>
 
-#include "common/proposals.h"
+#include "common/proposal_rule.h"
 #include "common/shape.h"
 
 namespace wtal {

@@ -1,4 +1,4 @@
-// The comparisons of a sorting network.
+// The comparisons of a sorting network, computed at compile time.
 #pragma once
 
 namespace wtal {

@@ -31,7 +31,7 @@ struct Settings {
   }
 };
 
-constexpr int64_t kSmallestSide = 16;  // no level below the first has a shorter side
+constexpr int64_t kSmallestSide = 16;  // levels after the first have no shorter side
 
 // The sizes of the levels, the finest first.
 inline std::vector<Size> pyramid_sizes(Size size, const Settings& s) {

@@ -1,9 +1,9 @@
-// The building blocks of temporal_attention's tiles on one CPU core: vectors, exp2, a transpose, and one
+// The building blocks of temporal_attention's tiles on one CPU core: vectors, exp2, a transpose, and the
 // product
-//   C[r, lane] (+)= sum_n A[r, n] * B[n, lane],
-// in blocks, so that a block of C stays in registers. Everything is templated on the vector width in bytes,
-// which temporal_attention.cpp selects. Vectors are passed by reference: code that is compiled for every
-// x86-64 has no ABI for 64 bytes by value.
+//   C[r, lane] (+)= sum_n A[r, n] * B[n, lane].
+// The product is computed in blocks, so that a block of C stays in registers. The template parameter kBytes
+// is the vector width, which temporal_attention.cpp selects. Vectors are passed by reference, because
+// baseline x86-64 has no calling convention for 64-byte vectors by value.
 #pragma once
 #include <algorithm>
 #include <array>
@@ -43,8 +43,7 @@ WTAL_INLINE typename Simd<T, kBytes>::loose& lanes_at(T* row) {
   return *reinterpret_cast<typename Simd<T, kBytes>::loose*>(row);
 }
 
-// ---- 2^x
-// ----------------------------------------------------------------------------------------------------
+// ---- 2^x ----
 template <class T>
 struct Exp2Constants;
 template <>
@@ -82,8 +81,7 @@ WTAL_INLINE void exp2(typename Simd<T, kBytes>::vec& x) {
   x = x < C::kLowest ? vec{} : series * power;
 }
 
-// ---- transpose
-// ----------------------------------------------------------------------------------------------
+// ---- transpose ----
 template <class T, int kBytes, int kStep, int... kLane>
 WTAL_INLINE void exchange(typename Simd<T, kBytes>::vec& a, typename Simd<T, kBytes>::vec& b,
                           std::integer_sequence<int, kLane...>) {
@@ -106,8 +104,7 @@ WTAL_INLINE void transpose(typename Simd<T, kBytes>::vec* rows) {
   if constexpr (2 * kStep < kLanes) transpose<T, kBytes, 2 * kStep>(rows);
 }
 
-// ---- the product
-// --------------------------------------------------------------------------------------------
+// ---- the product ----
 // A block of C in registers. kAcross: A[r, n] is at a[r * a_row + n]; otherwise it is at a[n * a_row + r].
 template <class T, int kBytes, int kRows, int kVecs, bool kAcross>
 WTAL_INLINE void multiply_block(T* c, int64_t c_row, const T* a, int64_t a_row, const T* b, int64_t b_row,
@@ -141,7 +138,7 @@ WTAL_INLINE void multiply_block(T* c, int64_t c_row, const T* a, int64_t a_row, 
   }
 }
 
-// Row r of C (or of A) and index n see each other if |r + shift - n| <= window.
+// The window: row r of C (or of A) and index n see each other if |r + shift - n| <= window.
 struct Band {
   int64_t shift, window;
   // The range of n, within 0 .. size, that any of the rows r .. r + count sees.

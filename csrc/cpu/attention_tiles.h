@@ -1,9 +1,8 @@
 // temporal_attention of one video and head on one CPU core, one tile of queries by keys at a time.
 //
-// Scores s[key, query] have the queries across the SIMD lanes, so that the softmax needs no reduction across
-// lanes. The other products, with s[key, query] as one factor, have the head dimension across the lanes and
-// read q, k, v and grad_out in place. Scores that the window hides from a whole block of rows are not
-// computed.
+// The lanes of scores s[key, query] are queries, so that the softmax needs no reduction across lanes. The
+// lanes of the products with s are the head dimension; these products read q, k, v and grad_out in place.
+// Scores that the window hides from a whole block of rows are not computed.
 //
 // q is multiplied by scale / ln 2, so that scores need exp2, which is cheaper than exp.
 #pragma once
@@ -27,7 +26,7 @@ struct Output {  // a slice to write; the columns are contiguous
 };
 
 template <class T>
-struct Head {  // one video and head: `length` rows; rows up to `total` are in no video and are cleared
+struct Head {  // one video and head: `length` rows; the rows after them, up to `total`, are cleared
   int64_t length, total, window, dim;
   T scale;
   Slice<T> q, k, v;
@@ -112,7 +111,8 @@ WTAL_INLINE void lane_numbers(typename Simd<T, kBytes>::vec& x) {
   for (int i = 0; i < Simd<T, kBytes>::kLanes; ++i) x[i] = T(i);
 }
 
-// The rows that a vector of lanes, from lane `first` of the tile on, sees, and the mask for the other rows.
+// The rows that a vector of lanes sees, which begins at lane `first` of the tile; and the mask for other
+// rows.
 template <class T, int kBytes>
 struct Edges {
   int64_t low, high;  // row r sees lanes low + r .. high + r of the vector

@@ -1,4 +1,4 @@
-// group_proposals on the CPU: threads take neighbouring columns, then what they found is put together.
+// group_proposals on the CPU: each thread takes neighbouring columns, and the results are joined at the end.
 #include <torch/csrc/stable/library.h>
 
 #include <algorithm>
@@ -16,7 +16,7 @@ using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 using Proposals = std::tuple<Tensor, Tensor, Tensor>;
 
-// Videos differ in length, so a thread takes the next part when it is through with its last.
+// Videos differ in length, so a thread takes a new part whenever it has finished one.
 constexpr int64_t kPartsPerThread = 8;
 
 template <class T>

@@ -8,7 +8,7 @@
 #include <numeric>
 #include <vector>
 
-#include "common/proposals.h"
+#include "common/proposal_rule.h"
 #include "cpu/threshold_masks.h"
 
 namespace wtal {

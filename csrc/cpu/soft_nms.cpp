@@ -1,4 +1,4 @@
-// soft_nms on the CPU: check the values, suppress the groups in parallel, put their rows together.
+// soft_nms on the CPU: checks the values, suppresses the groups in parallel, and joins their rows.
 #include <torch/csrc/stable/library.h>
 
 #include <atomic>
@@ -24,7 +24,7 @@ NmsFaults find_faults(const NmsArgs& args) {
   for (int64_t g = args.groups; g >= 0; --g) {
     if (!offset_is_fine(offsets, args.groups, args.count, g)) faults.offsets = g;
   }
-  bool fine = true;  // no early exit: compilers vectorise it
+  bool fine = true;  // no early exit, so that compilers vectorise the loop
   for (int64_t i = 0; i < args.count; ++i) {
     fine &= segment_is_fine(segments[2 * i], segments[2 * i + 1]) & is_finite(scores[i]);
   }
@@ -52,7 +52,7 @@ Kept suppress(const NmsArgs& args) {
   Tensor offsets_out = torch::stable::new_empty(args.offsets, {args.groups + 1});
   int64_t* const rows = offsets_out.mutable_data_ptr<int64_t>();
   rows[0] = 0;
-  // Groups differ in size, so a thread takes the next one when it is through with its last.
+  // Groups differ in size, so a thread takes a new group whenever it has finished one.
   std::atomic<int64_t> next{0};
   const auto work = [&](int64_t, int64_t) {
     IntervalIndex<T> index(widest_sweep<T>());

@@ -1,5 +1,5 @@
-// soft_nms of one group on the CPU: the sequential definition, where a selection visits only segments that
-// may overlap it.
+// soft_nms of one group on the CPU. It is the sequential definition, but each selection visits only the
+// segments that may overlap the selected one.
 #pragma once
 #include <algorithm>
 #include <cstdint>

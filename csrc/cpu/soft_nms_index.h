@@ -1,7 +1,7 @@
-// An index of the segments of one group, in which soft_nms finds the segments that overlap a given one.
+// An index of the segments of one group, with which soft_nms finds the segments that overlap a given one.
 // Segments are sorted by start; in a large group they are first sorted by octave of length. Segments that
 // overlap [a, b] start after a - (longest of the octave) and not after b. This is one contiguous range per
-// octave, with few other segments in it. Within a range, lines without an overlap are skipped.
+// octave, which has few other segments. Within a range, lines without an overlap are skipped.
 #pragma once
 #include <algorithm>
 #include <bit>
@@ -20,8 +20,8 @@ class IntervalIndex {
  public:
   using Row = Index<T>;
 
-  // Up to `by_start` rows are sorted by start alone: there one line has most of the overlapping segments, and
-  // octaves would only spread them over more lines.
+  // Up to `by_start` rows are sorted only by start. In such a small group one line has most of the
+  // overlapping segments, and octaves would spread them over more lines.
   explicit IntervalIndex(const Sweep<T>& sweep, int64_t by_start = 2048)
       : sweep_(sweep), by_start_(by_start) {}
 
@@ -52,7 +52,7 @@ class IntervalIndex {
     return sweep_.select(highest_.data(), static_cast<int64_t>(highest_.size()), score_.data(), row_.data());
   }
 
-  // A row's own score: best() may give 0 for -0.
+  // The exact score of a row; best() may give 0 for -0.
   T score(Row row) const { return score_[place_[row]]; }
 
   // Removes a row and lowers the scores that overlap it.
@@ -60,7 +60,7 @@ class IntervalIndex {
     const int64_t at = place_[row];
     const Interval<T> taken = make_interval(start_[at], end_[at]);
     score_[at] = rule.kDropped;
-    int64_t swept = 0;  // all rows before this one are done
+    int64_t swept = 0;  // all rows before this one are processed
     for (const Octave& octave : octaves_) {
       const int64_t first = bounds_[octave.cell(taken.start - octave.longest)];
       const int64_t last = bounds_[octave.cell(taken.end) + 1];
@@ -136,8 +136,8 @@ class IntervalIndex {
     for (int octave = 0; octave < kOctaves; ++octave) {
       number[octave] = static_cast<int64_t>(octaves_.size());
       if (members[octave] == 0) continue;
-      // Longer than any length in the octave: lengths are below 2^(exponent + 1), even rounded. May be
-      // infinite.
+      // Longer than every length in the octave, even after rounding: lengths are below 2^(exponent + 1). It
+      // may be infinite.
       const T limit = std::ldexp(T(1), top - octave + 1);
       const T fair = T(members[octave]) / T(kRowsPerCell);
       const T wanted = single ? fair : std::min(T(8) * span / limit, fair);

@@ -1,6 +1,6 @@
 // The inner loops of soft_nms on the CPU, compiled for each level of x86 vectors and selected at run time.
-// Every lane does the operations of common/suppression.h in the same order, so that the results are bitwise
-// equal for every level (all are compiled without contraction, see CMakeLists.txt).
+// Every lane does the operations of common/soft_nms_decay.h in the same order, so that the results are
+// bitwise equal for every level (all are compiled without contraction, see CMakeLists.txt).
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -8,7 +8,7 @@
 #include <limits>
 #include <type_traits>
 
-#include "common/suppression.h"
+#include "common/soft_nms_decay.h"
 
 #if defined(__x86_64__) && defined(__GNUC__)
 #define WTAL_X86_LEVELS 1
@@ -16,7 +16,7 @@
 
 namespace wtal {
 
-// The highest score of a block, or of all, and the lowest index that has it.
+// The highest score of a block, or of all blocks, and the lowest index that has it.
 template <class T>
 struct Best {
   // As wide as a score, so that both have the same number of lanes.

@@ -1,4 +1,4 @@
-// temporal_attention and its gradients on the CPU: how the work is cut, and which core does which part.
+// temporal_attention and its gradients on the CPU: divides the work and distributes it to the threads.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
@@ -27,8 +27,7 @@ using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 using OptionalTensor = std::optional<Tensor>;
 
-// ---- one build, each machine's own vector width
-// -------------------------------------------------------------
+// ---- the vector width, selected at run time ----
 template <class T>
 struct Routines {
   void (*forward)(const Head<T>&, int64_t first, int64_t lanes, const Output<T>& out, T* lse, T* scratch);
@@ -56,7 +55,7 @@ WTAL_ROUTINES(Avx2, 32, __attribute__((target("arch=x86-64-v3"))))
 WTAL_ROUTINES(Avx512, 64, __attribute__((target("arch=x86-64-v4"))))
 #endif
 
-// The widest that the machine has, at most what ATEN_CPU_CAPABILITY (default, avx2 or avx512) asks torch for.
+// The widest vectors of the machine, limited by ATEN_CPU_CAPABILITY (default, avx2 or avx512) as in torch.
 int vector_bytes() {
   static const int chosen = [] {
     const char* asked = std::getenv("ATEN_CPU_CAPABILITY");
@@ -79,14 +78,13 @@ Routines<T> best_routines() {
   return Baseline<T>::routines;
 }
 
-// ---- the work
-// -----------------------------------------------------------------------------------------------
+// ---- the work ----
 struct alignas(64) CacheLine {
   char bytes[64];
 };
 
-// Calls body(item, scratch) for every item. Ragged batches leave the items very unequal, so each thread takes
-// the next one when it is done; an item's result does not depend on who computes it.
+// Calls body(item, scratch) for every item. Items differ a lot in size if videos differ in length, so a
+// thread takes a new item whenever it has finished one. The result of an item does not depend on the thread.
 template <class T, class F>
 void for_each_item(int64_t items, int64_t scratch_size, const F& body) {
   std::atomic<int64_t> next{0};
@@ -98,14 +96,14 @@ void for_each_item(int64_t items, int64_t scratch_size, const F& body) {
   });
 }
 
-// A video in the problem's batch [B, H, T, D]: element `batch` of it, `total` rows from `start` on. It is the
-// first `length` of them; the others, up to the next video, belong to no video and are only cleared.
+// A video in the batch [B, H, T, D]: `total` rows of element `batch`, from row `start` on. The first `length`
+// rows are the video. The others, up to the next video, belong to no video and are only cleared.
 struct Video {
   int64_t batch, start, total, length;
 };
 
 template <class T>
-struct View {  // [B, H, T, D] or [B, H, T], any strides
+struct View {  // [B, H, T, D] or [B, H, T], with any strides
   T* data = nullptr;
   int64_t video = 0, head = 0, row = 0, column = 0;
 
@@ -132,7 +130,8 @@ std::vector<int64_t> read_integers(const Tensor& tensor) {
   return values;
 }
 
-// Of rows without padding; before the first video a piece of length 0, so that every row belongs to one.
+// The videos of rows without padding. A piece of length 0 comes before the first video, so that every row
+// belongs to a piece.
 std::vector<Video> read_rows(const Tensor& starts, const Tensor& lengths, int64_t rows) {
   const std::vector<int64_t> begins = read_integers(starts), counts = read_integers(lengths);
   std::vector<Video> videos{{0, 0, rows, 0}};
@@ -177,7 +176,7 @@ Head<T> make_head(const AttentionSizes& sizes, const Video& video, double scale,
   return {video.length, video.total, sizes.window, sizes.dim, static_cast<T>(scale), q, k, v};
 }
 
-// A share of the forward work is kTile queries of one video and head.
+// An item of the forward pass is kTile queries of one video and head.
 template <class T>
 void forward(const AttentionSizes& sizes, const std::vector<Video>& videos, double scale, const Tensor& q,
              const Tensor& k, const Tensor& v, Tensor& out, Tensor& lse) {
@@ -185,7 +184,7 @@ void forward(const AttentionSizes& sizes, const std::vector<Video>& videos, doub
   const View<T> out_view = write<T>(out), lse_view = write<T>(lse);
   const auto routines = best_routines<T>();
   const auto tiles_of = [](const Video& video) { return (video.total + kTile - 1) / kTile; };
-  std::vector<int64_t> before{0};  // items of the videos before each
+  std::vector<int64_t> before{0};  // for each video, the number of items of earlier videos
   for (const Video& video : videos) before.push_back(before.back() + sizes.heads * tiles_of(video));
   for_each_item<T>(before.back(), attention::forward_room(sizes.dim), [&](int64_t item, T* scratch) {
     const int64_t b = std::ranges::upper_bound(before, item) - before.begin() - 1;
@@ -201,8 +200,8 @@ void forward(const AttentionSizes& sizes, const std::vector<Video>& videos, doub
   });
 }
 
-// A share of the backward work is one video and head: each is the only writer of its gradients, so there are
-// no atomics and no copies to add up, the same bits every time, and every score is computed once.
+// An item of the backward pass is one video and head. Each gradient has a single writer, so no atomics and no
+// copies are needed, the bits are always the same, and every score is computed once.
 template <class T>
 void backward(const AttentionSizes& sizes, std::vector<Video> videos, double scale, const Tensor& grad_out,
               const OptionalTensor& grad_lse, const Tensor& q, const Tensor& k, const Tensor& v,
@@ -213,7 +212,7 @@ void backward(const AttentionSizes& sizes, std::vector<Video> videos, double sca
   const View<T> grad_q_view = write<T>(grad_q), grad_k_view = write<T>(grad_k),
                 grad_v_view = write<T>(grad_v);
   const auto routines = best_routines<T>();
-  // The longest first, or the last one would be waited for.
+  // The longest come first: if a long one were last, all threads would wait for it.
   std::ranges::stable_sort(videos, std::greater<>{}, &Video::length);
   const int64_t items = static_cast<int64_t>(videos.size()) * sizes.heads;
   const int64_t room = attention::backward_room(sizes.dim, videos.empty() ? 0 : videos.front().length);
@@ -231,8 +230,7 @@ void backward(const AttentionSizes& sizes, std::vector<Video> videos, double sca
   });
 }
 
-// ---- the entries
-// --------------------------------------------------------------------------------------------
+// ---- the entries ----
 void attend(const AttentionSizes& sizes, const Qkv& x, const Videos& videos, double scale, Tensor out,
             Tensor& lse) {
   const std::vector<Video> found = read_videos(videos, sizes);

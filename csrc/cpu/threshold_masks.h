@@ -79,7 +79,7 @@ void masks_above_baseline(const T* scores, int64_t count, T threshold, uint64_t*
 }
 #endif
 
-// The widest version that this machine supports.
+// The version with the widest vectors that this machine supports.
 template <class T>
 MasksAbove<T> widest_masks_above() {
 #ifdef WTAL_X86_MASKS

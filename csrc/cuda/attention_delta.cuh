@@ -1,5 +1,5 @@
-// delta for half precision where rows can be read 16 bytes at a time: what delta_kernel computes, eight
-// numbers a lane and several rows a warp.
+// delta for half precision, if rows can be read 16 bytes at a time. The result is that of delta_kernel, but
+// each lane reads eight numbers, and a warp computes several rows.
 #pragma once
 #include <cstdint>
 #include <cstring>
@@ -8,14 +8,14 @@
 
 namespace wtal::attention {
 
-// delta[B, H, T] = rowsum(grad_out * out) - grad_lse; only that of rows inside a video is later used. A block
-// takes 64 rows of one element and head of a padded batch, or of all rows: videos do not matter here.
+// delta[B, H, T] = rowsum(grad_out * out) - grad_lse. Only the values of rows inside a video are used later.
+// A block computes 64 rows of one head and one element of the batch, whatever videos they are in.
 template <class T, int D>
 __global__ void __launch_bounds__(kBlockThreads)
     delta_tiles_kernel(Problem p, View<T> grad_out, View<T> out, View<float> grad_lse, float* delta) {
-  constexpr int kChunks = D / 8, kStep = kBlockThreads / kChunks;  // lanes a row; rows a pass
+  constexpr int kChunks = D / 8, kStep = kBlockThreads / kChunks;  // lanes per row; rows per pass
   const int64_t blocks = (p.total + kBlockM - 1) / kBlockM,
-                line = blockIdx.x / blocks;  // of element and head
+                line = blockIdx.x / blocks;  // the index of element and head
   const int64_t element = line / p.heads, head = line - element * p.heads;
   const int64_t first = (blockIdx.x - line * blocks) * kBlockM, end = p.rows ? p.total : p.at(element).end;
   if (first >= end) return;

@@ -1,8 +1,8 @@
-// What temporal_attention's tensor-core kernels are made of: rows in shared memory, and the two products of
-// tiles.
+// The building blocks of temporal_attention's tensor-core kernels: rows in shared memory, and the two
+// products of tiles.
 //
-// A block is four warps of 16 rows each. A warp multiplies its 16 rows with kBlockN rows of the other side,
-// m16n8k16 at a time; T is __half or __nv_bfloat16, sums are float32.
+// A block has four warps of 16 rows each. A warp multiplies its 16 rows by kBlockN rows of the other side
+// with m16n8k16 instructions. T is __half or __nv_bfloat16; sums are float32.
 #pragma once
 #include <cstdint>
 #include <cstring>
@@ -13,26 +13,26 @@
 namespace wtal::attention {
 
 constexpr int kBlockM = 64, kBlockThreads = 128;
-constexpr int64_t kMostRows = 1 << 29;  // p.total is below: rows, distances and windows fit in 32 bits
+constexpr int64_t kMostRows = 1 << 29;  // p.total is less, so rows, distances and windows fit in 32 bits
 
-// How rows of D numbers lie in shared memory, so that the eight rows of an ldmatrix are in different banks:
-// 16 bytes longer than their numbers, or, swizzled, with their 16-byte chunks in places that change from row
-// to row and repeat every eight rows. The first needs fewer instructions and registers, the second an eighth
-// (D = 64) less memory: it is for kernels that so get another block onto an SM of 100 KiB.
+// The layout of rows of D numbers in shared memory. The eight rows of an ldmatrix must be in different banks.
+// There are two ways. Padded rows are 16 bytes longer than their numbers, which needs fewer instructions and
+// registers. Swizzled rows permute their 16-byte chunks, with a permutation that repeats every eight rows;
+// this needs an eighth less memory at D = 64. It is used if one more block then fits on an SM of 100 KiB.
 template <int kDim, bool kSwizzled>
 struct Layout {
   static constexpr int D = kDim, kPitch = kSwizzled ? D : D + 8;
 
-  // Of number c of row r; c is a multiple of 8.
+  // The position of number c of row r; c is a multiple of 8.
   __device__ static int place(int r, int c) {
     if constexpr (!kSwizzled) return r * kPitch + c;
     return r * D + (c ^ (D == 32 ? r / 2 % 4 : r % 8) * 8);
   }
-  // The place d numbers further on in a row, d a multiple of 16, from that of number 0 or 8.
+  // The position d numbers after number 0 or 8 of a row; d is a multiple of 16.
   __device__ static int along(int place, int d) { return kSwizzled ? place ^ d : place + d; }
 };
 
-// One video and head of a View, and whether its rows can be copied 16 bytes at a time.
+// One video and head of a View; `vectors` tells whether its rows can be copied 16 bytes at a time.
 template <class T>
 struct HeadRows {
   const T* data;
@@ -45,11 +45,12 @@ __device__ inline HeadRows<T> head_rows(const View<T>& view, int64_t video, int6
   return {view.data + video * view.video + head * view.head, view.row, view.column, vectors};
 }
 
-// shared [kCount, D] <- rows first .. first + kCount; zeros for rows from `end` and columns
-// from dim on. With vectors the copies are under way until cp_async_wait_group; the caller commits them.
+// shared [kCount, D] <- rows first .. first + kCount - 1. Rows from `end` on and columns from dim on become
+// zero. With vectors the copies are asynchronous: the caller commits them, and they are complete after
+// cp_async_wait_group.
 template <class T, class L, int kCount>
 __device__ inline void load_rows(T* shared, const HeadRows<T>& rows, int first, int end, int dim) {
-  constexpr int kChunks = L::D / 8, kStep = kBlockThreads / kChunks;  // a row's 16-byte chunks; rows a pass
+  constexpr int kChunks = L::D / 8, kStep = kBlockThreads / kChunks;  // 16-byte chunks per row; rows per pass
   static_assert(kCount % kStep == 0 && kStep % 8 == 0);
   const int c = threadIdx.x % kChunks * 8, own = threadIdx.x / kChunks;
   const int count = end - first < kCount ? end - first : kCount;
@@ -63,7 +64,7 @@ __device__ inline void load_rows(T* shared, const HeadRows<T>& rows, int first, 
       ptx::cp_async_16(to + r * L::kPitch, live ? from : rows.data, live ? 16 : 0);
     }
   } else {
-    // Rolled up, so that what is rarely run takes neither registers nor instruction cache.
+    // Not unrolled: this loop rarely runs, and unrolled it would need more registers and instruction cache.
 #pragma unroll 1
     for (int r = 0; r < kCount; r += kStep, from += step) {
 #pragma unroll 1
@@ -83,7 +84,7 @@ __device__ inline uint32_t pack(float low, float high) {
   return bits;
 }
 
-// s [16, 8 N] = a [16, D] b [8 N, D]^T, both in shared memory.
+// s [16, 8 N] = a [16, D] b [8 N, D]^T; a and b are in shared memory.
 template <class T, class L, int N>
 __device__ inline void multiply_rows(float (&s)[N][4], const T* a, const T* b) {
   const int lane = threadIdx.x % 32;
@@ -106,7 +107,7 @@ __device__ inline void multiply_rows(float (&s)[N][4], const T* a, const T* b) {
   }
 }
 
-// sum [16, D] += p [16, 8 N] b [8 N, D]; p is rounded to T, b lies in shared memory.
+// sum [16, D] += p [16, 8 N] b [8 N, D]; p is rounded to T, and b is in shared memory.
 template <class T, class L, int N>
 __device__ inline void add_weighted_rows(float (&sum)[L::D / 8][4], const float (&p)[N][4], const T* b) {
   const int lane = threadIdx.x % 32;
@@ -126,13 +127,13 @@ __device__ inline void add_weighted_rows(float (&sum)[L::D / 8][4], const float 
   }
 }
 
-// Where a lane's elements of a [16, 8 N] tile lie: rows `row` and row + 8, columns 8 n + `column` and the
-// next.
+// The elements of a [16, 8 N] tile that a lane holds: rows `row` and row + 8, columns 8 n + `column` and the
+// next column.
 struct LanePosition {
   int row = threadIdx.x % 32 / 4, column = threadIdx.x % 4 * 2;
 };
 
-// output rows t and t + 8 <- sum * factor, for those before `end`; zeros from `live_end` on.
+// Output rows t and t + 8 <- sum * factor, if they are before `end`; rows from `live_end` on become zero.
 template <class T, int D>
 __device__ inline void store_rows(T* data, int64_t stride, int t, int end, int live_end, int dim,
                                   const float (&sum)[D / 8][4], float factor, float factor_below) {

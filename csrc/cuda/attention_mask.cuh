@@ -1,5 +1,5 @@
-// Which keys a query sees in temporal_attention's tensor-core kernels: the range of tiles that a block
-// visits, whether a tile needs the mask at all, and the mask itself.
+// The mask of temporal_attention's tensor-core kernels: the range of tiles that a block visits, whether a
+// tile needs a mask, and the mask itself.
 #pragma once
 #include <cmath>
 #include <cstdint>
@@ -8,7 +8,7 @@
 
 namespace wtal::attention {
 
-// The part of the other side that rows first .. last of a video see, cut into tiles.
+// The tiles of the other side that rows first .. last of a video see.
 struct VisibleRange {
   int begin, end;
   __device__ VisibleRange(const Problem& p, int video_begin, int video_end, int first, int last) {
@@ -18,7 +18,8 @@ struct VisibleRange {
   }
 };
 
-// How a warp's rows first .. first + 15 see columns j .. j + count - 1 of a video; no column comes before it.
+// Whether the warp's rows first .. first + 15 see none or all of columns j .. j + count - 1. No column is
+// before the video.
 struct TileMask {
   bool none, all;
   __device__ TileMask(const Problem& p, int first, int j, int count, int end) {
@@ -28,8 +29,9 @@ struct TileMask {
   }
 };
 
-// s [16, 8 N] <- -infinity where a row does not see the column: beyond the window or the video. In 32 bits,
-// relative to the lane's first element: 0 <= row - column + window <= 2 window is one unsigned comparison.
+// s [16, 8 N] <- -infinity if the row does not see the column, which is outside the window or the video.
+// Positions are 32-bit and relative to the lane's first element, so that 0 <= row - column + window <= 2
+// window is one unsigned comparison.
 template <int N>
 __device__ inline void apply_mask(float (&s)[N][4], const Problem& p, int first, int j, int end) {
   const LanePosition position;

@@ -1,8 +1,8 @@
-// What all kernels of temporal_attention are told: sizes, tensors with their strides, and where each video
-// lies. No torch header in here.
+// The arguments of all kernels of temporal_attention: sizes, tensors with their strides, and the position of
+// each video. This header includes no torch header.
 //
-// A padded batch [B, H, T, D] and rows without padding are the same to every kernel. Rows are a batch of one,
-// [1, H, R, D], in which videos begin at `starts`; in a padded batch a video is an element and begins at 0.
+// Every kernel accepts a padded batch [B, H, T, D] and rows without padding. Rows are a batch of one element,
+// [1, H, R, D], in which videos begin at `starts`. In a padded batch a video is an element and begins at 0.
 #pragma once
 #include <cstdint>
 
@@ -11,38 +11,38 @@
 namespace wtal::attention {
 
 template <class T>
-struct View {  // [B, H, T, D] or [B, H, T], any strides
+struct View {  // [B, H, T, D] or [B, H, T], with any strides
   const T* data;
   int64_t video, head, row, column;
 };
 
 template <class T>
-struct Output {  // [B, H, T, D], D contiguous
+struct Output {  // [B, H, T, D]; D is contiguous
   T* data;
   int64_t video, head, row;
 };
 
-// A video in its element of the batch: rows begin .. end. The rows from `end` up to `limit` are no video's
-// and only get zeros.
+// A video in its element of the batch: rows begin .. end - 1. The rows from `end` to limit - 1 belong to no
+// video, and their results are zero.
 struct Video {
   int64_t begin, end, limit;
 };
 
 struct Problem {
-  int64_t videos, heads, total, window;  // total: T, or R of rows without padding
+  int64_t videos, heads, total, window;  // total: T, or R for rows without padding
   int dim;
   float scale;
-  bool rows;               // without padding, or a padded batch
-  const int64_t* starts;   // [B], ascending, of rows only
-  const int64_t* lengths;  // [B]; null: all T, in a padded batch
+  bool rows;               // true: rows without padding; false: a padded batch
+  const int64_t* starts;   // [B], ascending; only for rows without padding
+  const int64_t* lengths;  // [B]; null: every video of a padded batch has T rows
   int64_t starts_stride, lengths_stride;
 
-  __host__ __device__ int64_t elements() const { return rows ? 1 : videos; }  // of the batch
+  __host__ __device__ int64_t elements() const { return rows ? 1 : videos; }  // elements of the batch
 
   __device__ int64_t start(int64_t video) const { return clamp(starts[video * starts_stride], total); }
 
-  // Video -1 of rows without padding are the rows before the first. Whatever the tensors hold, a video lies
-  // within the rows.
+  // Video -1 is the rows before the first video (rows without padding). The result is within the rows for any
+  // values in the tensors.
   __device__ Video at(int64_t video) const {
     if (!rows) return {0, lengths ? clamp(lengths[video * lengths_stride], total) : total, total};
     const int64_t begin = video < 0 ? 0 : start(video);
@@ -57,11 +57,12 @@ struct Problem {
   }
 };
 
-// Tells the compiler that a number is the same in all lanes of the warp.
+// Tells the compiler that a value is the same in all lanes of the warp.
 __device__ inline int64_t same_in_warp(int64_t value) { return __shfl_sync(kWholeWarp, value, 0); }
 
-// The last video for which begins(video) holds, -1 where there is none; it must hold up to some video and for
-// none after. A whole warp looks, at 32 places at a time: 64 videos are two loads one after the other.
+// The last video for which begins(video) holds, or -1. begins must hold up to some video and for none after
+// it. All lanes of a warp search together and test 32 videos at a time, so 64 videos need two loads in
+// sequence.
 template <class F>
 __device__ inline int64_t last_video(const Problem& p, const F& begins) {
   int64_t last = -1, open = p.videos;  // last + 1 .. last + open are undecided

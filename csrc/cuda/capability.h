@@ -1,4 +1,4 @@
-// A GPU that the kernels are not made for is told so in one line, before CUDA finds no kernel image for it.
+// Rejects a GPU that is too old for the kernels, with a clearer error than that of CUDA.
 #pragma once
 #include <cuda_runtime.h>
 #include <torch/headeronly/util/Exception.h>
@@ -9,7 +9,7 @@ namespace wtal {
 
 constexpr int kOldestMajor = 8;  // bf16 tensor cores, cp.async: the A100 and the RTX 30 series
 
-// Of the current device; `op` names who asks.
+// Checks the current device; `op` is the op that the error names.
 inline void check_capability(const char* op) {
   int device = 0, major = 0, minor = 0;
   check_cuda(cudaGetDevice(&device), op);

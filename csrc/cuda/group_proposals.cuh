@@ -1,6 +1,6 @@
 // Kernels of group_proposals: one warp a column, and one a cell, which is one (video, class, threshold).
 #pragma once
-#include "common/proposals.h"
+#include "common/proposal_rule.h"
 #include "cuda/launch.cuh"
 
 namespace wtal {

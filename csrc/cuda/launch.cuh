@@ -6,7 +6,7 @@ namespace wtal {
 
 constexpr int kWarpSize = 32;
 constexpr unsigned kWholeWarp = 0xffffffffu;
-constexpr int64_t kMaxBlocks = 65536;  // kernels stride over the rest
+constexpr int64_t kMaxBlocks = 65536;  // each block takes further work with this stride
 
 inline unsigned blocks_for(int64_t items, int threads) {
   const int64_t blocks = (items + threads - 1) / threads;

@@ -1,5 +1,5 @@
-// The few PTX instructions that kernels use, each behind a function, with a body for nvcc and one for the
-// host compiler of tests/host_cuda. Lane layouts are those of the PTX ISA, "Matrix fragments for
+// The PTX instructions that kernels use. Each is a function, with one body for nvcc and one for the host
+// compiler of tests/host_cuda. The lane layouts are those of the PTX ISA, "Matrix fragments for
 // mma.m16n8k16".
 #pragma once
 #include <cuda_bf16.h>
@@ -21,8 +21,8 @@ __device__ inline T* dynamic_shared() {
 #endif
 }
 
-// d [16, 8] = a [16, 16] b [16, 8] + c, for the whole warp; T is __half or __nv_bfloat16, two a register.
-// With g = lane / 4 and t = lane % 4, element pairs (row, columns or, in b, rows):
+// d [16, 8] = a [16, 16] b [16, 8] + c, by the whole warp. T is __half or __nv_bfloat16; a register holds
+// two. With g = lane / 4 and t = lane % 4, the pairs of elements are (row, columns), or in b (rows, column):
 //   a[0] (g, 2t..)  a[1] (g + 8, 2t..)  a[2] (g, 2t + 8..)  a[3] (g + 8, 2t + 8..)
 //   b[0] (rows 2t.., column g)  b[1] (rows 2t + 8.., column g)
 //   c, d: [0], [1] (g, 2t..)  [2], [3] (g + 8, 2t..)
@@ -51,9 +51,9 @@ __device__ inline void mma_m16n8k16(float (&d)[4], const uint32_t (&a)[4], const
 #endif
 }
 
-// N (1, 2 or 4) matrices of 8 x 8 16-bit numbers from shared memory, for the whole warp. Lane 8 j + i names
-// row i of matrix j, 16 bytes, aligned to 16. r[j] of lane l is matrix j's (l / 4, 2 (l % 4)..), or its
-// transpose's.
+// Loads N (1, 2 or 4) matrices of 8 x 8 16-bit numbers from shared memory, by the whole warp. Lane 8 j + i
+// gives the address of row i of matrix j, which has 16 bytes and is aligned to 16. r[j] of lane l is element
+// (l / 4, 2 (l % 4)..) of matrix j, or of its transpose.
 template <int N, bool kTransposed = false>
 __device__ inline void ldmatrix(uint32_t (&r)[N], const void* row) {
   static_assert(N == 1 || N == 2 || N == 4);
@@ -95,7 +95,8 @@ __device__ inline void ldmatrix(uint32_t (&r)[N], const void* row) {
 #endif
 }
 
-// Starts copying 16 bytes, both addresses aligned to 16; of them `valid` are read, the rest become zeros.
+// Starts a copy of 16 bytes; both addresses are aligned to 16. Only the first `valid` bytes are read, and the
+// rest becomes zero.
 __device__ inline void cp_async_16(void* shared, const void* global, int valid = 16) {
 #ifdef __CUDACC__
   const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
@@ -106,7 +107,7 @@ __device__ inline void cp_async_16(void* shared, const void* global, int valid =
 #endif
 }
 
-// 2^x, at most two units in the last place off; results below 2^-126 are zero.
+// 2^x with an error of at most two units in the last place; results below 2^-126 are zero.
 __device__ inline float exp2_approx(float x) {
 #ifdef __CUDACC__
   float y;
@@ -118,7 +119,7 @@ __device__ inline float exp2_approx(float x) {
 #endif
 }
 
-// Closes a group: the thread's copies since the last one.
+// Ends a group, which has the thread's copies since the previous group.
 __device__ inline void cp_async_commit() {
 #ifdef __CUDACC__
   asm volatile("cp.async.commit_group;" ::: "memory");
@@ -127,7 +128,8 @@ __device__ inline void cp_async_commit() {
 #endif
 }
 
-// Waits until at most the thread's N latest groups are under way. Others see its copies after a barrier only.
+// Waits until at most the N latest groups of the thread are incomplete. Other threads see its copies only
+// after a barrier.
 template <int N>
 __device__ inline void cp_async_wait_group() {
 #ifdef __CUDACC__

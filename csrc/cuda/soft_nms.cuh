@@ -5,7 +5,7 @@
 #include <type_traits>
 
 #include "common/nms_values.h"
-#include "common/suppression.h"
+#include "common/soft_nms_decay.h"
 #include "cuda/launch.cuh"
 
 namespace wtal {

@@ -1,5 +1,5 @@
-// The launch side that every CUDA entry shares: the device and stream of a tensor, launches, and error
-// checks. tests/host_cuda has a header of the same name, with which these entries and kernels run on the CPU.
+// Launches of kernels, for every CUDA entry: the device and stream of a tensor, launches, and error checks.
+// tests/host_cuda replaces this header by its own of the same name, which runs the kernels on the CPU.
 #pragma once
 #include <cuda_runtime.h>
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
@@ -7,7 +7,7 @@
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/util/Exception.h>
 
-// It lives in libtorch_cuda only. Weak, so that one .so loads beside a CPU-only torch as well.
+// This function is only in libtorch_cuda. It is weak, so that the same .so also loads with a CPU-only torch.
 extern "C" __attribute__((weak)) AOTITorchError aoti_torch_get_current_cuda_stream(int32_t device_index,
                                                                                    void** ret_stream);
 
@@ -15,7 +15,7 @@ namespace wtal {
 
 inline bool on_cuda(const torch::stable::Tensor& tensor) { return tensor.is_cuda(); }
 
-// Makes the tensor's device the current one until the end of the scope.
+// Makes the device of the tensor the current device until the end of the scope.
 struct DeviceGuard : torch::stable::accelerator::DeviceGuard {
   explicit DeviceGuard(const torch::stable::Tensor& tensor)
       : torch::stable::accelerator::DeviceGuard(tensor.get_device_index()) {}
@@ -32,8 +32,9 @@ inline void check_cuda(cudaError_t error, const char* what) {
   STD_TORCH_CHECK(error == cudaSuccess, what, ": ", cudaGetErrorString(error));
 }
 
-// kernel<<<grid, threads, dynamic_shared, stream>>>(arguments...), checked; `what` names it in errors. More
-// than 48 KB of dynamic shared memory are asked for as CUDA wants it.
+// Calls kernel<<<grid, threads, dynamic_shared, stream>>>(arguments...) and checks for errors, whose message
+// has `what`. CUDA needs an attribute of the kernel for more than 48 KB of dynamic shared memory, which is
+// set here.
 template <class... Parameters, class... Arguments>
 void launch(const char* what, void (*kernel)(Parameters...), dim3 grid, dim3 threads, size_t dynamic_shared,
             cudaStream_t stream, Arguments&&... arguments) {

@@ -1,5 +1,5 @@
-// temporal_attention and its gradients on CUDA: checks, launch sizes, one instantiation a dtype and head
-// size.
+// temporal_attention and its gradients on CUDA: checks, launch sizes, and one instantiation for each dtype
+// and head size.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
@@ -64,7 +64,7 @@ Problem make_problem(const AttentionSizes& sizes, const Videos& videos, double s
           stride(videos.lengths)};
 }
 
-// Calls launch<T, D>() with the tensors' dtype and the smallest head size that holds dim.
+// Calls launch<T, D>() with the dtype of the tensors and the smallest D that is not below dim.
 template <class F>
 void dispatch(const Tensor& q, const F& launch) {
   auto with_dtype = [&]<class T>() {
@@ -90,10 +90,10 @@ void dispatch(const Tensor& q, const F& launch) {
   }
 }
 
-// For kernels of a warp a row; a warp takes further rows in turn.
+// The grid of kernels with one warp per row. A warp takes further rows if the grid is too small for all.
 unsigned warp_blocks(int64_t rows) { return blocks_for(rows, kWarps); }
 
-// For kernels of a block a tile.
+// The grid of kernels with one block per tile.
 unsigned tile_blocks(const Problem& p) {
   const int64_t blocks = p.elements() * p.heads * attention::blocks_of_head(p);
   STD_TORCH_CHECK(blocks <= INT32_MAX, "temporal_attention: B * H * T / 64 (H * (R / 64 + B + 1)) is ",
@@ -101,7 +101,7 @@ unsigned tile_blocks(const Problem& p) {
   return static_cast<unsigned>(blocks);
 }
 
-// Whether 16-byte copies can read every row of a tensor of 16-bit numbers; if not, a scalar path does.
+// Whether 16-byte copies can read every row of a tensor of 16-bit numbers. Otherwise scalar loads are used.
 bool in_vectors(const Tensor& tensor) {
   bool aligned = reinterpret_cast<uintptr_t>(tensor.const_data_ptr()) % 16 == 0 && tensor.size(3) % 8 == 0 &&
                  tensor.stride(3) == 1;
@@ -139,7 +139,7 @@ void attend_backward(const AttentionSizes& sizes, const Tensor& grad_out, const 
   const DeviceGuard guard(x.q);
   check_capability("temporal_attention");
   const Problem problem = make_problem(sizes, videos, scale);
-  // The sums of rows without padding need no search for their video: those of no video are not used.
+  // No search for the video of a row is needed here, because the sums of rows in no video are not used.
   const Problem all = videos.starts ? make_problem(sizes, {}, scale) : problem;
   Tensor delta = new_statistic(x.q);
   dispatch(x.q, [&]<class T, int D>() {

@@ -1,10 +1,10 @@
-// The kernels of temporal_attention for float32, and delta for all: one warp a row, float32 sums, no atomics,
-// scalar loads only. Every output element has one writer and one order of summation, so the same input gives
-// the same bits.
+// The kernels of temporal_attention for float32, and delta for every dtype. They use one warp per row,
+// float32 sums and scalar loads, without atomics. Every output element has one writer and one order of
+// summation, so the same input gives the same bits.
 //
-// T is how tensors are stored (anything that converts to and from float); D, the head size, is 32, 64 or 128,
-// and smaller sizes leave the last lanes idle. No torch header in here: a host compiler can run these
-// templates as well.
+// T is the type of the stored numbers, which converts to and from float. The head size D is 32, 64 or 128;
+// with a smaller dim the last lanes are idle. This header includes no torch header, so that a host compiler
+// can compile it.
 #pragma once
 #include <cfloat>
 #include <cstdint>
@@ -13,12 +13,14 @@
 
 namespace wtal::attention {
 
-constexpr int kWarps = 4;  // warps, so rows, a block
+constexpr int kWarps = 4;  // warps, and so rows, per block
 constexpr int kRowThreads = 32 * kWarps;
-constexpr int kRowBlocks =
-    8;  // an SM: up to 64 registers a thread; left to itself ptxas spills 8 bytes to save a few
+// Blocks per SM, which allows 64 registers per thread. Without it ptxas spills 8 bytes to save a few
+// registers.
+constexpr int kRowBlocks = 8;
 
-// One row of the grid of B * H * T rows (H * R), and the range of rows that it sees or that see it.
+// One of the B * H * T (or H * R) rows, and the range of rows that it sees, which is also the range that sees
+// it.
 struct RowPosition {
   int64_t video, head, t, begin, end;
   bool live;
@@ -26,7 +28,7 @@ struct RowPosition {
 
 __device__ inline RowPosition row_position(const Problem& p, int64_t index) {
   RowPosition row;
-  const int64_t line = index / p.total;  // of video and head; a 64-bit division is a call
+  const int64_t line = index / p.total;  // element and head; a 64-bit division is a function call
   row.t = index - line * p.total;
   row.video = line / p.heads;
   row.head = line - row.video * p.heads;
@@ -53,7 +55,7 @@ __device__ inline float warp_sum(float value) {
   return value;
 }
 
-// A row of D numbers, dealt to the lanes of a warp: lane l holds elements l, l + 32, ...
+// A row of D numbers, distributed over the lanes of a warp: lane l holds elements l, l + 32, ...
 template <int D>
 struct Lanes {
   float value[D / 32];
@@ -88,7 +90,7 @@ struct Lanes {
   }
 };
 
-// The rows of a warp: its own, then those a whole grid further on, so any number of rows fits a legal grid.
+// The rows of a warp have the distance of the whole grid, so that a valid grid can have any number of rows.
 __device__ inline int64_t first_row() { return static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.y; }
 __device__ inline int64_t next_row(int64_t row) { return row + static_cast<int64_t>(gridDim.x) * kWarps; }
 __device__ inline int64_t rows_of(const Problem& p) { return p.elements() * p.heads * p.total; }
@@ -112,7 +114,7 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks)
       key.load(row_pointer(k, row, j), k.column, p.dim);
       value.load(row_pointer(v, row, j), v.column, p.dim);
       const float score = query.dot(key);
-      if (score > row_max) {  // the same in every lane
+      if (score > row_max) {  // the same value in every lane
         const float decay = expf(row_max - score);
         sum.multiply(decay);
         weights *= decay;
@@ -127,7 +129,7 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks)
   }
 }
 
-// delta[B, H, T] = rowsum(grad_out * out) - grad_lse; only that of rows inside a video is later used.
+// delta[B, H, T] = rowsum(grad_out * out) - grad_lse. Only the values of rows inside a video are used later.
 template <class T>
 __global__ void __launch_bounds__(kRowThreads, kRowBlocks)
     delta_kernel(Problem p, View<T> grad_out, View<T> out, View<float> grad_lse, float* delta) {

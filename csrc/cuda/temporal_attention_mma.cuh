@@ -1,7 +1,7 @@
-// temporal_attention and its gradients for half precision, on tensor cores: a block takes 64 rows of one
-// video and head and walks over the tiles of the other side that they see; the next tile is copied while one
-// is computed. Tiles outside window or length are never loaded. Every output has one writer and one order of
-// summation.
+// temporal_attention and its gradients for half precision, on tensor cores. A block computes 64 rows of one
+// video and head. It loops over the tiles of the other side that these rows see, and copies the next tile
+// while it computes the current one. Tiles outside the window or the video are not loaded. Every output has
+// one writer and one order of summation.
 #pragma once
 #include <cfloat>
 #include <cmath>
@@ -13,13 +13,13 @@ namespace wtal::attention {
 
 constexpr float kLog2e = 1.44269504088896340736f, kLn2 = 0.69314718055994530942f;
 
-// Rows of the other side in a tile. A block has kBlockM rows of its own side.
+// The rows of the other side in a tile. A block has kBlockM rows of its own side.
 template <int D>
 constexpr int kForwardBlockN = D == 128 ? 32 : 64;
 constexpr int kBackwardBlockN = 32;
 
-// Blocks of the forward kernel that an SM should hold at least; 0 leaves it to ptxas. At D = 128 that would
-// spill on an A100 to save registers for a fourth block, whose shared memory is not there.
+// The smallest number of blocks of the forward kernel per SM; 0: ptxas decides. At D = 128 on an A100, ptxas
+// would spill registers to make a fourth block possible, but there is not enough shared memory for it.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ == 800
 template <int D>
 constexpr int kForwardBlocks = D == 128 ? 3 : 0;
@@ -29,7 +29,7 @@ constexpr int kForwardBlocks = 0;
 #endif
 
 template <int D>
-using ForwardLayout = Layout<D, D == 128>;  // two blocks an SM of an RTX 30 instead of one
+using ForwardLayout = Layout<D, D == 128>;  // two blocks per SM on an RTX 30 instead of one
 template <int D, bool kOfKeys>
 using BackwardLayout = Layout<D, D == 64 && !kOfKeys>;  // three instead of two; grad_k and grad_v would spill
 
@@ -44,22 +44,22 @@ constexpr int backward_shared_bytes() {
          kStatistics * static_cast<int>(sizeof(float));
 }
 
-// Blocks of a head, next to each other in the one-dimensional grid. Of rows without padding each video has
-// the blocks from first_block(video) on. That is a closed form, so that no prefix of tiles is computed,
-// stored or waited for: with [x] for x rounded down, the next video, begin' >= begin, has its first block
-// [begin' / 64] - [begin / 64] + 1 further on, which is never less than the video's own tiles,
-// (begin' - begin) / 64 rounded up. At most one block a video has nothing to do, and ends at once.
+// The blocks of a head, which are adjacent in the one-dimensional grid. For rows without padding, the blocks
+// of a video begin at first_block(video). This is a closed formula, so that no prefix sum of tiles is needed.
+// The next video begins at row begin' >= begin. With [x] for x rounded down, its first block comes
+// [begin' / 64] - [begin / 64] + 1 blocks later. This is at least the number of tiles of the video,
+// (begin' - begin) / 64 rounded up. At most one block per video has no work, and it ends immediately.
 __host__ __device__ inline int64_t blocks_of_head(const Problem& p) {
   return p.rows ? p.total / kBlockM + p.videos + 1 : (p.total + kBlockM - 1) / kBlockM;
 }
 __device__ inline int64_t first_block(int64_t video, int64_t begin) { return begin / kBlockM + video + 1; }
 
-// The block's 64 rows, first .. first + 63, as far as they lie before `limit`. Rows are counted in 32 bits:
-// there are less than kMostRows.
+// The 64 rows of a block, first .. first + 63, if they are before `limit`. Row numbers are 32-bit, because
+// there are fewer than kMostRows rows.
 struct BlockPosition {
   int64_t element, head;
-  int first, last;        // last: of the rows inside the video
-  int begin, end, limit;  // of the video, see Video
+  int first, last;        // last: the last of these rows in the video
+  int begin, end, limit;  // as in Video
   __device__ explicit BlockPosition(const Problem& p) {
     const int64_t blocks = blocks_of_head(p), index = blockIdx.x % blocks;
     head = blockIdx.x / blocks % p.heads;
@@ -68,7 +68,7 @@ struct BlockPosition {
       const int64_t b = last_video(p, [&](int64_t b) { return first_block(b, p.start(b)) <= index; });
       set(p.at(b));
       first = begin + static_cast<int>(index - first_block(b, begin)) * kBlockM;
-      // Tells the compiler that they are the same in all lanes: it then needs fewer registers.
+      // These values are the same in all lanes. If the compiler knows it, it needs fewer registers.
       for (int* row : {&first, &begin, &end, &limit}) *row = __shfl_sync(kWholeWarp, *row, 0);
     } else {
       set(p.at(element));
@@ -77,7 +77,7 @@ struct BlockPosition {
     last = first + kBlockM < end ? first + kBlockM - 1 : end - 1;
   }
   __device__ bool live() const { return first < end; }
-  // Starts that are not ascending could have led before the video.
+  // Starts that are not ascending could lead to rows before the video.
   __device__ bool idle() const { return first < begin || first >= limit; }
 
  private:
@@ -91,7 +91,7 @@ struct BlockPosition {
 template <class T>
 struct Inputs {
   View<T> q, k, v;
-  bool vectors;  // 16-byte copies are possible for all of them
+  bool vectors;  // whether 16-byte copies are possible for all tensors
 };
 
 __device__ inline float quad_max(float x) {
@@ -103,8 +103,8 @@ __device__ inline float quad_sum(float x) {
   return x + __shfl_xor_sync(0xffffffffu, x, 2);
 }
 
-// One step of the online softmax: s -> 2^(s - row_max); row_max and sum (the lane's own part) of the two rows
-// are brought up to date, earlier sums decay.
+// One step of the online softmax: s -> 2^(s - row_max). For the two rows of a lane, it updates row_max and
+// sum (the lane's part of it), and multiplies earlier sums by the decay.
 template <int N, int kDims>
 __device__ inline void online_softmax(float (&s)[N][4], float (&row_max)[2], float (&sum)[2],
                                       float (&out)[kDims][4]) {
@@ -141,7 +141,7 @@ __global__ void __launch_bounds__(kBlockThreads, kForwardBlocks<D>)
   const BlockPosition block(p);
   if (block.idle()) return;
   T* q = ptx::dynamic_shared<T>();
-  T* stages = q + kBlockM * L::kPitch;  // of k and v each
+  T* stages = q + kBlockM * L::kPitch;  // the stages of k and v
   const int warp = threadIdx.x / 32;
   const int first = block.first + 16 * warp;
   float sums[D / 8][4] = {}, row_max[2] = {-FLT_MAX, -FLT_MAX}, sum[2] = {};
@@ -207,8 +207,8 @@ struct GradientInputs {
   bool vectors;
 };
 
-// The block's rows are keys (grad_k = first, grad_v = second) or queries (grad_q = first, second unused).
-// With keys as rows the scores are transposed, s[key, query], and log-sum-exp and delta belong to the
+// The rows of the block are keys (grad_k = first, grad_v = second) or queries (grad_q = first, second is not
+// used). If they are keys, the scores are transposed, s[key, query], and log-sum-exp and delta belong to the
 // columns.
 template <class T, int D, bool kOfKeys>
 __global__ void __launch_bounds__(kBlockThreads)
@@ -219,9 +219,9 @@ __global__ void __launch_bounds__(kBlockThreads)
   if (block.idle()) return;
   T* own = ptx::dynamic_shared<T>();            // k or q
   T* own_other = own + kBlockM * L::kPitch;     // v or grad_out
-  T* stages = own_other + kBlockM * L::kPitch;  // of q and grad_out, or of k and v
+  T* stages = own_other + kBlockM * L::kPitch;  // the stages of q and grad_out, or of k and v
   float* statistics =
-      reinterpret_cast<float*>(stages + 2 * kStage);  // of the columns: two stages of lse and delta
+      reinterpret_cast<float*>(stages + 2 * kStage);  // lse and delta of the columns, two stages
   const int warp = threadIdx.x / 32;
   const int first = block.first + 16 * warp;
   const LanePosition position;

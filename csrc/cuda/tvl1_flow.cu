@@ -1,5 +1,5 @@
-// tvl1_flow on CUDA: the pyramid pixel by pixel, then a block a pair for each level. Nothing waits for the
-// host.
+// tvl1_flow on CUDA: kernels per pixel build the pyramid, then one block per pair computes each level. No
+// kernel waits for the host.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 

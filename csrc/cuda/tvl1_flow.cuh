@@ -1,6 +1,6 @@
-// The kernels of tvl1_flow. A block works on one pair of images at a time and does all iterations of a level,
-// so that the stopping rule needs neither the host nor another block; all pairs of a batch are in flight.
-// Images and fields are planes [H, W] in global memory, one after the other.
+// The kernels of tvl1_flow. A block computes all iterations of a level for one pair of images at a time, so
+// that the stopping rule needs neither the host nor another block. All pairs of a batch are computed in
+// parallel. Images and fields are adjacent planes [H, W] in global memory.
 #pragma once
 #include <cfloat>
 #include <cstdint>
@@ -25,12 +25,12 @@ __global__ void __launch_bounds__(kFlowThreads)
 struct Resize {
   int64_t from_height, from_width, height, width;
   double step_y, step_x;  // source pixels per target pixel
-  float gain;             // every value is multiplied by it
+  float gain;             // a factor for every value
 };
 
 struct Tap {
   int64_t low, high;
-  float weight;  // of the upper neighbour
+  float weight;  // the weight of the upper neighbour
 };
 
 __device__ inline Tap tap_of(int64_t i, double step, int64_t from) {
@@ -48,8 +48,8 @@ __device__ inline Tap tap_of(int64_t i, double step, int64_t from) {
   return {whole, whole + 1 < from ? whole + 1 : whole, part};
 }
 
-// Bilinear, with pixel centres at half integers and clamped edges: [N, from_height, from_width] -> [N,
-// height, width]
+// Resizes images bilinearly, with pixel centres at half integers and clamped edges:
+// [N, from_height, from_width] -> [N, height, width].
 __global__ void __launch_bounds__(kFlowThreads)
     resize_kernel(const float* __restrict__ from, float* __restrict__ out, int64_t planes, Resize r) {
   const int64_t step = static_cast<int64_t>(gridDim.x) * kFlowThreads, count = planes * r.height * r.width;
@@ -83,11 +83,11 @@ struct Level {
 
 constexpr int kScratchPlanes = 11;
 
-// Planes of one pair.
+// The planes of one pair.
 struct Planes {
   const float *first, *second;
   float *u, *v, *smooth_u, *smooth_v;
-  float *second_x, *second_y;  // gradient of the second image
+  float *second_x, *second_y;  // the gradient of the second image
   float *image_x, *image_y,
       *residual;  // moved by the flow; its difference to the first, less gradient . flow
   float *ux_dual, *uy_dual, *vx_dual, *vy_dual;
@@ -101,7 +101,7 @@ __device__ inline Planes planes_of(const float* first, const float* second, floa
           own + 6 * area,      own + 7 * area,       own + 8 * area,  own + 9 * area,  own + 10 * area};
 }
 
-// Keys' kernel with a = -0.75 at 1/32 pixel: weights of the four taps.
+// Keys' cubic kernel with a = -0.75 at 1/32 pixel: the weights of the four taps.
 __device__ inline void cubic_weights(int64_t fine, float (&weights)[4]) {
   const float x = static_cast<float>(fine & 31) / 32.f, a = -0.75f, after = x + 1.f, before = 1.f - x;
   weights[0] = ((a * after - 5.f * a) * after + 8.f * a) * after - 4.f * a;
@@ -110,8 +110,9 @@ __device__ inline void cubic_weights(int64_t fine, float (&weights)[4]) {
   weights[3] = 1.f - weights[0] - weights[1] - weights[2];
 }
 
-// A coordinate in 1/32 pixel, kept where all of its taps lie outside. Clamped as an integer: whatever the
-// conversion makes of a number that is too large, or of none, is an address inside, too.
+// A coordinate in units of 1/32 pixel, clamped to a range beyond which all taps are outside the image. The
+// clamp is on the integer, so that the address is valid for any result of the conversion, even of NaN or of a
+// number that is too large.
 __device__ inline int64_t fine_of(float at, int64_t size) {
   const int64_t rounded = lrintf(at * 32.f), high = (size + 1) * 32;
   return rounded < -96 ? -96 : rounded > high ? high : rounded;
@@ -172,7 +173,7 @@ __device__ inline float median_at(const float* plane, const Level& level, int i)
   return values[kCount / 2];
 }
 
-// The flow of one pixel; returns its squared change.
+// Updates the flow of one pixel; returns its squared change.
 __device__ inline float move(const Planes& p, const Level& level, int i) {
   const int x = i % level.width, y = i / level.width;
   const float gx = p.image_x[i], gy = p.image_y[i], u = p.u[i], v = p.v[i];
@@ -200,8 +201,8 @@ __device__ inline void move_dual(const float* flow, float* across, float* down, 
   down[i] = (down[i] + level.dual * dy) * scale;
 }
 
-// What the threads of a block have, added up in one order. sums: a float a warp, free again after the next
-// barrier.
+// The sum of the values of all threads of a block, in a fixed order. `sums` has one float per warp, and can
+// be reused after the next barrier.
 __device__ inline float block_sum(float value, float* sums) {
   for (int offset = kWarpSize / 2; offset > 0; offset /= 2) {
     value += __shfl_xor_sync(kWholeWarp, value, offset);
@@ -213,7 +214,7 @@ __device__ inline float block_sum(float value, float* sums) {
   return sum;
 }
 
-// All warps, outer and inner iterations of a level; u, v [N, H, W] are refined in place.
+// All warps, outer iterations and inner iterations of a level; u and v [N, H, W] are updated in place.
 template <int kMedian>
 __global__ void __launch_bounds__(kFlowThreads, 1)
     refine_kernel(const float* __restrict__ first, const float* __restrict__ second, float* u, float* v,
@@ -240,8 +241,8 @@ __global__ void __launch_bounds__(kFlowThreads, 1)
             p.smooth_u[i] = median_at<kMedian>(p.u, level, i);
             p.smooth_v[i] = median_at<kMedian>(p.v, level, i);
           }
-          // No barrier: until the next one a thread touches its own pixels of the smooth planes alone, and
-          // nobody writes the rough ones.
+          // No barrier is needed: until the next one a thread accesses only its own pixels of the smooth
+          // planes, and no thread writes the rough planes.
           float* const rough_u = p.u;
           float* const rough_v = p.v;
           p.u = p.smooth_u;

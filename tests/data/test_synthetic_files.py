@@ -24,8 +24,8 @@ from wtal.data.synthetic import (
 )
 from wtal.data.synthetic.dataset import TEXT_FEATURES, class_names, make_video, video_ids
 from wtal.data.synthetic.events import SnippetKind
-from wtal.data.synthetic.layouts import Layout
 from wtal.data.synthetic.world import make_world
+from wtal.data.synthetic.write_layouts import Layout
 from wtal.data.timebase import Timebase
 from wtal.errors import WtalError
 

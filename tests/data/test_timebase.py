@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wtal.data.actionformer import native_grid
 from wtal.data.annotations import AnnotatedVideo
-from wtal.data.layout import GRID
+from wtal.data.layouts.actionformer import native_grid
+from wtal.data.layouts.protocol import GRID
 from wtal.data.timebase import Timebase
 
 RATES = (25.0, 29.97, 30.0)

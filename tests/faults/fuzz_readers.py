@@ -26,9 +26,9 @@ from wtal.data.video import Video
 from wtal.errors import WtalError
 from wtal.inference.branches import restore_branches
 from wtal.models.cbp import CBP
-from wtal.models.fixed_text import FixedText
+from wtal.models.text_without_clip import FixedText
 from wtal.models.vlp import VLP
-from wtal.models.weights import read_weights
+from wtal.models.weight_files import read_weights
 from wtal.runs.checkpoint import load_checkpoint, save_checkpoint
 from wtal.runs.run import Run
 from wtal.settings.config import RunConfig

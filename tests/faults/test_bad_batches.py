@@ -197,7 +197,7 @@ def test_one_too_many_stops_the_run(skip: int, steps: list[int], told: str, tiny
 
 
 def test_the_log_of_students_that_left_out_different_batches() -> None:
-    from wtal.training.epoch_losses import LossAverage, together
+    from wtal.training.loss_average import LossAverage, together
 
     tally = LossAverage()
     tally.add(together({"cbp": {"loss": 1.0}, "vlp": {"loss": 3.0}}), 3, 5)

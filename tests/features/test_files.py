@@ -12,7 +12,7 @@ import pytest
 
 from wtal.data.catalog import open_folder
 from wtal.data.features import read_features
-from wtal.data.synthetic.layouts import Record, write_annotations
+from wtal.data.synthetic.write_layouts import Record, write_annotations
 from wtal.data.timebase import Timebase
 from wtal.data.video import Instance
 from wtal.errors import WtalError

@@ -17,7 +17,7 @@ from videos import damaged, lossless, numbered
 import wtal.features.extract
 from wtal.cli.extract import command
 from wtal.data.dataset_toml import open_own
-from wtal.data.synthetic.layouts import Record, write_annotations
+from wtal.data.synthetic.write_layouts import Record, write_annotations
 from wtal.data.timebase import Timebase
 from wtal.data.video import Instance
 from wtal.errors import WtalError

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from wtal.errors import WtalError
 from wtal.models.i3d import I3D, fold, load_i3d, same_padding
-from wtal.models.weights import read_weights
+from wtal.models.weight_files import read_weights
 
 # GoogLeNet's table 1 (Szegedy et al., 2015): 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5 (3x3 in I3D), pool proj.
 GOOGLENET = {

@@ -18,7 +18,7 @@ from videos import damaged, encode, lossless, number, numbered
 from wtal.data.catalog import open_folder
 from wtal.data.clip_alignment import read_aligned_clip
 from wtal.data.features import feature_lengths
-from wtal.data.synthetic.layouts import Record, write_annotations
+from wtal.data.synthetic.write_layouts import Record, write_annotations
 from wtal.data.video import Instance
 from wtal.errors import WtalError
 from wtal.features.centres import Grid, centres

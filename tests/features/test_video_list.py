@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from wtal.data.synthetic.layouts import Record, write_annotations
+from wtal.data.synthetic.write_layouts import Record, write_annotations
 from wtal.data.video import Instance
 from wtal.errors import WtalError
 from wtal.features.video_list import check_there, find_videos, layout_targets

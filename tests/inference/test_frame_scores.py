@@ -17,7 +17,7 @@ from wtal.errors import WtalError
 from wtal.inference import frame_scores
 from wtal.inference.branches import Branches
 from wtal.models.cbp import CBP
-from wtal.models.fixed_text import FixedText
+from wtal.models.text_without_clip import FixedText
 from wtal.models.vlp import VLP
 from wtal.platform.device import Device
 from wtal.settings.config import CBPConfig, RunConfig, VLPConfig

@@ -15,7 +15,7 @@ from wtal.data.batches import Batch
 from wtal.inference.branches import Branches, restore_branches
 from wtal.models.cbp import CBP
 from wtal.models.clip_text import PromptedCLIPText
-from wtal.models.fixed_text import FixedText, PromptedTextFeatures
+from wtal.models.text_without_clip import FixedText, PromptedTextFeatures
 from wtal.models.vlp import VLP
 from wtal.runs.checkpoint import load_checkpoint, save_checkpoint
 from wtal.settings.config import CBPConfig, RunConfig, VLPConfig

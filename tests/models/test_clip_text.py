@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as F
 
 from wtal.errors import WtalError
-from wtal.models import clip_weights
+from wtal.models import load_clip_text
 from wtal.models.clip_text import PromptedCLIPText
-from wtal.models.clip_weights import load_clip
+from wtal.models.load_clip_text import load_clip
 from wtal.models.vlp import VLP
-from wtal.models.weights import read_weights
+from wtal.models.weight_files import read_weights
 from wtal.settings.config import VLPConfig
 
 NAME = "ViT-B-16-quickgelu"
@@ -284,7 +284,7 @@ def test_a_download_that_fails_points_to_the_file_option(monkeypatch, caplog):
     with pytest.raises(
         WtalError, match=r"could not be downloaded \(no route to the host\); expected .*--clip-weights FILE"
     ):
-        load_clip(clip_weights.DEFAULT_MODEL)
+        load_clip(load_clip_text.DEFAULT_MODEL)
     assert not caplog.records
     logging.getLogger("huggingface_hub").warning("heard again")
     assert len(caplog.records) == 1

@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from wtal.models.cbp import CBP, FrameOutputs
-from wtal.models.fixed_text import PromptedTextFeatures
 from wtal.models.mil import video_logits
+from wtal.models.text_without_clip import PromptedTextFeatures
 from wtal.models.vlp import VLP
 from wtal.settings.config import CBPConfig, LossConfig, VLPConfig
 from wtal.training.losses import step_loss

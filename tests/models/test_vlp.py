@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wtal.errors import WtalError
-from wtal.models.fixed_text import FixedText, PromptedTextFeatures
+from wtal.models.text_without_clip import FixedText, PromptedTextFeatures
 from wtal.models.vlp import VLP
 from wtal.settings.config import VLPConfig
 

@@ -29,7 +29,7 @@ from wtal.platform.fields import load_json
 from wtal.platform.files import write_atomically
 from wtal.platform.progress import Reporter
 from wtal.report.analysis import analyse
-from wtal.report.errors import KINDS
+from wtal.report.detection_errors import KINDS
 from wtal.runs.checkpoint_folder import CheckpointFolder
 from wtal.runs.run import Run, slug
 from wtal.runs.setup import Setup

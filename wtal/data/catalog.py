@@ -5,14 +5,16 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-from wtal.data import actionformer, basnet, wtalc
 from wtal.data.annotations import Annotations, read_annotations
+from wtal.data.assemble import assemble
 from wtal.data.cache import Progress
 from wtal.data.dataset_toml import open_own
-from wtal.data.layout import GRID, Dataset, Layout, assemble, read_text_features
+from wtal.data.layouts.protocol import GRID, Dataset
+from wtal.data.layouts.registry import LAYOUTS, look
+from wtal.data.text_features import read_text_features
 from wtal.data.video import VideoSet
 from wtal.errors import WtalError
 
@@ -39,16 +41,6 @@ DATASETS = {
     )
 }
 """The values of ``--dataset`` in addition to ``synthetic`` and the path of a ``dataset.toml``."""
-
-LAYOUTS: dict[str, Layout] = {layout.NAME: layout for layout in (wtalc, basnet, actionformer)}
-
-
-@dataclass(frozen=True)
-class AnnotatedLayout:
-    """A layout and the path of its annotations."""
-
-    layout: Layout
-    truth: Path
 
 
 def open_dataset(
@@ -156,12 +148,6 @@ def places(dataset: Dataset, root: str | os.PathLike[str] | None) -> list[Path]:
         return [Path(root)]
     shared = os.environ.get("WTAL_DATA")
     return [*([Path(shared) / dataset.name] if shared else []), Path("data") / dataset.name]
-
-
-def look(place: Path, dataset: Dataset) -> list[AnnotatedLayout]:
-    """The layouts whose annotations are in a folder."""
-    pairs = ((layout, layout.truth(place, dataset)) for layout in LAYOUTS.values())
-    return [AnnotatedLayout(layout, truth) for layout, truth in pairs if truth is not None]
 
 
 def _nothing_found(dataset: Dataset, root: str | os.PathLike[str] | None) -> str:

@@ -13,8 +13,10 @@ from typing import Any, NoReturn
 
 from wtal.data.ambiguous import beside
 from wtal.data.annotations import AnnotatedVideo, Annotations
-from wtal.data.layout import Candidate, assemble, read_text_features
+from wtal.data.assemble import assemble
+from wtal.data.layouts.protocol import Candidate
 from wtal.data.own_files import read_labels, read_segments
+from wtal.data.text_features import read_text_features
 from wtal.data.timebase import Timebase
 from wtal.data.video import Instance, VideoSet
 from wtal.errors import WtalError

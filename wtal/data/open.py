@@ -19,8 +19,8 @@ from wtal.data.synthetic import (
     synthetic_dataset,
     synthetic_features,
 )
-from wtal.data.synthetic.layouts import Layout
 from wtal.data.synthetic.parameters import ControlParameters
+from wtal.data.synthetic.write_layouts import Layout
 from wtal.data.video import VideoSet
 from wtal.errors import WtalError
 

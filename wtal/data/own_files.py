@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from wtal.data.layout import check_id
 from wtal.data.video import Instance
+from wtal.data.video_id import check_id
 from wtal.errors import WtalError
 from wtal.platform import fields
 from wtal.platform.text import csv_rows

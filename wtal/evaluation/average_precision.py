@@ -1,26 +1,29 @@
 """Mean average precision of detections against ground truth, under a named protocol.
 
-Average precision is that of the official ActivityNet code: detections of a class in all videos, by falling score,
-matched greedily (:func:`wtal.ops.matching.match_detections`, which also fixes the ties), and the area under the
-interpolated precision-recall curve. mAP at one tIoU is the mean over the classes that have ground truth in the
-evaluated subset; ``mean`` is the mean over the tIoU thresholds. All values are percentages, 0 to 100.
+Average precision is computed as in the official ActivityNet code. The detections of a class in all videos are sorted by
+falling score and matched greedily (:func:`wtal.ops.matching.match_detections`, which also defines ties). Average
+precision is the area under the interpolated precision-recall curve. mAP at one tIoU is the mean over the classes that
+have ground truth in the evaluated subset; ``mean`` is the mean over the tIoU thresholds. All values are percentages, 0
+to 100.
 
-**Protocols.** ``seconds`` compares as annotated. ``snippets`` does as W-TALC and its descendants do: the ground truth
-alone is rounded to the grid of 25 fps, 16-frame snippets, ``round(s * 25 / 16)`` with halves to even, and detections
-stay as they are. The same detections score differently under the two (a difference of 3.7 points at tIoU 0.5 has been
-measured), so a number without its protocol says little. An instance that rounds to nothing counts and nothing can match
-it: 17 of the 3358 test instances of THUMOS14 in 212 videos (16 of 3311 in 210). So the ground truth fed back scores
-100 under ``seconds`` and less under ``snippets``.
+**Protocols.** ``seconds`` uses the annotated times. ``snippets`` does as W-TALC and the methods based on it: it rounds
+the ground truth, but not the detections, to the grid of 16-frame snippets at 25 fps: ``round(s * 25 / 16)``, halves to
+even. The two protocols give different values for the same detections (a difference of 3.7 points at tIoU 0.5 has been
+measured), so a value should be reported with its protocol. An instance that rounds to an empty interval counts, but no
+detection can match it. Such are 17 of the 3358 test instances of THUMOS14 in 212 videos (16 of 3311 in 210). So the
+ground truth evaluated as detections has 100 under ``seconds`` and less under ``snippets``.
 
-**Ambiguous intervals.** CO2-Net and P-MIL drop every detection, of whatever class, that shares a snippet with an
-interval of ``Ambiguous_test.txt``; this is worth up to a point of mAP. Here this is an option, and a note says
-where such intervals are not used.
+**Ambiguous intervals.** CO2-Net and P-MIL drop every detection, of any class, that shares a snippet with an interval of
+``Ambiguous_test.txt``. This raises mAP by up to one point. Here it is an option, and a note says if such intervals are
+not used.
 
-**Test sets.** Published THUMOS14 numbers are from 210 to 213 test videos: 213 is 212 with video_test_0001292, 210 is
-212 without video_test_0000270 and video_test_0001496, 211 is OpenTAD's. The result states how many there were.
+**Test sets.** Published THUMOS14 numbers use 210 to 213 test videos. The set of 213 is that of 212 with
+video_test_0001292. The set of 210 is that of 212 without video_test_0000270 and video_test_0001496. The set of 211 is
+OpenTAD's. The result states the number of videos.
 
-**CliffDiving** of THUMOS14 is annotated as Diving too, each of 217 test instances, and is evaluated as annotated: a
-detection of it counts for the class that it names, and the other class's instance still needs its own detection.
+**CliffDiving.** Each of the 217 test instances of CliffDiving in THUMOS14 is also annotated as Diving. They are
+evaluated as annotated: a detection counts for the class that it names, and each of the two instances needs its own
+detection.
 """
 
 from __future__ import annotations
@@ -32,8 +35,8 @@ from typing import Any
 import numpy as np
 
 from wtal.errors import WtalError
-from wtal.evaluation.grid import on_grid, positions
 from wtal.evaluation.inputs import AMBIGUOUS, pair
+from wtal.evaluation.wtalc_grid import on_grid, positions
 from wtal.platform import fields
 
 PROTOCOLS = ("seconds", "snippets")
@@ -45,16 +48,16 @@ class Evaluation:
     """The result of an evaluation, and the data that it was measured on.
 
     Attributes:
-        mean: mean of ``per_tiou``, percent.
+        mean: the mean of ``per_tiou``, percent.
         per_tiou: mAP at each tIoU threshold, percent.
         per_class: average precision of each class that has ground truth, at each tIoU threshold, percent.
         protocol: ``"seconds"`` or ``"snippets"``.
-        subset: the evaluated subset as the ground truth names it; ``"all"`` where it names none.
-        videos: number of its videos that are annotated, those without an instance among them.
-        instances: number of their instances.
-        detections: number of detections that took part; a note says which others there were.
-        notes: what a reader of the number should know, a sentence each.
-        ambiguous: ``"keep"``, or ``"drop"`` where detections that meet an ambiguous interval were dropped.
+        subset: the name of the evaluated subset in the ground truth; ``"all"`` if it has no subsets.
+        videos: the number of its annotated videos, including those without an instance.
+        instances: the number of instances in these videos.
+        detections: the number of evaluated detections; notes tell about the others.
+        notes: remarks on the result, one sentence each.
+        ambiguous: ``"keep"``; or ``"drop"`` if detections that meet an ambiguous interval were dropped.
     """
 
     mean: float
@@ -69,12 +72,12 @@ class Evaluation:
     ambiguous: str = "keep"
 
     def to_json(self) -> dict[str, Any]:
-        """The same as plain types for ``json.dump``; thresholds become text such as ``"0.5"``."""
+        """The result as plain types for ``json.dump``; thresholds become text such as ``"0.5"``."""
         per_class = {label: _named(values) for label, values in self.per_class.items()}
         return {**asdict(self), "per_tiou": _named(self.per_tiou), "per_class": per_class, "notes": [*self.notes]}
 
     def table(self, per_class: bool = False) -> str:
-        """The result as lines of plain text, on request with a line for each class."""
+        """The result as plain text; ``per_class`` adds a line for each class."""
         rows = [("mAP", self.per_tiou), *(self.per_class.items() if per_class else ())]
         width = max(len("tIoU"), *(len(name) for name, _ in rows))
         lines = [
@@ -103,31 +106,31 @@ def evaluate(
     """Evaluate temporal action detections.
 
     Args:
-        predictions: path of a predictions file (:func:`wtal.data.predictions.read_predictions`), the content of
-            an official JSON, or lists of :class:`~wtal.data.predictions.Detection` by video id.
-        ground_truth: path of a ground-truth file or folder (:mod:`wtal.data.annotations`), of a ``dataset.toml`` or
-            its segments file; the content of a JSON annotation file; :class:`~wtal.data.annotations.Annotations`; a
+        predictions: the path of a predictions file (:func:`wtal.data.predictions.read_predictions`), the content of
+            an official JSON file, or lists of :class:`~wtal.data.predictions.Detection` by video id.
+        ground_truth: the path of a ground-truth file or folder (:mod:`wtal.data.annotations`), of a ``dataset.toml`` or
+            of its segments file; the content of a JSON annotation file; :class:`~wtal.data.annotations.Annotations`; a
             :class:`~wtal.data.video.VideoSet` or other videos with instances; or lists of
             :class:`~wtal.data.video.Instance` by video id.
-        protocol: ``"seconds"`` or ``"snippets"``, see the module.
-        tiou: thresholds above 0 and up to 1, rounded to 12 decimals, so that ``np.linspace`` gives 0.3 and not
-            0.30000000000000004; None for 0.1 to 0.7.
-        subset: as the ground truth names it, or ``"train"`` or ``"test"``; None for the test part (ActivityNet:
-            ``validation``), or for everything where the ground truth names no subset.
-        ambiguous: ``"drop"`` drops, as CO2-Net and P-MIL do, the detections that share a snippet of 0.64 s with an
-            interval of ``Ambiguous_test.txt`` beside the ground truth, or with an instance labelled ``Ambiguous``;
-            such instances then are no ground truth.
+        protocol: ``"seconds"`` or ``"snippets"``, see the description of the module.
+        tiou: thresholds above 0 and up to 1; None: 0.1 to 0.7. They are rounded to 12 decimals, so that
+            ``np.linspace`` gives 0.3 and not 0.30000000000000004.
+        subset: a subset of the ground truth, or ``"train"`` or ``"test"``. None: the test part (of ActivityNet:
+            ``validation``), or all videos if the ground truth has no subsets.
+        ambiguous: ``"drop"`` does as CO2-Net and P-MIL. It drops the detections that share a snippet of 0.64 s with an
+            interval of ``Ambiguous_test.txt`` beside the ground truth, or with an instance labelled ``Ambiguous``. Such
+            instances are not ground truth then.
 
     Returns:
-        the values, what they were measured on, and notes. As in the official code a detection in a video that
-        the subset lacks is a false positive; one of a class without ground truth changes nothing; both are
-        noted. Detections in videos whose temporal annotation is withheld are left out, and that is noted. Ids
-        that differ by the prefix ``v_`` alone are the same video.
+        The values, the numbers of videos, instances and detections, and notes. As in the official code, a detection in
+        a video outside the subset is a false positive, and a detection of a class without ground truth has no effect.
+        Detections in videos without temporal annotation are left out. Notes report all three. Two ids that differ only
+        by the prefix ``v_`` are the same video.
 
     Raises:
-        WtalError: a file or value that is not what it should be, a subset that is not there or has no instance,
-            predictions that have no video or no class in common with a ground-truth file, or ``"drop"`` where there
-            are no ambiguous intervals.
+        WtalError: a file or value is not valid, the subset does not exist or has no instance, the predictions have no
+            video or no class in common with a ground-truth file, or ``"drop"`` is given but there are no ambiguous
+            intervals.
     """
     if protocol not in PROTOCOLS:
         raise WtalError(f"protocol {protocol!r}, expected one of {', '.join(PROTOCOLS)}")
@@ -140,7 +143,7 @@ def evaluate(
     if protocol == "snippets":
         segments = positions(segments)
         truth_segments, empty = on_grid(truth_segments)
-        truth_videos = np.where(empty, -1, truth_videos)  # where no detection is
+        truth_videos = np.where(empty, -1, truth_videos)  # an index that no detection has
         if empty.any():
             notes.append(f"{empty.sum()} instances round to nothing, so that nothing can match them")
 
@@ -184,18 +187,18 @@ def average_precisions(
     tiou: Sequence[float] | np.ndarray,
     class_count: int,
 ) -> np.ndarray:
-    """Average precision ``[C, K]`` in [0, 1] of each class at each of K tIoU thresholds, from arrays.
+    """Average precision of each of C classes at each of K tIoU thresholds, ``[C, K]`` in [0, 1].
 
-    The arguments are those of :func:`wtal.ops.matching.match_detections`, with classes below ``class_count``. A class
-    without ground truth has 0.
+    The arguments are those of :func:`wtal.ops.matching.match_detections`; class indices are below ``class_count``. A
+    class without ground truth has 0.
     """
-    from wtal.ops.matching import match_detections  # loads torch, which nothing else here needs
+    from wtal.ops.matching import match_detections  # imported here, because it imports torch
 
     hits = (
         match_detections(segments, scores, videos, classes, truth_segments, truth_videos, truth_classes, tiou) >= 0
     )  # [K, D]
     falling, labels = -np.asarray(scores), np.asarray(classes)
-    # By class first, where sorting is linear in this type, and then within each by falling score.
+    # First by class: NumPy sorts uint16 in linear time. Then each class by falling score.
     by_class = np.argsort(labels.astype(np.uint16) if class_count <= 2**16 else labels, kind="stable")
     ends = np.cumsum(np.bincount(labels, minlength=class_count))
     counts = np.bincount(truth_classes, minlength=class_count)
@@ -211,18 +214,20 @@ def average_precision(hits: np.ndarray, count: int) -> np.ndarray:
     """Area under the interpolated precision-recall curve.
 
     Args:
-        hits: bool ``[K, D]``, which detections are true positives, by falling score, at each of K thresholds.
-        count: number of ground-truth instances, at least 1.
+        hits: bool ``[K, D]``: at each of K thresholds, whether each detection is a true positive. Detections are sorted
+            by falling score.
+        count: the number of ground-truth instances, at least 1.
 
     Returns:
         ``[K]`` in [0, 1]; 0 without detections.
     """
     area = np.zeros(len(hits))
     for row, hit in enumerate(hits):
-        # Recall rises at hits alone, and the highest precision from there on is that of a hit.
+        # Only the precision at hits is needed: recall rises only there, and the maximum precision to the right of any
+        # position is at a hit.
         places = np.flatnonzero(hit)
         precision = np.arange(1, len(places) + 1) / (places + 1)
-        # Dividing last makes a perfect result exactly 1.
+        # The division comes last, so that a perfect result is exactly 1.
         area[row] = np.maximum.accumulate(precision[::-1]).sum() / count
     return area
 

@@ -1,4 +1,4 @@
-"""Predictions and ground truth, each in any of its forms, converted to common arrays."""
+"""The inputs of an evaluation: converts predictions and ground truth of every accepted form to arrays."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from wtal.data.ground_truth import read_ground_truth
 from wtal.data.predictions import Predictions, check_predictions, parse_predictions, read_predictions
 from wtal.data.video import Instance, Video
 from wtal.errors import WtalError
-from wtal.evaluation.grid import meets
+from wtal.evaluation.wtalc_grid import meets
 from wtal.platform import fields
 
 
@@ -26,17 +26,17 @@ class Pairs:
     """D detections and G instances in the same videos and classes.
 
     Attributes:
-        subset: the evaluated subset as the ground truth names it, ``"all"`` where it names none.
-        videos: ids of its temporally annotated videos; their positions are the video indices.
-        classes: names of the classes that have instances in them, sorted; their positions are the class indices.
+        subset: the name of the evaluated subset in the ground truth, ``"all"`` if it has no subsets.
+        videos: the ids of its temporally annotated videos; a position here is a video index.
+        classes: the names of the classes that have instances in these videos, sorted; a position here is a class index.
         segments: detections in seconds, float64 ``[D, 2]``.
         scores: float64 ``[D]``.
-        video_index: int64 ``[D]``; ``len(videos)`` for a video that is not among them.
+        video_index: int64 ``[D]``; ``len(videos)`` for a video that is not in ``videos``.
         class_index: int64 ``[D]``.
         truth_segments: instances in seconds, float64 ``[G, 2]``.
         truth_video_index: int64 ``[G]``.
         truth_class_index: int64 ``[G]``.
-        notes: where detections and ground truth did not fit, a sentence each.
+        notes: the differences between detections and ground truth, one sentence each.
     """
 
     subset: str
@@ -56,7 +56,7 @@ AMBIGUOUS = ("keep", "drop")
 
 
 def pair(predictions: object, ground_truth: object, subset: str | None, ambiguous: str = "keep") -> Pairs:
-    """Bring predictions and one subset of the ground truth together; see :func:`wtal.evaluate`."""
+    """Convert predictions and a subset of the ground truth to arrays; see :func:`wtal.evaluate`."""
     truth = _truth(ground_truth)
     name, chosen = _select(truth, subset)
     unclear: dict[str, np.ndarray] = {}
@@ -103,7 +103,7 @@ def pair(predictions: object, ground_truth: object, subset: str | None, ambiguou
     )
 
 
-# ---- the forms ------------------------------------------------------------------------------------------
+# ---- the accepted forms ---------------------------------------------------------------------------------
 
 
 def _predictions(source: object) -> Predictions:
@@ -148,7 +148,7 @@ def _record(video: str, subset: str, listed: Sequence[Any] | None, ambiguous: In
 
 
 def _select(truth: Annotations, subset: str | None) -> tuple[str, tuple[AnnotatedVideo, ...]]:
-    """What the ground truth calls the subset to evaluate, and its videos."""
+    """The name of the evaluated subset in the ground truth, and its videos."""
     counts = Counter(video.subset for video in truth.videos.values())
     if not (subset is None or isinstance(subset, str)):
         raise WtalError(f"subset is {fields.shown(subset)}, expected a name")
@@ -164,7 +164,7 @@ def _select(truth: Annotations, subset: str | None) -> tuple[str, tuple[Annotate
 def _apart(
     truth: Annotations, chosen: Sequence[AnnotatedVideo]
 ) -> tuple[tuple[AnnotatedVideo, ...], dict[str, np.ndarray]]:
-    """The videos without instances labelled as ambiguous, and each one's ambiguous intervals ``[M, 2]``."""
+    """The videos without their instances labelled as ambiguous; and the ambiguous intervals ``[M, 2]`` by video id."""
     if not has_ambiguous(truth.videos.values()):
         raise WtalError(
             f"{truth.path}: ambiguous 'drop', but there is no interval: expected {FILE} beside it, or a label Ambiguous"
@@ -182,7 +182,7 @@ def _apart(
 
 
 def has_ambiguous(videos: Iterable[AnnotatedVideo | Video]) -> bool:
-    """Whether any video says where nobody knows."""
+    """Whether any video has an ambiguous interval."""
     return any(video.ambiguous or _labelled(video) for video in videos)
 
 
@@ -191,14 +191,14 @@ def _labelled(video: AnnotatedVideo | Video) -> list[Instance]:
 
 
 def _ambiguous_notes(chosen: Sequence[AnnotatedVideo], ambiguous: str, notes: _Notes) -> list[str]:
-    """Notes on how an evaluation used ambiguous intervals, or that it did not use them."""
+    """Notes on the use of ambiguous intervals."""
     if ambiguous == "drop":
         return [f"{notes.unclear} detections that meet an ambiguous interval were dropped, as CO2-Net and P-MIL do"]
     return unused_ambiguous(chosen)
 
 
 def unused_ambiguous(videos: Sequence[AnnotatedVideo | Video]) -> list[str]:
-    """Notes on ambiguous intervals where they are kept, a sentence each; empty where there are none."""
+    """Notes on ambiguous intervals that are not used, one sentence each; empty if there are none."""
     notes = []
     if there := [video for video in videos if video.ambiguous]:
         notes.append(
@@ -214,7 +214,7 @@ def unused_ambiguous(videos: Sequence[AnnotatedVideo | Video]) -> list[str]:
 
 
 def _same_video(given: str, known: Mapping[str, object]) -> str:
-    """The id under which the ground truth knows a predicted video; BSN's files put ``v_`` before ActivityNet ids."""
+    """The id of a predicted video in the ground truth; BSN's files have ``v_`` before ActivityNet ids."""
     if given not in known:
         for other in (f"v_{given}", given.removeprefix("v_")):
             if other in known:
@@ -222,11 +222,11 @@ def _same_video(given: str, known: Mapping[str, object]) -> str:
     return given
 
 
-# ---- what did not fit -----------------------------------------------------------------------------------
+# ---- notes on differences -------------------------------------------------------------------------------
 
 
 class _Notes:
-    """Counts what does not fit while the predictions go by."""
+    """Counts the differences between predictions and ground truth, and writes notes on them."""
 
     def __init__(
         self,
@@ -246,7 +246,7 @@ class _Notes:
         self.unclear = 0
 
     def video(self, given: str, video: str, detections: Sequence[Any]) -> None:
-        """Take note of one predicted video."""
+        """Count the detections of one predicted video."""
         self._renamed += given != video
         if video in self._annotated:
             self._seen.add(video)
@@ -255,11 +255,11 @@ class _Notes:
         self._labels.update(detection.label for detection in detections)
 
     def dropped(self, count: int) -> None:
-        """Take note of detections that were dropped because they meet an ambiguous interval."""
+        """Count detections that were dropped because they meet an ambiguous interval."""
         self.unclear += count
 
     def finished(self) -> tuple[str, ...]:
-        """The notes, a sentence each.
+        """The notes, one sentence each.
 
         Raises:
             WtalError: predictions and a ground-truth file have no video or no class in common.
@@ -294,7 +294,7 @@ class _Notes:
         return tuple(notes)
 
     def _check_common(self, unknown: Mapping[str, int]) -> None:
-        # Not for records: a small model may well find nothing right in a few videos.
+        # Records from Python are not checked: a small model may find no correct class in a few videos.
         if not self._labels or self._truth.kind == "records":
             return
         if not self._seen:

@@ -1,4 +1,4 @@
-"""Snippet errors: where a branch fires, compared with ground truth snippet by snippet."""
+"""Snippet errors: compares the snippets on which a branch fires with the ground truth."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from wtal.inference.localize import FIRES
 
 
 def error_rates(data: VideoSet, results: Sequence[VideoResult]) -> dict[str, float | None]:
-    """Shares of snippets, over the labelled classes of all videos.
+    """Error rates over the labelled classes of all videos.
 
     Returns:
-        ``false_negative``: of the action, what it does not fire on. ``false_positive``: of the rest, what it fires
-        on. Of generated videos also the shares fired on of ``core``, of ``non_core`` (onset and offset) and of
-        ``context`` (the scene without its action). None where there is no such snippet.
+        ``false_negative``: the share of action snippets on which the branch does not fire. ``false_positive``: the
+        share of other snippets on which it fires. For generated videos also the share on which it fires of ``core``,
+        ``non_core`` (onset and offset) and ``context`` (the scene without its action). None if there is no such
+        snippet.
     """
     fires: dict[str, list[np.ndarray]] = {
         name: [] for name in ("action", "rest", *(("core", "non_core", "context") if data.kinds else ()))

@@ -1,4 +1,4 @@
-"""One row of the table: how well a branch does on the test videos."""
+"""The table of a run: measures a branch on the test videos, and formats the rows."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from wtal.settings.config import RunConfig
 Row = dict[str, Any]
 """``name``, ``branch``, ``kind``, ``videos``, ``protocol``, ``mean`` (percent), and either ``per_tiou`` (percent) and
 ``snippets`` (:func:`wtal.evaluation.snippet_errors.error_rates`) or, without temporal ground truth,
-``proposals_per_video``. ``mean`` is None where no test video has an action."""
+``proposals_per_video``. ``mean`` is None if no test video has an action."""
 
 
 def has_ground_truth(data: VideoSet) -> bool:
-    """Whether localisation can be measured: every test video says where its actions are, and one has some."""
+    """Whether localisation can be measured: every test video has temporal annotation, and one has an action."""
     test = data.subset("test")
     return any(video.instances for video in test) and all(video.instances is not None for video in test)
 
@@ -39,13 +39,13 @@ def measure(
     device: Device,
     processes: Processes = SINGLE_PROCESS,
 ) -> tuple[Row, dict[str, list[Detection]]]:
-    """Run a branch on the test videos.
+    """Measure a branch on the test videos.
 
-    Localisation mAP where they have temporal ground truth; else mAP of the video-level labels, never a localisation
-    number; none where no test video has an action. Several processes share the videos.
+    The row has localisation mAP if the test videos have temporal ground truth, otherwise mAP of the video-level labels.
+    It has no mAP if no test video has an action. Several processes share the videos.
 
     Returns:
-        the row, and on rank 0 the detections behind it by video id, the longest video first.
+        the row; and on rank 0 its detections by video id, with the longest video first.
     """
     test = data.subset("test")
     training = branches.training
@@ -113,7 +113,7 @@ def video_level_map(scores: np.ndarray, labels: np.ndarray) -> float:
 
 
 def table(rows: Sequence[Row], sources: str) -> Any:
-    """The rows as a rich table that fits 80 columns; ``sources`` says on what they were measured."""
+    """The rows as a rich table of at most 80 columns; ``sources`` is its title (:func:`caption`)."""
     from rich import box
     from rich.table import Table
 
@@ -139,7 +139,7 @@ def table(rows: Sequence[Row], sources: str) -> Any:
 
 
 def caption(data: VideoSet, rows: Sequence[Row]) -> str:
-    """The data and the protocol that the numbers of a table were measured with."""
+    """The title of a table: the data set and the protocol of its numbers."""
     last = rows[-1]
     if last["kind"] == "localization":
         dropped = ", ambiguous dropped" if last.get("ambiguous") == "drop" else ""

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from wtal.features.flow import STEPS
 from wtal.models.clip_image import load_image_encoder
 from wtal.models.i3d import fold, load_i3d
-from wtal.models.weights import read_weights
+from wtal.models.weight_files import read_weights
 from wtal.platform.device import Device
 
 

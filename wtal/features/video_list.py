@@ -7,12 +7,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from wtal.data import actionformer, basnet
 from wtal.data.annotations import Annotations, read_annotations
-from wtal.data.catalog import LAYOUTS, named
-from wtal.data.layout import GRID, Candidate, Dataset, check_id, file_names, in_splits
+from wtal.data.catalog import named
+from wtal.data.layouts import actionformer, basnet
+from wtal.data.layouts.protocol import GRID, Candidate, Dataset, file_names, in_splits
+from wtal.data.layouts.registry import LAYOUTS
 from wtal.data.npy import open_rows
 from wtal.data.timebase import Timebase
+from wtal.data.video_id import check_id
 from wtal.errors import WtalError
 from wtal.features.words import counted, few
 from wtal.platform.folders import walk

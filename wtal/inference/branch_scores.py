@@ -1,4 +1,4 @@
-"""Frame scores and video-level probabilities from a branch's logits, by the loss that trains the branch."""
+"""Frame scores and video-level probabilities from a branch's logits, by the activation of its loss."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from wtal.settings.config import RunConfig
 
 
 def is_softmax(branches: Branches, name: str, config: RunConfig) -> bool:
-    """Whether a branch's classes share one softmax; if not, each is a sigmoid of its own, as VLP's always are."""
+    """Whether a branch has one softmax over the classes. Otherwise each class has a sigmoid, as always in VLP."""
     return config.cbp.activation == "softmax" and not branches.reads_clip(name)
 
 
@@ -21,16 +21,16 @@ def branch_scores(
 ) -> tuple[Tensor, Tensor]:
     """Frame scores and video-level probabilities of one branch.
 
-    Under a softmax over classes a snippet's logit, and not its probability, is what grows along an action: the
-    probability is near 0 or 1 wherever one class leads, action or not (7 to 20 mAP lower on THUMOS14 features). Below
-    0 there is less of the class than of none.
+    With a sigmoid, the frame score is the probability. With a softmax it is the logit, because the probability is near
+    1 or 0 wherever one class leads, even in background (7 to 20 mAP lower on THUMOS14 features). Logits below 0 count
+    as 0.
 
     Args:
         branches: the branches of the run.
         name: the branch.
-        logits: frame logits ``[B, T, C]`` of the branch; overwritten, because those of a long video are large.
+        logits: frame logits ``[B, T, C]`` of the branch. They are overwritten, to save memory with long videos.
         lengths: ``[B]`` int64.
-        config: settings of the branch, the pooling and the loss.
+        config: the settings of the branch, the pooling and the loss.
 
     Returns:
         frame scores ``[B, T, C]``, scaled to [0, 1] per video and class; probabilities ``[B, C]``.

@@ -1,4 +1,4 @@
-"""The two branches of a run: built for a data set, or brought back from a checkpoint."""
+"""The branches of a run: builds them for a data set, or restores them from a checkpoint."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from wtal.data.video import Video, VideoSet
 from wtal.errors import WtalError, reason
 from wtal.models.cbp import CBP, FrameOutputs
 from wtal.models.clip_text import PromptedCLIPText
-from wtal.models.clip_weights import load_clip
-from wtal.models.fixed_text import FixedText, PromptedTextFeatures
+from wtal.models.load_clip_text import load_clip
+from wtal.models.text_without_clip import FixedText, PromptedTextFeatures
 from wtal.models.vlp import VLP
 from wtal.runs.checkpoint import Checkpoint, own_tensors
 from wtal.settings.config import RunConfig
@@ -27,15 +27,15 @@ from wtal.settings.recipe import from_table
 
 
 def members(branch: str) -> tuple[str, ...]:
-    """The branches whose scores ``branch`` combines: ``ensemble`` is ``cbp+vlp``, and any ``a+b`` is another."""
+    """The names of the branches in an ensemble ``a+b``; ``ensemble`` is ``cbp+vlp``, and a branch has only itself."""
     return tuple(("cbp+vlp" if branch == "ensemble" else branch).split("+"))
 
 
 class Branches(nn.ModuleDict):
-    """``cbp``, ``vlp`` where there are CLIP features, and whatever else a schedule trains, by name.
+    """The branches by name: ``cbp``, ``vlp`` if there are CLIP features, and others that a schedule adds.
 
     Attributes:
-        facts: what a checkpoint must say so that :func:`restore_branches` can build the same.
+        facts: the values that a checkpoint must store so that :func:`restore_branches` can build the same branches.
     """
 
     def __init__(self, modules: dict[str, nn.Module], facts: dict[str, Any]) -> None:
@@ -44,14 +44,14 @@ class Branches(nn.ModuleDict):
 
     @property
     def has_vlp(self) -> bool:
-        """Whether there is a vision-language branch: CBP can be trained without one."""
+        """Whether there is a vision-language branch; CBP can be trained without one."""
         return "vlp" in self
 
     def check(self, branch: str) -> None:
         """Check that this model can compute the scores of a branch or an ensemble.
 
         Raises:
-            WtalError: they need VLP, and CBP was trained alone.
+            WtalError: VLP is needed, but CBP was trained alone.
         """
         if not self.has_vlp and "vlp" in members(branch):
             raise WtalError(
@@ -59,7 +59,7 @@ class Branches(nn.ModuleDict):
             )
 
     def reads_clip(self, name: str) -> bool:
-        """Whether a branch reads CLIP features, and not I3D's."""
+        """Whether a branch reads CLIP features; the others read I3D features."""
         return isinstance(self[name], VLP)
 
     def copy(self, source: str, name: str) -> None:
@@ -68,11 +68,11 @@ class Branches(nn.ModuleDict):
         self[name] = copy.deepcopy(self[source], frozen)
 
     def logits(self, name: str, batch: Batch) -> Tensor:
-        """Frame logits ``[B, T, C]`` of one branch, zeros beyond each video's length."""
+        """Frame logits ``[B, T, C]`` of one branch, zero after the end of each video."""
         return self.outputs(name, batch).logits
 
     def outputs(self, name: str, batch: Batch, embedding: bool = False) -> FrameOutputs:
-        """Frame logits, and the other outputs of a branch that the losses read."""
+        """Frame logits, and the other outputs of a branch that losses use."""
         features = batch.clip if self.reads_clip(name) else batch.i3d
         if features is None:
             raise ValueError(f"the batch lacks the features that branch {name!r} reads")
@@ -82,11 +82,11 @@ class Branches(nn.ModuleDict):
         return FrameOutputs(branch(features, batch.lengths))
 
     def reading(self, name: str) -> CBP | VLP:
-        """One branch with its type, for its ``reach`` and ``stride``."""
+        """One branch, typed, for its ``reach`` and ``stride``."""
         return cast("CBP | VLP", self[name])
 
     def tensors(self) -> dict[str, Tensor]:
-        """What a checkpoint stores: learned tensors, and text features so that prediction needs no CLIP."""
+        """The tensors for a checkpoint: learned tensors, and text features, so that prediction does not need CLIP."""
         stored = {
             f"{name}.{key}": tensor for name, branch in self.items() for key, tensor in own_tensors(branch).items()
         }
@@ -107,15 +107,15 @@ class Branches(nn.ModuleDict):
 
 
 def build_branches(data: VideoSet, config: RunConfig, clip_model: str, clip_weights: Path | None) -> Branches:
-    """Freshly initialised branches for a data set, from torch's current random state.
+    """New branches for a data set, initialised from torch's global random generator.
 
-    Without CLIP features there is CBP alone, and no text encoder is asked for.
+    Without CLIP features there is only CBP, and no text encoder is loaded.
 
     Args:
-        data: its classes (or text features) and feature widths shape the branches.
-        config: widths, heads, prompts.
-        clip_model: open_clip architecture, used where the data set brings no text features.
-        clip_weights: file with CLIP's weights, None for open_clip's own download.
+        data: the data set, which gives the classes, the feature widths, and possibly text features.
+        config: the settings of the branches.
+        clip_model: the open_clip architecture; used if the data set has no text features.
+        clip_weights: a file with CLIP's weights; None lets open_clip download them.
     """
     first = data.videos[0]
     i3d_dim = read_features(first).shape[1]
@@ -145,16 +145,16 @@ def build_branches(data: VideoSet, config: RunConfig, clip_model: str, clip_weig
 
 
 def common_grid(videos: Sequence[Video]) -> dict[str, float | None]:
-    """What all videos share of ``fps``, ``stride``, ``window`` and ``clip_fps``; None where they differ or lack it."""
+    """``fps``, ``stride``, ``window`` and ``clip_fps`` of all videos; None if a value differs or is unknown."""
     grids = [{**asdict(video.timebase), "clip_fps": video.clip_fps} for video in videos]
     return {key: grids[0][key] if len({grid[key] for grid in grids}) == 1 else None for key in grids[0]}
 
 
 def restore_branches(checkpoint: Checkpoint) -> tuple[Branches, RunConfig]:
-    """Branches as a checkpoint left them, for prediction: text features are stored, CLIP is not needed.
+    """The branches of a checkpoint, for prediction. Text features are stored in it, so CLIP is not needed.
 
     Raises:
-        WtalError: the checkpoint lacks something, or its tensors are not of the shapes that it says.
+        WtalError: the checkpoint lacks something, or its tensors have wrong shapes.
     """
     facts = checkpoint.facts
     try:
@@ -163,7 +163,7 @@ def restore_branches(checkpoint: Checkpoint) -> tuple[Branches, RunConfig]:
             raise WtalError("more layers than tensors")
         if not all(isinstance(name, str) for name in facts["classes"]):
             raise WtalError(f"classes {facts['classes']!r}")
-        with torch.device("meta"):  # takes no memory: the stored tensors are the only ones, whatever the facts say
+        with torch.device("meta"):  # needs no memory, even if the facts have wrong sizes
             modules: dict[str, nn.Module] = {"cbp": CBP(facts["i3d_dim"], len(facts["classes"]), config.cbp)}
         stored = {"cbp": checkpoint.part("cbp")}
         if facts["clip_dim"] is not None:
@@ -174,18 +174,18 @@ def restore_branches(checkpoint: Checkpoint) -> tuple[Branches, RunConfig]:
             if text.num_classes != len(facts["classes"]):
                 raise WtalError(f"{text.num_classes} text features for classes {facts['classes']!r}")
             stored["vlp"] = {key: value for key, value in checkpoint.part("vlp").items() if not key.startswith("text.")}
-            stored["vlp"]["text.features"] = features  # of unit norm already: normalised again, its last bits change
+            stored["vlp"]["text.features"] = features  # already of unit norm; to scale them again would change bits
         for name, branch in modules.items():
             if wrong := [key for key, tensor in stored[name].items() if tensor.dtype != torch.float32]:
                 raise WtalError(f"{wrong[0]} is {stored[name][wrong[0]].dtype}")
             branch.load_state_dict(stored[name], assign=True)
-    # Whatever is wrong or missing surfaces where it is used: KeyError, a size that torch refuses, ...
+    # A wrong or missing fact can raise any error, such as a KeyError or a RuntimeError of torch.
     except Exception as error:
         raise WtalError(f"{checkpoint.path}: not a whole model ({type(error).__name__}: {reason(error)})") from error
     return Branches({name: branch.eval() for name, branch in modules.items()}, facts), config
 
 
 def readable(name: str) -> str:
-    """A class name as a person would say it, for the text encoder: ``CleanAndJerk`` -> ``clean and jerk``."""
+    """A class name as words for the text encoder: ``CleanAndJerk`` -> ``clean and jerk``."""
     words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|_", " ", name)
     return " ".join(words.lower().split())

@@ -1,4 +1,4 @@
-"""Branches applied to whole videos: frame logits, detections, video-level scores."""
+"""Applies branches to whole videos: frame logits, detections, and video-level scores."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from wtal.platform.device import Device
 from wtal.platform.distributed import SINGLE_PROCESS, Processes
 from wtal.settings.config import RunConfig
 
-_BATCH = 16  # whole videos at once; sorted by length, so that little of it is padding
-_SNIPPETS = 16_384  # ... and at most this many snippets; a longer video goes through a windowed branch in parts
+_BATCH = 16  # videos in a batch; they are sorted by length, to have little padding
+_SNIPPETS = 16_384  # snippets in a batch; a branch with a window computes a longer video in parts
 LONGEST = 65_536
-"""The longest video for a branch whose attention reaches the whole video."""
+"""The largest number of snippets for a branch without an attention window."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class VideoResult:
     video_scores: Tensor
     """Video-level probabilities ``[C]`` on the CPU."""
     frame_scores: Tensor
-    """``[T, C]`` on the CPU, scaled to [0, 1] per class; localisation compares its thresholds with these."""
+    """Frame scores ``[T, C]`` on the CPU, scaled to [0, 1] per class; localisation applies its thresholds to them."""
 
 
 def frame_logits(
@@ -50,9 +50,9 @@ def frame_logits(
     device: Device,
     processes: Processes = SINGLE_PROCESS,
 ) -> list[Tensor]:
-    """Logits ``[T, C]`` of one branch for each video, float32 on the CPU, in the order given.
+    """Logits ``[T, C]`` of one branch for each video, float32 on the CPU, in the order of ``videos``.
 
-    Several processes share the work; in the end each process has the logits of all videos.
+    Several processes share the work, and each gets the logits of all videos.
     """
     by_index: dict[int, Tensor] = {}
     for scored in _scored(branches, (name,), data, videos, device, processes.part):
@@ -72,17 +72,17 @@ def find(
     device: Device,
     part: slice = ALL,
 ) -> Iterator[VideoResult]:
-    """Detections and video-level probabilities of every video, one batch after another, the longest first.
+    """Detections and video-level probabilities of every video. Long videos come first.
 
     Args:
-        branches: in eval mode.
-        branch: a branch, or an ensemble of several (:func:`members`), which is the mean of both branches' frame
-            probabilities, each scaled to [0, 1] per video and class, and of their video-level probabilities.
-        data: the data set; gives the class names.
-        videos: the videos of the data set to run on.
-        config: pooling and localisation settings.
-        device: where to run.
-        part: which batches to run; the results of a video do not depend on it.
+        branches: the branches, in evaluation mode.
+        branch: a branch, or an ensemble (:func:`members`). An ensemble takes the mean of its branches' frame scores,
+            which are scaled to [0, 1] per video and class, and the mean of their video-level probabilities.
+        data: the data set, which gives the class names.
+        videos: videos of the data set.
+        config: the settings of pooling and localisation.
+        device: the device to compute on.
+        part: the batches to compute. The results of a video do not depend on it.
     """
     branches.check(branch)
     names = members(branch)
@@ -90,7 +90,7 @@ def find(
         lengths = scored.lengths
         with torch.inference_mode():
             levels, together = [], None
-            for name in names:  # a long video's scores are large: no more of them at a time than it takes
+            for name in names:  # scores of a long video are large, so they are deleted early
                 logits = scored.logits.pop(name)
                 scores, level = branch_scores(branches, name, logits, lengths, config)
                 levels.append(level)
@@ -111,7 +111,7 @@ def find(
 
 @dataclass(frozen=True)
 class _Scored:
-    """Frame logits float32 ``[B, T, C]`` by branch, of the videos at ``index``, with ``lengths`` ``[B]``."""
+    """Frame logits by branch, float32 ``[B, T, C]``, of the videos at ``index``; ``lengths`` is ``[B]``."""
 
     index: list[int]
     lengths: Tensor
@@ -121,7 +121,7 @@ class _Scored:
 def _scored(
     branches: Branches, names: Sequence[str], data: VideoSet, videos: Sequence[Video], device: Device, part: slice
 ) -> Iterator[_Scored]:
-    """Every video of the part once: whole where it fits, in parts where it does not, memory bounded either way."""
+    """The frame logits of every video of ``part``, in bounded memory: long videos are computed in parts."""
     if not videos:
         return
     with ExitStack() as held:
@@ -156,7 +156,7 @@ def _scored_each(
 
 
 def check_lengths(branches: Branches, names: Sequence[str], videos: Sequence[Video]) -> None:
-    """Whether each branch takes each of the videos.
+    """Check that no video is too long for a branch.
 
     Raises:
         WtalError: a video is too long for a branch without an attention window.
@@ -174,7 +174,7 @@ def check_lengths(branches: Branches, names: Sequence[str], videos: Sequence[Vid
 
 
 def _size(branches: Branches, name: str) -> int:
-    """How many snippets of a long video a branch takes at once; 0: the whole of any that is allowed."""
+    """The number of snippets in a part of a long video; 0: the branch has no window and takes only whole videos."""
     branch = branches.reading(name)
     return 0 if branch.reach is None else -(-_SNIPPETS // branch.stride) * branch.stride
 
@@ -182,10 +182,11 @@ def _size(branches: Branches, name: str) -> int:
 def _in_parts(
     branches: Branches, name: str, data: VideoSet, video: Video, length: int, size: int, device: Device
 ) -> Tensor:
-    """Logits ``[1, T, C]`` of one long video: each part with as much around it as its logits depend on."""
+    """Logits ``[1, T, C]`` of one long video. Each part is extended by the snippets on which its logits depend."""
     branch = branches.reading(name)
     size = size or length
-    overlap = -(-(branch.reach or 0) // branch.stride) * branch.stride  # so that each part is pooled as the whole is
+    # A multiple of the stride, so that pooling is the same as in the whole video.
+    overlap = -(-(branch.reach or 0) // branch.stride) * branch.stride
     clip = branches.reads_clip(name)
     whole: Tensor | None = None
     for batch, first, last in in_parts(data, video, length, size, overlap, not clip, clip):

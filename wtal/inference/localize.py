@@ -1,6 +1,6 @@
-"""From frame scores to detections: pick classes, group snippets into proposals, suppress, turn into seconds.
+"""From frame scores to detections: selects classes, groups snippets into proposals, suppresses, converts to seconds.
 
-Everything up to :class:`Detections` stays on the device that the scores are on.
+:class:`Detections` are on the device of the scores.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from wtal.ops.proposals import group_proposals
 from wtal.settings.config import LocalizeConfig
 
 FIRES = 0.5
-"""A branch fires on a snippet whose score, scaled by :func:`scale_scores`, is above this."""
+"""A branch fires on a snippet if its score, scaled by :func:`scale_scores`, is above this value."""
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,11 @@ class Detections:
     """Detections of a batch of videos, sorted by video, class and falling score; N rows.
 
     Attributes:
-        video: index into the batch, int64 ``[N]``.
-        label: class index, int64 ``[N]``.
-        segment: half open, int64 ``[N, 2]``, in parts of a snippet: ``upsample`` of them are one.
+        video: the index of the video in the batch, int64 ``[N]``.
+        label: the class index, int64 ``[N]``.
+        segment: half-open intervals, int64 ``[N, 2]``, in units of 1 / ``upsample`` snippet.
         score: ``[N]``.
-        upsample: parts a snippet.
+        upsample: the number of parts of a snippet.
     """
 
     video: Tensor
@@ -41,7 +41,7 @@ class Detections:
 
 
 def scale_scores(scores: Tensor, lengths: Tensor) -> Tensor:
-    """Scores brought to [0, 1] over each video's own snippets, per class; zero beyond its length.
+    """Scores scaled to [0, 1] per video and class; zero after the end of a video.
 
     Args:
         scores: ``[B, T, C]``.
@@ -58,18 +58,18 @@ def scale_scores(scores: Tensor, lengths: Tensor) -> Tensor:
 
 
 def upsample_scores(scores: Tensor, lengths: Tensor, parts: int) -> Tensor:
-    """Scores of ``parts`` equal parts of each snippet, linear in time between the middles of snippets.
+    """Scores of ``parts`` equal parts of each snippet, by linear interpolation between the middles of snippets.
 
-    Before the middle of the first snippet and after the middle of the last snippet, the score is constant. Every
-    operation is rounded by itself, so that the report's page can do the same to the bit.
+    Before the middle of the first snippet and after the middle of the last snippet, the score is constant. No two
+    operations are fused, so that the report's page can compute the same bits.
 
     Args:
-        scores: ``[B, T, C]``; values beyond a length are ignored.
+        scores: ``[B, T, C]``; values after the end of a video are ignored.
         lengths: int64 ``[B]``.
         parts: at least 1.
 
     Returns:
-        ``[B, parts * T, C]``; beyond a video's own parts it is undefined.
+        ``[B, parts * T, C]``; undefined after the end of a video.
     """
     if parts == 1 or not scores.shape[1]:
         return scores
@@ -83,7 +83,7 @@ def upsample_scores(scores: Tensor, lengths: Tensor, parts: int) -> Tensor:
     before, after = moved(-1), moved(1)
     upsampled = []
     for part in range(parts):
-        offset = (part + 0.5) / parts - 0.5  # from the middle of the snippet, in snippets
+        offset = (part + 0.5) / parts - 0.5  # distance from the middle of the snippet, in snippets
         other = before if offset < 0 else after
         upsampled.append(scores + (other - scores) * scores.new_tensor(abs(offset)))
     return torch.stack(upsampled, 2).flatten(1, 2)
@@ -92,16 +92,16 @@ def upsample_scores(scores: Tensor, lengths: Tensor, parts: int) -> Tensor:
 def detect(scores: Tensor, video_scores: Tensor, lengths: Tensor, config: LocalizeConfig) -> Detections:
     """Localise actions in a batch of videos (paper, supplement: inference).
 
-    Classes whose video-level probability is above ``theta_cls`` are localised, and always the best class. Their frame
-    scores, scaled to [0, 1] per video and class and brought to ``upsample`` parts a snippet, are thresholded at every
-    ``theta_loc``; consecutive parts above it form a proposal. A proposal scores ``config.score`` of its parts times the
+    The best class of a video is localised, and every class whose video-level probability is above ``theta_cls``. The
+    frame scores are scaled to [0, 1] per video and class, and interpolated to ``upsample`` parts per snippet. Adjacent
+    parts above a threshold in ``theta_loc`` form a proposal. Its score is ``config.score`` of its parts, times the
     video-level probability.
 
     Args:
-        scores: frame scores ``[B, T, C]``, float32 or float64, any range.
+        scores: frame scores ``[B, T, C]``, float32 or float64, of any range.
         video_scores: video-level probabilities ``[B, C]``.
-        lengths: int64 ``[B]``; values beyond are ignored.
-        config: thresholds, proposal score and suppression.
+        lengths: int64 ``[B]``; values after the end of a video are ignored.
+        config: the thresholds, the score of proposals, and the suppression.
     """
     batch, _, classes = scores.shape
     if video_scores.shape != (batch, classes):
@@ -114,15 +114,15 @@ def detect(scores: Tensor, video_scores: Tensor, lengths: Tensor, config: Locali
     keep &= (lengths > 0)[:, None]
     thresholds = torch.tensor(config.theta_loc, dtype=scores.dtype, device=scores.device)
     parts = config.upsample
-    if parts > 1:  # scaled first: the scale is that of the snippets, as the report draws them
+    if parts > 1:  # the report scales the scores of snippets, before interpolation
         scores = upsample_scores(scale_scores(scores, lengths), lengths, parts)
     segments, owner, score = group_proposals(
         scores, thresholds, lengths * parts, keep, score=config.score, unique=True, rescale=parts == 1
     )
     segments, owner, score = _with_single_snippets(segments, owner, score, keep, lengths, parts)
-    # The outer-inner contrast may be negative: such a proposal is darker than its surroundings and scores nothing.
+    # The outer-inner contrast is negative if a proposal has lower scores than its surroundings. It counts as 0.
     score = score.clamp(min=0.0) * video_scores.to(score.dtype)[owner[:, 0], owner[:, 1]]
-    group = owner[:, 0] * classes + owner[:, 1]  # ascending: proposals come ordered by video, then class
+    group = owner[:, 0] * classes + owner[:, 1]  # ascending, because proposals are sorted by video and class
     offsets = torch.searchsorted(group, torch.arange(batch * classes + 1, device=group.device))
     kept, score, _ = soft_nms(
         segments.to(score.dtype),
@@ -141,9 +141,10 @@ def detect(scores: Tensor, video_scores: Tensor, lengths: Tensor, config: Locali
 def _with_single_snippets(
     segments: Tensor, owner: Tensor, score: Tensor, keep: Tensor, lengths: Tensor, parts: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Proposals, and one for each class looked for in a video of one snippet, which nothing in it can stand out from.
+    """Add a proposal for each selected class of a video of one snippet.
 
-    Its score is that of a highest snippet, 1.
+    Such a video has no other proposal, because its only scaled score is 0. The score of the proposal is 1, that of a
+    highest snippet.
     """
     alone = (keep & (lengths == 1)[:, None]).nonzero()
     if not len(alone):
@@ -161,14 +162,14 @@ def to_seconds(
     classes: Sequence[str],
     ends: Sequence[float | None] | None = None,
 ) -> list[list[Detection]]:
-    """Detections of each video of the batch in seconds, by falling score; none begins before second 0.
+    """Convert detections to seconds, for each video of the batch, sorted by falling score. None begins before second 0.
 
     Args:
-        detections: what :func:`detect` returned.
-        timebases: one a video of the batch.
-        classes: class names in index order.
-        ends: where each video ends, None where it is unknown: no detection ends later, and one that would begin there
-            is left out.
+        detections: the result of :func:`detect`.
+        timebases: the time base of each video.
+        classes: the class names in index order.
+        ends: the end of each video in seconds, None if it is unknown. Detections are cut there, and those that would
+            begin later are left out.
     """
     listed_by_video: list[list[Detection]] = [[] for _ in timebases]
     columns = zip(

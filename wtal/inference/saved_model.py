@@ -1,4 +1,4 @@
-"""A trained model applied: to the test videos of its data set, or to a folder of features."""
+"""Applies a trained model to the test videos of its data set, or to a folder of features."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wtal.data.features import check_features, clip_rows, feature_lengths, feature_width
-from wtal.data.layout import check_id
 from wtal.data.predictions import Detection
 from wtal.data.span_check import check_clip_rows
 from wtal.data.timebase import Timebase
 from wtal.data.video import Video, VideoSet
+from wtal.data.video_id import check_id
 from wtal.errors import WtalError
 from wtal.inference.branches import Branches, members, restore_branches
 from wtal.inference.frame_scores import find
@@ -29,13 +29,13 @@ from wtal.settings.config import RunConfig
 
 @dataclass(frozen=True)
 class RunModel:
-    """The model of a run, and the data set that the run was given.
+    """The model of a run, and the data set of the run.
 
     Attributes:
-        branches: in eval mode, on ``device``.
+        branches: the branches in evaluation mode, on ``device``.
         config: the run's settings.
-        device: where it runs.
-        data: the videos that the run's own table was measured on.
+        device: the device of the branches.
+        data: the data set; the run's table was measured on its test videos.
     """
 
     branches: Branches
@@ -45,12 +45,12 @@ class RunModel:
 
 
 def open_run(model: Path, device: str, root: Path | None = None) -> RunModel:
-    """The model in a run folder, or that of a checkpoint inside one, and the run's data set.
+    """Open the model of a run and the run's data set.
 
     Args:
-        model: run folder or checkpoint.
+        model: a run folder, or a checkpoint in one.
         device: as ``--device``.
-        root: where the run's data are now; None: where they were in training.
+        root: the folder of the data now; None: they are where they were during training.
     """
     branches, config, where, checkpoint = load(model, device)
     folder = checkpoint.path.resolve().parent.parent
@@ -64,7 +64,7 @@ def open_run(model: Path, device: str, root: Path | None = None) -> RunModel:
 
 
 def detect_test_videos(run: RunModel, branch: str | None) -> dict[str, list[Detection]]:
-    """Detections in the run's test videos by video id; ``branch`` says whose scores, None for what the run has."""
+    """Detections in the run's test videos, by video id, from the scores of ``branch``; None: the run's setting."""
     test = run.data.subset("test")
     results = find(run.branches, branch or run.config.localize.branch, run.data, test, run.config, run.device)
     return {item.video.id: item.detections for item in results}
@@ -76,8 +76,8 @@ class FolderDetections:
 
     Attributes:
         detections: a list for each video id.
-        failed: feature files that cannot be used, and why.
-        notes: notes on the other files, a sentence each.
+        failed: the feature files that cannot be used, each with the reason.
+        notes: notes on the other files, one sentence each.
     """
 
     detections: dict[str, list[Detection]]
@@ -94,21 +94,21 @@ def detect_in_folder(
     device: str,
     rates: Mapping[str, float] | None = None,
 ) -> FolderDetections:
-    """Detections of a model in every ``<video>.npy`` of a folder (or in one such file).
+    """Detections of a model in every ``<video>.npy`` of a folder, or in one such file.
 
     Args:
-        model: run folder or checkpoint.
-        features: folder of I3D features ``[T, D]``, or one file.
-        clip: folder of CLIP features, for a branch that reads them.
-        grid: ``fps``, ``stride``, ``window`` and ``clip_fps`` of these features; None is as in training.
+        model: a run folder or a checkpoint.
+        features: a folder of I3D features ``[T, D]``, or one file.
+        clip: a folder of CLIP features, for a branch that reads them.
+        grid: ``fps``, ``stride``, ``window`` and ``clip_fps`` of these features; None: as in training.
         branch: the branch whose scores are used; None: the run's setting.
         device: as ``--device``.
-        rates: ``fps`` of each video by its id, in place of ``grid``'s.
+        rates: ``fps`` by video id; it replaces that of ``grid``.
 
     Raises:
-        WtalError: the model was trained on videos of different rates and ``grid`` does not say, no features there, one
-            file that cannot be used or has another width than the model was trained on, or no CLIP features for a
-            branch that reads them. Of a folder, such files are in ``failed``.
+        WtalError: ``grid`` lacks a value that differed between the training videos, there are no features, the only
+            file cannot be used or has another width than in training, or a branch needs CLIP features that are not
+            given. Files of a folder that cannot be used are in ``failed``.
     """
     branches, config, where, checkpoint = load(model, device)
     branch = branch or config.localize.branch
@@ -125,7 +125,7 @@ def detect_in_folder(
     clip = clip if branches.has_vlp else None
     known = {**checkpoint.facts["grid"], **{name: value for name, value in grid.items() if value is not None}}
     if rates is None:
-        known_grid(known)  # wrong for one is wrong for all
+        known_grid(known)  # a wrong grid is wrong for every file
     videos: list[Video] = []
     failed: dict[Path, str] = {}
     for file in files:
@@ -147,7 +147,7 @@ def _video(
     rates: Mapping[str, float] | None,
     checkpoint: Checkpoint,
 ) -> Video:
-    """The video of one feature file, all of it checked."""
+    """The video of one feature file, after all checks."""
     check_id(file.stem, file.parent)
     if rates is not None:
         if file.stem not in rates:
@@ -163,10 +163,10 @@ def _video(
 
 
 def read_rates(path: Path) -> dict[str, float]:
-    """Frames a second by video id, from a CSV ``video,fps``.
+    """Read frames per second by video id, from a CSV file ``video,fps``.
 
     Raises:
-        WtalError: the file is no such CSV, a rate is not a number above 0, or a video has two rates.
+        WtalError: the file has another form, a rate is not a number above 0, or a video has two rates.
     """
     rates: dict[str, float] = {}
     for line, (video, said) in csv_rows(path, ("video", "fps"), "frames a second as CSV (video,fps)"):
@@ -181,7 +181,11 @@ def read_rates(path: Path) -> dict[str, float]:
 
 
 def known_grid(known: Mapping[str, float | None]) -> tuple[Timebase, float | None]:
-    """The time base of features, and the rate of CLIP's rows where that is known."""
+    """The time base of features, and the rate of CLIP rows, None if it is unknown.
+
+    Raises:
+        WtalError: a value of the time base is unknown, or a value is not valid.
+    """
     for name in ("fps", "stride", "window"):
         if known[name] is None:
             how = " (a number, or a CSV video,fps)" if name == "fps" else ""
@@ -197,10 +201,10 @@ def known_grid(known: Mapping[str, float | None]) -> tuple[Timebase, float | Non
 
 
 def load(model: Path, device: str) -> tuple[Branches, RunConfig, Device, Checkpoint]:
-    """Branches ready for inference, their settings, the device that they are on, and the checkpoint they are from.
+    """Load branches for inference. Returns them, their settings, their device and their checkpoint.
 
     Args:
-        model: a checkpoint, or a run folder for the newest sound one in it.
+        model: a checkpoint; or a run folder, whose newest checkpoint that is not damaged is used.
         device: as ``--device``.
     """
     if model.is_dir():

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wtal.errors import WtalError
-from wtal.models.clip_weights import DEFAULT_MODEL, architecture, check_quick_gelu, download
-from wtal.models.weights import read_weights
+from wtal.models.load_clip_text import DEFAULT_MODEL, architecture, check_quick_gelu, download
+from wtal.models.weight_files import read_weights
 
 
 class ImageEncoder(nn.Module):
@@ -49,7 +49,7 @@ def load_image_encoder(name: str = DEFAULT_MODEL, weights: Path | None = None) -
 
     Args:
         name: an architecture of ``open_clip.list_models()`` (``--clip-model``).
-        weights: a file for :func:`wtal.models.weights.read_weights` (``--clip-weights``); None lets open_clip
+        weights: a file for :func:`wtal.models.weight_files.read_weights` (``--clip-weights``); None lets open_clip
             download OpenAI's weights.
 
     Returns:

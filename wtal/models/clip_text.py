@@ -18,7 +18,7 @@ class PromptedCLIPText(nn.Module):
 
     Only the prompts, ``before [n, W]`` and ``after [m, W]``, are parameters of this module. The encoder is
     frozen and is not in ``parameters()`` or ``state_dict()``: a checkpoint has only the prompts, and the encoder
-    comes from :func:`wtal.models.clip_weights.load_clip`. But ``.to()`` moves the encoder too.
+    comes from :func:`wtal.models.load_clip_text.load_clip`. But ``.to()`` moves the encoder too.
 
     CLIP's attention is causal and its text feature is the output at the end token. So the sequences are cut after
     the last end token of all classes, and each feature is read at its own end token. A longer context would not

@@ -27,7 +27,7 @@ class VLP(nn.Module):
     the zero-shot model.
 
     Args:
-        text: returns ``[C, feature_dim]`` of unit norm when called (:mod:`wtal.models.fixed_text`,
+        text: returns ``[C, feature_dim]`` of unit norm when called (:mod:`wtal.models.text_without_clip`,
             :mod:`wtal.models.clip_text`) and has ``dim`` and ``num_classes``.
         feature_dim: width of the CLIP frame features.
         config: sizes and initial values.

@@ -1,1 +1,1 @@
-"""The machine: devices, processes, signals, files, progress."""
+"""Access to the machine: devices, processes, signals, files, progress."""

@@ -1,4 +1,4 @@
-"""JSON as its standard has it: no NaN and no infinity, which most readers refuse."""
+"""Writes JSON by its standard: without NaN and infinity, which most readers reject."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 
 
 def dumps(value: Any, **options: Any) -> str:
-    """``json.dumps``, with null for every number that is not finite."""
+    """``json.dumps``, but null replaces every number that is not finite."""
     return json.dumps(finite(value), allow_nan=False, **options)
 
 
 def finite(value: Any) -> Any:
-    """The same value, with None for every float that is not finite; keys become text and tuples lists, as in JSON."""
+    """The value with None for every float that is not finite. Keys become text and tuples become lists, as in JSON."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""Where and in which precision branches run."""
+"""The device and the precision of the computation."""
 
 from __future__ import annotations
 
@@ -10,32 +10,33 @@ import torch
 from wtal.errors import WtalError
 
 _BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
-"""Either multiplies bf16 with float32 sums; a CPU without both only emulates it."""
+"""CPU features that multiply bf16 with float32 sums. A CPU with neither only emulates this."""
 
 
 @dataclass(frozen=True)
 class Device:
-    """Where and in which precision branches run."""
+    """The device and the precision of the computation."""
 
     name: torch.device
     bf16: bool = False
 
     def autocast(self) -> torch.autocast:
-        """The context that a forward pass runs in."""
+        """The context for a forward pass."""
         return torch.autocast(self.name.type, torch.bfloat16, enabled=self.bf16)
 
 
 def choose_device(name: str, precision: str, local_rank: int | None = None, cpu_bf16: bool = False) -> Device:
-    """The device that ``--device`` and ``--precision`` ask for.
+    """The device for ``--device`` and ``--precision``.
 
     Args:
-        name: name of the device.
-        precision: precision of the forward pass.
-        local_rank: number of this process on its machine where there are several: its GPU. None where it is alone.
-        cpu_bf16: bf16 is offered on the CPU too, where the CPU multiplies in it.
+        name: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        precision: ``auto``, ``float32`` or ``bf16``: the precision of the forward pass.
+        local_rank: the number of this process on its machine, which is the index of its GPU; None: there is only one
+            process.
+        cpu_bf16: bf16 is also allowed on a CPU that can multiply it.
 
     Raises:
-        WtalError: torch does not know or does not have it, or it has no bf16.
+        WtalError: the device does not exist here, or it cannot compute in bf16.
     """
     wanted = name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -65,7 +66,7 @@ def choose_device(name: str, precision: str, local_rank: int | None = None, cpu_
 
 
 def _cpu_flags(source: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
-    """The CPU's feature flags as the kernel reports them; empty where it reports none."""
+    """The feature flags of the CPU, from the operating system; empty if they are unknown."""
     try:
         lines = source.read_text().splitlines()
     except OSError:

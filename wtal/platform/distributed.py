@@ -1,7 +1,7 @@
-"""The processes that train one run together: started by torchrun, joined by torch.distributed.
+"""Several processes that train one run together: torchrun starts them, and torch.distributed connects them.
 
-Every process holds the whole model. It takes its share of each batch and of the videos to score; what they find is
-summed or gathered. Decisions are taken together, and the first process (rank 0) alone writes.
+Every process has the whole model. It computes its share of each batch and of the videos to score, and the results are
+summed or gathered. All processes make the same decisions. Only the first process (rank 0) writes files.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ from wtal.errors import WtalError
 T = TypeVar("T")
 
 ANSWER = timedelta(minutes=10)
-"""How long a process may keep the others waiting in training; one that dies closes its connections at once."""
+"""The longest wait for a process during training. A process that ends closes its connections, which is seen at once."""
 WORK = timedelta(days=1)
-"""How long it may while it does alone what the others wait for: preparing data, reading all features."""
+"""The longest wait for work that one process does for all, such as preparing data."""
 
 
 class ProcessError(WtalError):
-    """Another process of this run ended or does not answer."""
+    """Another process of the run has ended or does not answer."""
 
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among those that train one run; alone by default, and then every method does nothing.
+    """This process and its connection to the others of a run. By default there is only one process.
 
     All processes must call the same methods in the same order.
 
     Attributes:
-        rank: number of this process, from 0.
-        size: how many there are.
-        local_rank: its number on its machine.
-        store: what they all can write to and read from, however one of them ends.
-        patient: the group for waiting as long as :data:`WORK`.
+        rank: the number of this process, from 0.
+        size: the number of processes.
+        local_rank: the number of this process on its machine.
+        store: a key-value store that all can use, also after one of them has ended.
+        patient: the process group whose timeout is :data:`WORK`.
     """
 
     rank: int = 0
@@ -55,17 +55,17 @@ class Processes:
 
     @property
     def gpu(self) -> int | None:
-        """Which GPU of its machine is this process's; None where it is alone and may choose."""
+        """The index of the GPU of this process on its machine; None: there is only one process, which may choose."""
         return None if self.size == 1 else self.local_rank
 
     @property
     def part(self) -> slice:
-        """This process's share of a sequence: every ``size``-th."""
+        """This process's share of a sequence: every ``size``-th item, from item ``rank``."""
         return slice(self.rank, None, self.size)
 
     @property
     def launcher(self) -> str | None:
-        """How to start all processes of a run as they were started, for people; None for one process alone."""
+        """The command that started the processes, for messages; None if there is only one process."""
         if self.size == 1:
             return None
         here = int(os.environ.get("LOCAL_WORLD_SIZE", self.size))
@@ -73,7 +73,7 @@ class Processes:
         return f"torchrun {machines}--nproc-per-node {here} -m wtal.cli.train"
 
     def add(self, values: Sequence[float]) -> list[float]:
-        """Sums over the processes, in float64."""
+        """The sums of ``values`` over the processes, in float64."""
         if self.size == 1:
             return list(values)
         total = torch.tensor(values, dtype=torch.float64)
@@ -86,7 +86,7 @@ class Processes:
         return self.add([flag])[0] > 0
 
     def gather(self, item: T, everywhere: bool = True) -> list[T]:
-        """What each process has, in order of rank; with ``everywhere`` false on rank 0 alone, elsewhere nothing."""
+        """The items of all processes, by rank. Without ``everywhere`` only rank 0 gets them; others get nothing."""
         if self.size == 1:
             return [item]
         gathered: list[Any] = [None] * self.size if everywhere or self.rank == 0 else []
@@ -98,7 +98,7 @@ class Processes:
         return gathered
 
     def from_rank_zero(self, make: Callable[[], T]) -> T:
-        """The result of ``make()`` on rank 0, for all processes; the others wait and do not call it."""
+        """Call ``make()`` on rank 0 only, and return its result in all processes."""
         if self.size == 1:
             return make()
         made: list[Any] = [make() if self.rank == 0 else None]
@@ -107,7 +107,7 @@ class Processes:
         return made[0]
 
     def once_per_machine(self, make: Callable[[], T]) -> T:
-        """``make()``, called in one process of each machine and then in the others, which find its files there."""
+        """Call ``make()`` first in one process of each machine, then in the others, which find its files."""
         if self.size == 1:
             return make()
         made = [make()] if self.local_rank == 0 else []
@@ -117,7 +117,7 @@ class Processes:
 
     @torch.no_grad()
     def broadcast(self, tensors: Iterable[Tensor]) -> None:
-        """Overwrite tensors with those of rank 0."""
+        """Replace the values of the tensors by those of rank 0."""
         if self.size == 1:
             return
         for tensor in tensors:
@@ -128,7 +128,7 @@ class Processes:
 
     @torch.no_grad()
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Replace each gradient by its sum over the processes; where no process has one, there is none."""
+        """Replace each gradient by its sum over the processes. It stays None if no process has one."""
         if self.size == 1:
             return
         learned = [parameter for parameter in parameters if parameter.requires_grad]
@@ -142,13 +142,13 @@ class Processes:
             parameter.grad = total.view_as(parameter) if count else None
 
     def speaks_first(self, message: str) -> bool:
-        """Whether this process prints a message that several may have: the first process that asks does."""
+        """Whether this process should print a message that others may have too: True for the first one that asks."""
         if self.size == 1:
             return True
         try:
             key = hashlib.sha256(message.encode("utf-8", "backslashreplace")).hexdigest()
             return bool(self.store.add(f"wtal/said/{key}", 1) == 1)
-        except RuntimeError:  # the store is gone: rather twice than never
+        except RuntimeError:  # the store is gone; it is better to print twice than not at all
             return True
 
 
@@ -157,10 +157,10 @@ SINGLE_PROCESS = Processes()
 
 @contextmanager
 def joined() -> Iterator[Processes]:
-    """Join the other processes that torchrun started, if it did; leave them at the end.
+    """Connect to the other processes if torchrun started this one, and disconnect at the end.
 
-    An error that several have is told by one of them, an interruption by rank 0; the others end in silence, with the
-    same exit code.
+    If several processes have the same error, only one of them prints it. Rank 0 prints an interruption. The others end
+    without a message, with the same exit code.
     """
     if int(os.environ.get("WORLD_SIZE", 1)) == 1 or "RANK" not in os.environ:
         yield SINGLE_PROCESS
@@ -180,7 +180,7 @@ def joined() -> Iterator[Processes]:
         if not processes.speaks_first(str(error)):
             raise SystemExit(error.exit_code) from None
         raise
-    # Not after an error: a process that waits for one that is gone would not come back from this.
+    # Not after an error: this would wait for a process that has ended.
     dist.destroy_process_group()
 
 
@@ -201,11 +201,11 @@ def _join() -> Processes:
 def _answering() -> Iterator[None]:
     try:
         yield
-    except RuntimeError as error:  # whatever gloo and NCCL raise
+    except RuntimeError as error:  # errors of gloo and NCCL
         raise ProcessError(f"another process of this run ended or does not answer ({_gist(error)})") from error
 
 
 def _gist(error: Exception) -> str:
-    """The first sentence of an error of torch.distributed, without the place in its sources."""
+    """The first sentence of an error of torch.distributed, without the source location."""
     line = next(iter(str(error).splitlines()), "") or type(error).__name__
     return re.sub(r"^(\[[^\]]*\] )+", "", line).split(". ")[0][:160]

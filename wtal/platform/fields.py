@@ -1,6 +1,6 @@
-"""Single values out of files that people wrote: each comes out valid or raises a ValueError that says why.
+"""Checks and converts single values from files of users. A value that is not valid raises a ValueError with the reason.
 
-The readers catch the ValueError where they know the file and the video, and make a :class:`WtalError` of it.
+The readers catch the ValueError and raise a :class:`WtalError` that names the file and the video.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from wtal.errors import WtalError
 
 
 class _Short(reprlib.Repr):
-    """repr() of the beginning of a value: one whose parts are shared may have 2**60 paths through it."""
+    """repr() of the beginning of a value. A nested value with shared parts could have a text of exponential length."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -30,15 +30,15 @@ class _Short(reprlib.Repr):
         self.maxstring = self.maxother = self.maxlong = 160
 
     def repr_ndarray(self, array: np.ndarray, level: int) -> str:
-        """Not its objects, of which numpy would show all."""
+        """Type and shape only: NumPy would call repr() of every object."""
         return f"<{array.dtype} array of shape {list(array.shape)[:8]}>"
 
     def repr_bytes(self, data: bytes, level: int) -> str:
-        """Without a copy of all of it."""
+        """The beginning only, to avoid a copy of all bytes."""
         return repr(data[: self.maxstring])
 
     def repr_int(self, number: int, level: int) -> str:
-        """Python refuses to print thousands of digits."""
+        """The number of bits for large numbers, because Python refuses to print thousands of digits."""
         bits = number.bit_length()
         return repr(number) if bits <= 2000 else f"<a number of {bits} bits>"
 
@@ -47,15 +47,15 @@ _SHORT = _Short()
 
 
 def shown(value: object) -> str:
-    """A value for an error message: its repr on one short line, made in bounded time of whatever it is."""
+    """A short repr of any value on one line, for error messages; it takes bounded time."""
     text = _SHORT.repr(value)
     return text if len(text) <= 80 else text[:77] + "..."
 
 
 def meant(name: object, known: Collection[str]) -> str:
-    """A name that is not known, as :func:`shown`, and with the known one that is most like it.
+    """An unknown name for an error message, with the most similar known name.
 
-    Names that differ by case, or by how Unicode puts an accent on a letter, are most alike.
+    Names are compared without case, and in one form of the several that Unicode has for accents.
     """
 
     def plain(text: str) -> str:
@@ -71,9 +71,9 @@ def meant(name: object, known: Collection[str]) -> str:
 
 
 def load_json(path: str | os.PathLike[str], expected: str) -> Any:
-    """The content of a JSON file; ``expected`` says in the error what the file should have been."""
+    """The content of a JSON file; ``expected`` describes the expected content in the error message."""
     try:
-        with open(path, encoding="utf-8-sig") as file:  # some editors put a byte-order mark first
+        with open(path, encoding="utf-8-sig") as file:  # some editors write a byte-order mark
             return json.load(file)
     except FileNotFoundError:
         raise WtalError(f"{path}: no such file, expected {expected}") from None
@@ -89,17 +89,17 @@ def load_json(path: str | os.PathLike[str], expected: str) -> Any:
 
 
 def parse_toml(text: str, origin: str | os.PathLike[str]) -> dict[str, Any]:
-    """The table in a TOML text; ``origin`` names its file in the error."""
+    """The content of a TOML text; ``origin`` is the file that the error message names."""
     try:
         return tomllib.loads(text)
     except RecursionError:
         raise WtalError(f"{origin}: not TOML: nested too deeply") from None
-    except ValueError as error:  # tomllib's own, and a number of thousands of digits
+    except ValueError as error:  # an error of tomllib, or a number of thousands of digits
         raise WtalError(f"{origin}: not TOML: {error}") from None
 
 
 def take(record: object, key: str, expected: str) -> Any:
-    """``record[key]`` where the record is a mapping that has it."""
+    """``record[key]``; a ValueError if the record is not a mapping or lacks the key."""
     if not isinstance(record, Mapping):
         raise ValueError(f"expected an object with {key!r}, got {shown(record)}")
     if key not in record:
@@ -108,7 +108,7 @@ def take(record: object, key: str, expected: str) -> Any:
 
 
 def number(value: object, what: str) -> float:
-    """A finite number; text such as ``"18.6"`` counts, as BaSNet's files have it."""
+    """A finite number. Text such as ``"18.6"`` is accepted, because BaSNet's files have it."""
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")
     if not isinstance(value, bool):
@@ -122,7 +122,7 @@ def number(value: object, what: str) -> float:
 
 
 def segment(value: object) -> tuple[float, float]:
-    """``[start, end]`` in seconds with start <= end (ActivityNet has a few instances of length zero)."""
+    """``[start, end]`` in seconds. start = end is accepted, because ActivityNet has a few instances of length zero."""
     if isinstance(value, str | bytes | Mapping):
         pair = []
     else:
@@ -139,7 +139,7 @@ def segment(value: object) -> tuple[float, float]:
 
 
 def name(value: object, what: str) -> str:
-    """A name: not empty, no control characters, no half of a character; bytes, as Python 2 wrote them, become text."""
+    """A name: text that is not empty, without control characters and unpaired surrogates. Bytes are decoded."""
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")
     if isinstance(value, str) and value and min(value) >= " " and not any("\ud800" <= c <= "\udfff" for c in value):

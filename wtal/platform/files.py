@@ -1,4 +1,4 @@
-"""Writing files so that a reader never sees half of one."""
+"""Writes files atomically, so that a reader never sees an incomplete one."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from wtal.errors import WtalError
 
 
 class WriteError(WtalError):
-    """A file could not be written: a full disk, a folder that is gone, no permission."""
+    """A file cannot be written, for example because the disk is full."""
 
     errno: int | None = None
 
     @classmethod
     def of(cls, path: str | os.PathLike[str], error: OSError) -> WriteError:
-        """The error that says so of a path."""
+        """The error for a path, from the error of the operating system."""
         made = cls(f"{path}: cannot be written ({error.strerror or error})")
         made.errno = error.errno
         return made
 
 
 def no_room(error: OSError | WriteError) -> bool:
-    """Whether there was no room left, on the disk or in the user's share of it."""
+    """Whether the disk, or the user's quota of it, is full."""
     return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:
-    """Find out before a long job whether its result can be written; makes the folder, leaves no file.
+    """Check before a long job that its result can be written. The folder is made, but no file is left.
 
     Raises:
         WtalError: the path is a folder, or its folder cannot be made or written to.
@@ -53,17 +53,17 @@ def check_writable(path: str | os.PathLike[str]) -> None:
 
 
 def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
-    """Replace the file at ``path`` by ``data``, as :func:`replacing` does."""
+    """Write ``data`` to the file at ``path``, atomically as :func:`replacing`."""
     with replacing(path) as file:
         file.write(data)
 
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """A file to write that replaces the one at ``path``: temporary file beside it, fsync, rename. Makes the folder.
+    """Open a temporary file that replaces the one at ``path`` at the end: write, fsync, rename. The folder is made.
 
     Raises:
-        WriteError: it cannot be written; what was there before is still there then.
+        WriteError: the file cannot be written. An older file is not changed then.
     """
     path = Path(path)
     temporary = _temporary(path)
@@ -83,7 +83,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
 
 def is_safetensors(path: Path) -> bool:
-    """Whether a file begins as safetensors do, whatever it is called: 8 bytes of length, and as much JSON."""
+    """Whether a file has the start of a safetensors file, 8 bytes of length and JSON; its name does not count."""
     try:
         with path.open("rb") as file:
             start = file.read(9)
@@ -94,7 +94,7 @@ def is_safetensors(path: Path) -> bool:
 
 
 def is_temporary(path: Path) -> bool:
-    """Whether this is what :func:`replacing` leaves when its process is killed in the middle."""
+    """Whether a path has the name of a temporary file, which :func:`replacing` leaves if its process is killed."""
     return path.name.startswith(".") and path.name.endswith(".tmp")
 
 
@@ -102,9 +102,9 @@ def remove_temporaries(folder: Path, name: str | None = None, older_than: float 
     """Remove the temporary files (:func:`is_temporary`) of a folder.
 
     Args:
-        folder: where to look.
-        name: name of the file that was being written; None for any.
-        older_than: seconds; 0 where nobody else writes such files.
+        folder: the folder.
+        name: the file that was written; None: any file.
+        older_than: the smallest age in seconds. Use 0 only if no other process writes such files.
     """
     for temporary in filter(is_temporary, folder.glob(".*")):
         if name is not None and not temporary.name.startswith(f".{name}."):
@@ -115,7 +115,7 @@ def remove_temporaries(folder: Path, name: str | None = None, older_than: float 
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a rename last through a power cut; file systems that cannot sync a folder need no help."""
+    """Make a rename survive a power failure. Errors are ignored: not every file system can sync a folder."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -125,5 +125,5 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _temporary(path: Path) -> Path:
-    # Not the process id: several machines may write into one folder.
+    # Random and not the process id, because several machines may write to one folder.
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")

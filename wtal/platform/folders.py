@@ -1,4 +1,4 @@
-"""The files of a folder, listed the same way for every reader of wtal: no hidden files, and links are followed."""
+"""Lists the files of a folder: hidden files are left out, and links are followed."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 
 
 def visible(folder: Path) -> list[Path]:
-    """The entries of a folder in order, but hidden ones: macOS leaves a ``._name`` beside every file that it copies."""
+    """The sorted entries of a folder without hidden ones, such as the ``._name`` that macOS adds to a copied file."""
     return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
 def walk(folder: Path) -> Iterator[Path]:
-    """Every visible file under a folder, and links to nothing, in the order of their paths.
+    """Every visible file under a folder, sorted by path. Broken links are included.
 
-    Links to folders are followed. Each folder is entered once, by the path with fewer links; so a loop of links ends.
+    Links to folders are followed. Each folder is entered once, by the path with the fewest links, so loops end.
 
     Raises:
         OSError: a folder cannot be read.

@@ -1,4 +1,4 @@
-"""Ctrl-C, or a scheduler's SIGTERM, in the middle of training: finish the step, save, then stop."""
+"""Handles Ctrl-C and SIGTERM, so that training can finish the step and save before it stops."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from typing import Any
 
 from wtal.platform.distributed import SINGLE_PROCESS, Processes
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)  # SIGTERM is how cluster schedulers announce the end
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)  # cluster schedulers send SIGTERM before they end a job
 
 
 class Interruptible:
-    """While this is entered, Ctrl-C and SIGTERM raise KeyboardInterrupt; in :meth:`deferred` they wait.
+    """A context in which Ctrl-C and SIGTERM raise KeyboardInterrupt. Inside :meth:`deferred` they are delayed.
 
-    Where several processes train one run, further signals are ignored after the first that took effect, until the
-    process ends: launchers and schedulers may send several at once.
+    If several processes train one run, all signals after the first effective one are ignored until the process ends,
+    because launchers and schedulers may send several at once.
 
-    Signals reach the main thread alone: entered in another one, this changes nothing.
+    Only the main thread receives signals. In another thread this context has no effect.
 
     Attributes:
-        requested: whether a signal came that was deferred; stays so, as it must not be lost between two epochs.
+        requested: whether a signal was deferred. It stays True, so that a signal is not lost between two epochs.
     """
 
     def __init__(self, processes: Processes = SINGLE_PROCESS) -> None:
@@ -46,12 +46,12 @@ class Interruptible:
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """In here the first signal only sets :attr:`requested`, and the second raises.
+        """A context in which the first signal only sets :attr:`requested`, and the second one raises.
 
-        Where several processes train one run, each goes by :meth:`anywhere`, and a second signal changes nothing.
+        If several processes train one run, a second signal has no effect, and the caller asks :meth:`anywhere`.
 
         Raises:
-            KeyboardInterrupt: at the end, where one process trains alone and a signal was deferred.
+            KeyboardInterrupt: at the end, if there is only one process and a signal was deferred.
         """
         self._deferring = True
         try:
@@ -62,7 +62,7 @@ class Interruptible:
             raise KeyboardInterrupt
 
     def anywhere(self) -> bool:
-        """Whether an interruption was requested in any process; every process must call this."""
+        """Whether a signal was deferred in any process. Every process must call this."""
         return self._processes.any(self.requested)
 
     def _take_note(self, number: int, frame: FrameType | None) -> None:

@@ -11,16 +11,16 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-_LINE_EVERY = 10.0  # seconds between lines where there is no terminal
+_LINE_EVERY = 10.0  # seconds between lines without a terminal
 
 
 class Reporter:
     """Shows progress on the console and writes every message to the run's log.
 
     Args:
-        console: where to show things.
-        quiet: show results only.
-        log: also receives every message, None for commands without a run folder.
+        console: the console.
+        quiet: show only results.
+        log: the log, which also gets every message; None: there is no run folder.
     """
 
     def __init__(self, console: Console, quiet: bool = False, log: logging.Logger | None = None) -> None:
@@ -30,7 +30,7 @@ class Reporter:
         self._last_line = 0.0
 
     def say(self, message: str) -> None:
-        """A message worth a line of its own."""
+        """Print a message on its own line, and log it."""
         if self.log:
             self.log.info(message)
         if not self.quiet:
@@ -38,13 +38,13 @@ class Reporter:
 
     @contextmanager
     def work(self, title: str, total: int, unit: str = "") -> Iterator[Work]:
-        """A piece of work of ``total`` steps; call ``advance`` on what this yields."""
+        """Show the progress of work of ``total`` steps; call ``advance`` of the result after each step."""
         with Work(self, title, total, unit) as work:
             yield work
 
     @contextmanager
     def counted(self, title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
-        """Work whose size is known only once it runs: yields ``progress(done, total)``."""
+        """Show the progress of work whose size is not known at the start; yields ``progress(done, total)``."""
         with Work(self, title, 0, unit) as work:
 
             def progress(done: int, total: int) -> None:
@@ -54,12 +54,12 @@ class Reporter:
             yield progress
 
     def log_only(self, message: str) -> None:
-        """A message for the log, not for the console."""
+        """Write a message only to the log."""
         if self.log:
             self.log.info(message)
 
     def seldom(self, message: str) -> None:
-        """A message for a console that is no terminal, dropped when many come."""
+        """Print a message if the console is not a terminal and the last such message is at least 10 seconds old."""
         now = time.monotonic()
         if not self.quiet and not self.console.is_terminal and now - self._last_line >= _LINE_EVERY:
             self._last_line = now
@@ -67,7 +67,7 @@ class Reporter:
 
 
 class Work:
-    """One running piece of work: a bar with rate, last values and time left on a terminal."""
+    """The progress of one piece of work. On a terminal it is a bar with rate, values and time left."""
 
     def __init__(self, reporter: Reporter, title: str, total: int, unit: str) -> None:
         self.reporter = reporter
@@ -75,14 +75,14 @@ class Work:
         self.total = total
         self.unit = unit
         self.done = 0
-        self._before = 0  # of these, what an earlier process did
+        self._before = 0  # steps that an earlier process has done
         self.started = time.monotonic()
         self._bar: Progress | None = None
         self._task = TaskID(0)
 
     def __enter__(self) -> Work:
         if self.reporter.console.is_terminal and not self.reporter.quiet:
-            narrow = self.reporter.console.width < 110  # what stands at the end counts more than the bar
+            narrow = self.reporter.console.width < 110  # the text after the bar is more important than its width
             self._bar = Progress(
                 TextColumn("{task.description}" if narrow else "{task.description:<24}", markup=False),
                 BarColumn(bar_width=8 if narrow else 24),
@@ -103,11 +103,11 @@ class Work:
             self._bar.stop()
 
     def skip(self, steps: int) -> None:
-        """Begin after ``steps`` that an earlier process did; they do not count for the rate."""
+        """Start after ``steps`` steps that an earlier process has done. They do not count in the rate."""
         self._before = self.done = steps
 
     def advance(self, steps: int = 1, facts: Mapping[str, float] | None = None) -> None:
-        """Report ``steps`` more as done, with values to show beside the bar."""
+        """Report ``steps`` more steps as done; ``facts`` are values to show."""
         self.done += steps
         seconds = max(time.monotonic() - self.started, 1e-9)
         rate = (self.done - self._before) / seconds

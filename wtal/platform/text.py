@@ -1,4 +1,4 @@
-"""Text files that people wrote, in whatever editor: UTF-8 with or without a byte-order mark, and CSV with spaces."""
+"""Reads text files of users: UTF-8 with or without a byte-order mark, and CSV with spaces around values."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def read_text(path: str | os.PathLike[str], expected: str = "a text file") -> st
 
     Args:
         path: the file.
-        expected: what it should have been, for the error.
+        expected: the expected content, for the error message.
 
     Raises:
-        WtalError: there is none, it cannot be read, or it is not UTF-8.
+        WtalError: the file does not exist, cannot be read, or is not UTF-8.
     """
     try:
         return Path(path).read_text(encoding="utf-8-sig")
@@ -33,24 +33,24 @@ def read_text(path: str | os.PathLike[str], expected: str = "a text file") -> st
 
 
 def read_lines(path: str | os.PathLike[str], expected: str = "a text file") -> list[str]:
-    """The lines of a text file that are not blank, without the spaces around them; raises as :func:`read_text` does."""
-    # str.splitlines would also cut at U+2028 and its like, which a name may have in it.
+    """The lines of a text file that are not blank, without outer spaces; raises as :func:`read_text`."""
+    # str.splitlines would also split at U+2028 and similar characters, which a name may contain.
     return [line.strip() for line in read_text(path, expected).split("\n") if line.strip()]
 
 
 def csv_rows(
     path: str | os.PathLike[str], columns: Sequence[str], expected: str, only: bool = False
 ) -> Iterator[tuple[int, list[str]]]:
-    """Line number and values of each row of a CSV file, without the spaces around them; blank rows are left out.
+    """The line number and the values of each row of a CSV file. Outer spaces are removed, and blank rows are left out.
 
     Args:
         path: the file; its first line names the columns.
-        columns: columns whose values to return, in this order. Values missing from a short row are empty.
-        expected: what the file should have been, for the error.
-        only: the file has these columns in this order and no others, and every row has all of them.
+        columns: the columns to return, in this order. Values that a short row lacks are empty.
+        expected: the expected content, for the error message.
+        only: the file must have exactly these columns in this order, and every row must have all of them.
 
     Raises:
-        WtalError: as :func:`read_text`, another first line, or not CSV.
+        WtalError: as for :func:`read_text`; or a column is missing, or the file is not CSV.
     """
     rows = csv.reader(io.StringIO(read_text(path, expected), newline=""), strict=True)
     try:

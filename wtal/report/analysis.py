@@ -10,9 +10,9 @@ import numpy as np
 from wtal.data.predictions import Detection
 from wtal.data.video import Video
 from wtal.evaluation.average_precision import average_precision
-from wtal.evaluation.grid import on_grid, positions
 from wtal.evaluation.inputs import pair
-from wtal.report.errors import (
+from wtal.evaluation.wtalc_grid import on_grid, positions
+from wtal.report.detection_errors import (
     COUNT_EDGES,
     COUNT_NAMES,
     KINDS,
@@ -44,7 +44,7 @@ class Analysis:
         precision: interpolated precision at :data:`RECALLS`, ``[C, K, 101]`` in [0, 1].
         instances: of each class.
         alpha: threshold of what follows.
-        by_rank: detections by rank and kind, see :func:`wtal.report.errors.counts_by_rank`.
+        by_rank: detections by rank and kind, see :func:`wtal.report.detection_errors.counts_by_rank`.
         gains: by kind of error, the points of mAP at ``alpha`` that its removal would bring.
         by_length, by_count: missed instances.
         detections: how many there were.

@@ -13,7 +13,7 @@ from wtal.data.predictions import Detection
 from wtal.data.video import Instance
 from wtal.errors import WtalError
 from wtal.report.analysis import ALPHA, RECALLS
-from wtal.report.errors import KINDS
+from wtal.report.detection_errors import KINDS
 from wtal.report.scores import VideoScores
 from wtal.report.study import Study
 

@@ -22,7 +22,7 @@ from wtal.data.span_check import known_end
 from wtal.data.video import VideoSet
 from wtal.errors import WtalError
 from wtal.report.analysis import Analysis
-from wtal.report.errors import KINDS
+from wtal.report.detection_errors import KINDS
 from wtal.report.scores import VideoScores
 from wtal.report.study import Study
 

@@ -1,4 +1,4 @@
-"""Checkpoints: one safetensors file each, tensors and everything needed to use or resume them."""
+"""Checkpoints: one safetensors file each, with all that prediction and the resumption of training need."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from wtal.errors import WtalError, reason
 from wtal.platform.files import write_atomically
 
 FORMAT = 2
-"""Version of what :func:`save_checkpoint` writes. 2: a checksum, and pseudo-labels."""
+"""The version of the format. Version 2 added a checksum and pseudo-labels."""
 
 
 class FormatError(WtalError):
-    """A checkpoint that an older or a newer wtal wrote."""
+    """The checkpoint has a format of an older or a newer wtal."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint file holds.
+    """The content of a checkpoint file.
 
     Attributes:
         tensors: ``<module>.<parameter>`` -> tensor on the CPU.
-        facts: JSON-able: configuration, classes, feature widths, position in the schedule.
+        facts: values that JSON can store: configuration, classes, feature widths, position in the schedule.
         path: the file.
     """
 
@@ -40,12 +40,12 @@ class Checkpoint:
     path: Path
 
     def part(self, prefix: str) -> dict[str, Tensor]:
-        """The tensors of one module, its prefix removed."""
+        """The tensors whose names begin with ``prefix`` and a dot, without that prefix."""
         return {k.removeprefix(f"{prefix}."): v for k, v in self.tensors.items() if k.startswith(f"{prefix}.")}
 
 
 def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-    """Write a checkpoint so that the file at ``path`` is at any moment either the old or the new one, whole."""
+    """Write a checkpoint atomically: the file at ``path`` is always the complete old one or the complete new one."""
     copied = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     facts_text = json.dumps({"format": FORMAT, **facts})
     data = safetensors.torch.save(copied, metadata={"wtal": facts_text, "sha256": _checksum(facts_text, copied)})
@@ -53,20 +53,20 @@ def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[st
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint; nothing in it is executed, and no more memory is taken than the file is long.
+    """Read a checkpoint. Nothing in it is executed, and the memory needed is bounded by the size of the file.
 
     Raises:
-        WtalError: missing or damaged file, or one that wtal did not write.
+        WtalError: the file is missing or damaged, or wtal did not write it.
     """
     if not path.is_file():
         raise WtalError(f"{path}: no such checkpoint; expected a .safetensors file that wtal-train wrote")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            # In the file a tensor begins anywhere, and matrix products round by where their operands begin: each goes
-            # to memory of torch's own, where every tensor begins alike, so that a model loaded is the model saved.
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118  (not a mapping)
-    # A damaged header also surfaces as a view that torch refuses (RuntimeError) or a dtype that it does not know.
+            # The rounding of a matrix product depends on the memory alignment of its operands, and tensors in the file
+            # are not aligned. Copies in torch's own memory are, so a loaded model gives the same bits as the saved one.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118  (file is not a mapping)
+    # A damaged header can also raise a RuntimeError (an invalid view) or an AttributeError (an unknown dtype).
     except (safetensors.SafetensorError, OSError, RuntimeError, ValueError, TypeError, AttributeError) as error:
         raise WtalError(f"{path}: not a readable checkpoint: {reason(error)}") from error
     facts_text = metadata.get("wtal")
@@ -86,7 +86,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 def _checksum(facts_text: str, tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over the facts as written and every tensor's name, dtype, shape and bytes, tensors by name."""
+    """SHA-256 of the facts text and of each tensor's name, dtype, shape and bytes, in the order of the names."""
     digest = hashlib.sha256(facts_text.encode())
     for name in sorted(tensors):
         tensor = tensors[name]
@@ -96,7 +96,7 @@ def _checksum(facts_text: str, tensors: Mapping[str, Tensor]) -> str:
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """An optimiser's state as named tensors, ``<parameter index>.<name>``."""
+    """The state of an optimiser as tensors by name, ``<parameter index>.<name>``."""
     state = optimizer.state_dict()["state"]
     return {
         f"{index}.{name}": torch.as_tensor(value) for index, values in state.items() for name, value in values.items()
@@ -104,7 +104,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Put back what :func:`optimizer_tensors` took out."""
+    """Restore the state that :func:`optimizer_tensors` returned."""
     state: dict[int, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         index, name = key.split(".", 1)
@@ -113,6 +113,6 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Te
 
 
 def own_tensors(module: nn.Module) -> dict[str, Tensor]:
-    """What a module has learned or measured, without frozen encoders that come from a file of their own."""
+    """The tensors of a module without its frozen parameters, which are loaded from their own file."""
     frozen = {id(p) for p in module.parameters() if not p.requires_grad}
     return {name: tensor for name, tensor in module.state_dict(keep_vars=True).items() if id(tensor) not in frozen}

@@ -1,4 +1,4 @@
-"""The numbered checkpoints of a run: the last few are kept, and the newest sound one is found."""
+"""The numbered checkpoints of a run: keeps the newest ones, and finds the newest one that is not damaged."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class CheckpointFolder:
     """A folder of ``checkpoint-<number>.safetensors``.
 
     Args:
-        folder: need not be there yet.
-        keep: how many to keep, at least 1; older ones are removed after a newer one is safely on the disk.
+        folder: the folder; it need not exist yet.
+        keep: how many checkpoints to keep, at least 1. Older ones are removed after the new one is on the disk.
     """
 
     def __init__(self, folder: Path, keep: int = 3) -> None:
@@ -31,23 +31,23 @@ class CheckpointFolder:
         self.keep = keep
 
     def paths(self) -> list[Path]:
-        """All of them, oldest first."""
+        """The paths of all checkpoints, oldest first."""
         matches = ((_NAME.fullmatch(path.name), path) for path in self.folder.glob("checkpoint-*"))
         return [path for _, path in sorted((int(match[1]), path) for match, path in matches if match)]
 
     def newest(self) -> Path | None:
-        """The newest one, sound or not; None before the first."""
+        """The path of the newest checkpoint, damaged or not; None if there is none."""
         return next(reversed(self.paths()), None)
 
     def save(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any], number: int) -> Path:
-        """Write checkpoint ``number`` and remove those that are no longer kept.
+        """Write checkpoint ``number``, then remove the oldest ones.
 
         Raises:
-            WtalError: it cannot be written; all earlier ones are still there then.
+            WtalError: the checkpoint cannot be written. No earlier one is removed then.
         """
         path = self.folder / f"checkpoint-{number:06d}.safetensors"
         save_checkpoint(path, tensors, facts)
-        # Only older ones count: where a damaged newer one was passed over, the numbers begin again below it.
+        # A run that skipped damaged newer checkpoints continues with lower numbers, so only lower numbers count here.
         older = [other for other in self.paths() if _number(other) < number]
         for other in older[: max(0, len(older) + 1 - self.keep)]:
             with contextlib.suppress(OSError):
@@ -55,13 +55,13 @@ class CheckpointFolder:
         return path
 
     def load(self, warn: Callable[[str], None]) -> tuple[Checkpoint, int] | None:
-        """The newest sound checkpoint and its number; None where there has never been one.
+        """The newest checkpoint that is not damaged, and its number; None if the folder has no checkpoint.
 
         Args:
             warn: called with a message for each damaged checkpoint that is skipped.
 
         Raises:
-            WtalError: there are some, and every one is damaged, or the newest is of another format and none will do.
+            WtalError: there are checkpoints, but none can be used.
         """
         faults: list[WtalError] = []
         for path in reversed(self.paths()):

@@ -1,4 +1,4 @@
-"""The read-only run folder: where several processes train one run, all except the first use this one."""
+"""A run folder that is never written. If several processes train one run, all except the first use it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from wtal.settings.config import RunConfig
 
 
 class ReadOnlyRun(Run):
-    """A run as every process except the first has it: the process trains, but writes no file."""
+    """The run of a process that trains but writes no file."""
 
     def __init__(self, folder: Path, setup: Setup, config: RunConfig) -> None:
         self.folder = folder
@@ -30,25 +30,25 @@ class ReadOnlyRun(Run):
         self.log.addHandler(logging.NullHandler())
 
     def discard(self) -> None:
-        """Nothing."""
+        """Does nothing."""
 
     def remember(self) -> None:
-        """Nothing."""
+        """Does nothing."""
 
     def lock(self) -> None:
-        """Nothing."""
+        """Does nothing."""
 
     def unlock(self) -> None:
-        """Nothing."""
+        """Does nothing."""
 
     def write_rows(self, rows: list[dict[str, Any]]) -> None:
-        """Nothing."""
+        """Does nothing."""
 
     def write_detections(self, row: str, detections: Mapping[str, Sequence[Detection]]) -> None:
-        """Nothing."""
+        """Does nothing."""
 
     def curves(self) -> Any:
-        """Curves that go nowhere."""
+        """A writer of curves that writes nothing."""
         return _NoCurves()
 
 
@@ -62,4 +62,4 @@ class _NoCurves(contextlib.nullcontext[Any]):
         return self
 
     def add_scalar(self, *values: object) -> None:
-        """Nothing."""
+        """Does nothing."""

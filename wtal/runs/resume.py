@@ -1,4 +1,4 @@
-"""What must not change when a run is resumed, and what may change."""
+"""Checks what has changed since a run was interrupted: some options may change, data and settings may not."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from wtal.settings.config import RunConfig
 
 
 def training_facts(data: VideoSet) -> list[list[Any]]:
-    """What a checkpoint says of the training videos, in their order: id, snippets, places of its classes."""
+    """The id, the number of snippets and the class indices of each training video, as a checkpoint stores them."""
     videos = data.subset("train")
     place = {name: index for index, name in enumerate(data.classes)}
     return [
@@ -26,15 +26,15 @@ def training_facts(data: VideoSet) -> list[list[Any]]:
 
 
 def check_same(checkpoint: Checkpoint, now: Mapping[str, Any], config: RunConfig) -> None:
-    """Whether training can go on from a checkpoint with the data and the settings that are there now.
+    """Check that training can continue from a checkpoint with the current data and settings.
 
     Args:
-        checkpoint: may lack facts that older ones did not have; those are not compared then.
-        now: the facts that a checkpoint would have now.
-        config: the run's settings as they are now.
+        checkpoint: the checkpoint. Facts that an older checkpoint lacks are not compared.
+        now: the facts that a new checkpoint would store.
+        config: the current settings of the run.
 
     Raises:
-        WtalError: the first difference.
+        WtalError: something differs; the message names the first difference.
     """
     was = {**now, **checkpoint.facts}
     if was["classes"] != now["classes"]:
@@ -60,7 +60,7 @@ def check_same(checkpoint: Checkpoint, now: Mapping[str, Any], config: RunConfig
 
 
 def _videos_differ(was: list[list[Any]], now: list[list[Any]], classes: list[str]) -> str | None:
-    """The first difference between two of :func:`training_facts`."""
+    """A text that describes the first difference between two results of :func:`training_facts`; None if equal."""
     if was == now:
         return None
     before, after = ({video: (snippets, labels) for video, snippets, labels in facts} for facts in (was, now))
@@ -85,17 +85,17 @@ def resumed_setup(
     config: RunConfig,
     given: Collection[str],
 ) -> Setup:
-    """The setup of a resumed run: the run's own, except options that may change and were given.
+    """The setup of a resumed run: its stored setup, with the given options that may change.
 
     Args:
-        before: the setup that the run has.
-        setup: the setup that the command line asks for.
-        before_config: the settings that the run has.
-        config: the settings that the command line asks for.
-        given: which options the command line has at all, ``<name>`` or ``<section>.<name>``.
+        before: the stored setup of the run.
+        setup: the setup from the command line.
+        before_config: the stored settings of the run.
+        config: the settings from the command line.
+        given: the options given on the command line, ``<name>`` or ``<section>.<name>``.
 
     Raises:
-        WtalError: an option is given that may not change, with another value than the run's.
+        WtalError: an option that may not change is given with another value.
     """
     for name in sorted(set(given) - {*CHANGEABLE, "root"}):
         section, _, key = name.rpartition(".")
@@ -106,5 +106,5 @@ def resumed_setup(
         if was != asked:
             option = name.replace("_", "-")
             raise WtalError(f"--{option} does not go with --resume: the run has {shown(was)}, which holds")
-    before = moved(before, setup.root if "root" in given else None)  # whether they are the same is seen from the data
+    before = moved(before, setup.root if "root" in given else None)  # check_same compares the data
     return replace(before, **{name: getattr(setup, name) for name in CHANGEABLE if name in given})

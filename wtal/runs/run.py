@@ -1,14 +1,14 @@
-"""A run folder: everything that one training leaves behind, and nothing outside of it.
+"""The run folder, which holds all files that one training writes.
 
 ::
 
     runs/<name>/
-      config.toml             every setting with its source, and what the command line said
-      versions.json           versions of all that the numbers depend on
-      log.txt                 one line an epoch, one line a result
+      config.toml             the setup, and every setting with its source
+      versions.json           the versions of wtal, Python, torch and other packages
+      log.txt                 one line for each epoch and for each result
       metrics.json            the table, row by row
-      checkpoints/            checkpoint-<number>.safetensors, the last few
-      predictions/<row>.json  detections behind each row, official ActivityNet format
+      checkpoints/            the newest ones, checkpoint-<number>.safetensors
+      predictions/<row>.json  the detections of each row, in the official ActivityNet format
       tensorboard/            loss curves
 """
 
@@ -45,7 +45,7 @@ VERSIONS = "versions.json"
 
 
 class Run:
-    """An open run folder. Make one with :meth:`create` or :meth:`open`."""
+    """An open run folder. :meth:`create` makes a new one, and :meth:`open` opens an existing one."""
 
     def __init__(self, folder: Path, setup: Setup, config: RunConfig) -> None:
         self.folder = folder
@@ -65,10 +65,10 @@ class Run:
     def create(
         cls, folder: Path, setup: Setup, config: RunConfig, source: Sources, versions: Mapping[str, str | None]
     ) -> Run:
-        """Make the folder and write down what the run is.
+        """Make the folder, and write the settings and the versions.
 
         Raises:
-            WtalError: the folder already holds something, or cannot be written.
+            WtalError: the folder is not empty, or cannot be written.
         """
         try:
             taken = folder.exists() and (not folder.is_dir() or not _unfinished(folder))
@@ -89,7 +89,7 @@ class Run:
         except OSError as error:
             raise WriteError.of(folder, error) from None
         write_atomically(folder / VERSIONS, json.dumps(dict(versions), indent=1).encode())
-        write_atomically(folder / CONFIG, settings)  # last: it is what makes the folder a run
+        write_atomically(folder / CONFIG, settings)  # last, because a folder with this file is a complete run folder
         remove_temporaries(folder)
         return cls(folder, setup, config)
 
@@ -98,7 +98,7 @@ class Run:
         """Open the folder of an earlier run.
 
         Raises:
-            WtalError: not a run folder, or a damaged configuration.
+            WtalError: it is not a run folder, or its configuration is damaged.
         """
         path = folder / CONFIG
         if not path.is_file():
@@ -107,14 +107,14 @@ class Run:
         return cls(folder, _setup(table.pop("run", {}), path), from_table(table, RunConfig(), str(path)))
 
     def discard(self) -> None:
-        """Remove the folder of a run that could not even start, so that the next attempt may have its name."""
+        """Remove the folder of a run that could not start, so that the next attempt can use the same name."""
         for handler in self.log.handlers[:]:
             handler.close()
             self.log.removeHandler(handler)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def remember(self) -> None:
-        """Write down the setup that the run goes on with; the settings and their comments stay as they are."""
+        """Write the setup of a resumed run to the file of settings; the rest of that file does not change."""
         path = self.folder / CONFIG
         text = path.read_text(encoding="utf-8")
         now = re.sub(r"^\[run\]\n(?:[^\[\n].*\n)*", lambda _: _run_table(self.setup), text, count=1, flags=re.MULTILINE)
@@ -122,9 +122,9 @@ class Run:
             write_atomically(path, now.encode())
 
     def lock(self) -> None:
-        """Keep other processes from training this run until this one ends, however it ends.
+        """Lock the run, so that no other process trains it. The lock ends with this process, also if it is killed.
 
-        Also removes what a killed process left half written.
+        Temporary files of a killed process are removed.
 
         Raises:
             WtalError: another process is training this run.
@@ -142,17 +142,17 @@ class Run:
             remove_temporaries(part)
 
     def unlock(self) -> None:
-        """Let other processes train this run again."""
+        """Release the lock of :meth:`lock`."""
         if self._lock is not None:
             self._lock.close()
 
     @property
     def metrics(self) -> Path:
-        """The table as JSON."""
+        """The path of the table, a JSON file."""
         return self.folder / "metrics.json"
 
     def rows(self) -> list[dict[str, Any]]:
-        """The rows written so far; a missing mean, null in the file, is NaN.
+        """The rows written so far. A mean that is null in the file becomes NaN.
 
         Raises:
             WtalError: the table is damaged.
@@ -166,11 +166,11 @@ class Run:
         return [{**row, "mean": math.nan} if row.get("mean", 0) is None else row for row in rows]
 
     def write_rows(self, rows: list[dict[str, Any]]) -> None:
-        """Replace the table."""
+        """Write the table; it replaces the old one."""
         write_atomically(self.metrics, dumps({"rows": rows}, indent=1).encode())
 
     def write_detections(self, row: str, detections: Mapping[str, Sequence[Detection]]) -> None:
-        """Write the detections behind a row, by video id."""
+        """Write the detections of a row; ``detections`` is by video id."""
         write_predictions(self.folder / "predictions" / f"{slug(row)}.json", detections)
 
     def curves(self) -> SummaryWriter:
@@ -181,12 +181,12 @@ class Run:
 
 
 def slug(title: str) -> str:
-    """A row's title as a file name."""
+    """A file name without extension, from the title of a row."""
     return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
 
 
 def default_folder(dataset: str) -> Path:
-    """``runs/<data set>-<date>-<time>``, with a number behind it where that is taken."""
+    """``runs/<data set>-<date>-<time>``, with a number at the end if that exists."""
     stem = f"{Path(dataset).stem}-{datetime.now():%Y%m%d-%H%M%S}"
     folder, number = Path("runs") / stem, 1
     while folder.exists():
@@ -201,7 +201,7 @@ def _run_table(setup: Setup) -> str:
 
 
 def _unfinished(folder: Path) -> bool:
-    """Whether a folder holds nothing but what :meth:`Run.create` leaves when it is killed in the middle."""
+    """Whether a folder has only what :meth:`Run.create` has written before it was killed."""
     return (
         all(
             path.name == VERSIONS or is_temporary(path) or (path.is_dir() and not any(path.iterdir()))
@@ -212,7 +212,7 @@ def _unfinished(folder: Path) -> bool:
 
 
 class _LogFile(logging.FileHandler):
-    """Where logging would print a traceback and go on (a full disk), the run ends with one error."""
+    """A log file whose write errors, such as a full disk, end the run; logging would print a traceback and go on."""
 
     def handleError(self, record: logging.LogRecord) -> None:
         error = sys.exc_info()[1]
@@ -222,7 +222,7 @@ class _LogFile(logging.FileHandler):
 
 
 def _setup(said: object, path: Path) -> Setup:
-    """The ``[run]`` table of a run's configuration, every key and type checked."""
+    """The setup from the ``[run]`` table of a run's configuration; every key and type is checked."""
     if not isinstance(said, dict):
         raise WtalError(f"{path}: run = {shown(said)}, expected a table [run]")
     known = get_type_hints(Setup)

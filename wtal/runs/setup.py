@@ -1,4 +1,4 @@
-"""The setup of a run, beside its settings: options of the command line, kept in the run folder. No torch in here."""
+"""The setup of a run: the options of the command line that are not settings. This module does not import torch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from wtal.data.folds import parse_fold
-from wtal.data.synthetic.layouts import Layout
+from wtal.data.synthetic.write_layouts import Layout
 from wtal.errors import WtalError
 
 Precision = Literal["auto", "float32", "bf16"]
@@ -18,28 +18,28 @@ CHANGEABLE = ("keep_checkpoints", "skip_bad_batches", "device", "precision", "th
 
 @dataclass(frozen=True)
 class Setup:
-    """The setup of a run: the command line's part of the configuration, kept for ``--resume``.
+    """The setup of a run. The run folder stores it, and ``--resume`` reads it.
 
     Attributes:
-        dataset: name of a data set, or path of a ``dataset.toml``.
-        root: where its files lie; None looks in the usual places.
+        dataset: the name of a data set, or the path of a ``dataset.toml``.
+        root: the folder of the data set; None: the usual folders are searched.
         features: ``"disk"`` reads features, ``"synthetic"`` generates them for real annotations.
-        layout: layout in which generated data are written.
-        shapes: which embedded benchmark, a key of :data:`wtal.data.open.BENCHMARKS`.
-        world: seed of generated data.
-        seed: seed of initial weights, order, crops and dropout.
-        recipe: name of the recipe that the settings started from.
-        clip_model: open_clip architecture.
-        clip_weights: file with CLIP's weights; None lets open_clip fetch OpenAI's.
-        allow_missing: train without videos whose features are not there.
+        layout: the layout of generated data.
+        shapes: the embedded benchmark, a key of :data:`wtal.data.open.BENCHMARKS`.
+        world: the seed of generated data.
+        seed: the seed of initial weights, order, crops and dropout.
+        recipe: the name of the recipe.
+        clip_model: the open_clip architecture.
+        clip_weights: a file with CLIP's weights; None lets open_clip download OpenAI's weights.
+        allow_missing: leave out videos without features.
         keep_checkpoints: how many checkpoints to keep.
-        skip_bad_batches: how many batches whose loss or gradient is not finite to leave out before giving up.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; a run folder stores the device that ``auto`` chose.
-        precision: ``auto``, ``float32`` or ``bf16``; likewise.
-        threads: CPU threads, None for torch's choice; likewise.
-        fold: ``"2/5"`` trains without the second of five parts of the training videos and measures on it; None is the
-            data set's own split.
-        processes: how many processes train the run together, each with a share of every batch; set by torchrun.
+        skip_bad_batches: how many batches to skip at most if their loss or gradient is not finite.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``. A run folder stores the device that ``auto`` chose.
+        precision: ``auto``, ``float32`` or ``bf16``. A run folder stores the precision that ``auto`` chose.
+        threads: the number of CPU threads; None: torch chooses. A run folder stores the number that torch chose.
+        fold: ``"2/5"``: the second of five parts of the training videos is held out, and the run is measured on it.
+            None: the data set's own split.
+        processes: how many processes train the run together, each with a share of every batch; torchrun sets it.
 
     Raises:
         WtalError: a number is out of range.
@@ -81,7 +81,10 @@ class Setup:
 
 
 def moved(setup: Setup, root: str | None) -> Setup:
-    """The same with its data in the folder ``root`` (of own data also the path of the TOML file); None changes nothing.
+    """The setup with another folder of the data; None changes nothing.
+
+    For a user's own data, ``root`` is the new folder of the TOML file, or its new path.
+
 
     Raises:
         WtalError: the data are generated.

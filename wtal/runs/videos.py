@@ -1,4 +1,4 @@
-"""The videos of a run: the same for training, for evaluation and for the report."""
+"""Opens the videos of a run, in the same way for training, evaluation and the report."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from wtal.settings.config import ScheduleConfig
 
 
 def open_videos(setup: Setup, schedule: ScheduleConfig, progress: Callable[[int, int], None] | None = None) -> VideoSet:
-    """Open the data set of a run, with CLIP features where it has them and the schedule reads them.
+    """Open the data set of a run, with CLIP features if the data set has them and the schedule uses them.
 
     Args:
-        setup: which data set, and where.
-        schedule: kind ``cbp`` neither reads nor asks for CLIP features.
-        progress: called with (videos done, all videos) while data are generated or converted.
+        setup: the setup, which names the data set and its folder.
+        schedule: the schedule; kind ``cbp`` does not use CLIP features.
+        progress: called with (videos done, all videos) during the generation or conversion of data.
 
     Raises:
-        WtalError: as :func:`wtal.data.open.open_data`; with a folder of CLIP features, also where a video has none.
+        WtalError: as for :func:`wtal.data.open.open_data`; or there is a folder of CLIP features that lacks a video.
     """
     reads_clip = schedule.kind != "cbp"
     data = open_data(
@@ -46,10 +46,10 @@ def open_again(setup: Setup, schedule: ScheduleConfig, root: Path | None = None)
     Args:
         setup: the run's setup.
         schedule: the run's schedule.
-        root: where the run's data are now; None: where they were in training.
+        root: the folder of the data now; None: they are where they were during training.
 
     Raises:
-        WtalError: as :func:`open_videos`; where the old place is gone, the message names ``--root``.
+        WtalError: as for :func:`open_videos`. If the old folder is gone, the message names ``--root``.
     """
     if root is None:
         check_place(setup)
@@ -57,7 +57,7 @@ def open_again(setup: Setup, schedule: ScheduleConfig, root: Path | None = None)
 
 
 def check_place(setup: Setup) -> None:
-    """Check that the place of a run's data still exists; the error names ``--root``.
+    """Check that the folder of a run's data still exists. The message of the error names ``--root``.
 
     Raises:
         WtalError: there is no such file or folder.

@@ -1,7 +1,8 @@
 """The settings of a run: dataclasses, filled from a recipe (``wtal/settings/recipes/*.toml``) and the command line.
 
-No torch in here: ``wtal-train --help`` reads these classes. Every default is the value of the paper's supplement
-where the supplement states one (the recipes say which values those are).
+A recipe overrides the defaults in this module, and the command line overrides the recipe. Every default is the value
+of the paper's supplement if the supplement states one; the recipes mark those values. This module does not import
+torch, because ``wtal-train --help`` reads it.
 """
 
 from __future__ import annotations
@@ -14,29 +15,30 @@ from wtal.settings.limits import check_settings
 
 @dataclass(frozen=True)
 class ScheduleConfig:
-    """Warm-up, then ``rounds`` times a B step and an F step, or both at once; without CLIP features CBP alone."""
+    """The schedule: warm-up, then B and F steps in turn or both at once. Without CLIP features CBP is trained alone."""
 
     kind: Literal["auto", "alternating", "online", "cbp"] = "auto"
-    """alternating: B and F steps in turn. online: both branches learn in every step, each from the other's moving
-    average, whose pseudo-labels are made anew every epoch, for as many epochs as B and F have. cbp: CBP alone, which
-    needs no CLIP features. auto: alternating where the data set has CLIP features, else cbp."""
+    """alternating: B and F steps in turn. online: both branches learn in every step, each from pseudo-labels of the
+    other's moving average, which are made anew every epoch; it has the epochs of B and F. cbp: CBP alone, which needs
+    no CLIP features. auto: alternating if the data set has CLIP features, else cbp."""
     online_ema: float = 0.9
-    """Online: the share of its old value that each branch's moving average keeps in a step; 0: no average. The
-    averages teach, and the branches take their weights at the end."""
+    """Online training: the share of its old value that each branch's moving average keeps in a step; 0: no average. The
+    averages are the teachers, and the branches take their weights at the end."""
     warmup_epochs: int = 10
-    """Epochs of the CBP warm-up on video labels alone."""
+    """Epochs of the CBP warm-up, which uses only video labels."""
     b_epochs: int = 20
-    """Epochs of each B step: CBP's pseudo-labels, foreground and above all background, train VLP."""
+    """Epochs of each B step: CBP's pseudo-labels train VLP. Background is the important part."""
     f_epochs: int = 20
-    """Epochs of each F step: VLP's pseudo-labels, background and above all foreground, train CBP."""
+    """Epochs of each F step: VLP's pseudo-labels train CBP. Foreground is the important part."""
     rounds: int = 1
-    """How many times B and F alternate."""
+    """The number of B steps, each followed by an F step."""
     self_training: int = 0
-    """After the warm-up: how many times CBP's own confident labels teach it for f_epochs, by the shares of F."""
+    """The number of steps after the warm-up in which CBP learns from its own pseudo-labels, with the epochs and shares
+    of F."""
     ensemble_epochs: int = 0
-    """Epochs of a last step in which both branches' ensemble teaches CBP; 0 leaves it out."""
+    """Epochs of a last step in which the ensemble of both branches teaches CBP; 0: no such step."""
     control: bool = False
-    """Also train a CBP without a teacher, for as many epochs as CBP has with one, as a comparison in the table."""
+    """Also train a CBP without a teacher, for comparison, for as many epochs as CBP has with a teacher."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class OptimizerConfig:
     weight_decay: float = 0.0
     """Weight decay."""
     clip_norm: float = 0.0
-    """Largest norm of the gradient; 0 does not clip."""
+    """The largest norm of the gradient; 0: no clipping."""
     ema: float = 0.0
     """Each B, F or other step of the schedule ends with the moving average of its weights. The average keeps this share
     of its old value in each optimiser step; 0: no average. Online training uses schedule.online_ema instead."""
@@ -58,19 +60,19 @@ class OptimizerConfig:
 
 @dataclass(frozen=True)
 class BatchConfig:
-    """What one training batch holds."""
+    """The training batches."""
 
     size: int = 64
-    """Videos a batch, over all processes; an epoch keeps its last, partial batch."""
+    """Videos in a batch, over all processes. The last batch of an epoch may have fewer."""
     micro: int = 0
-    """At most this many videos of a batch go through the network at once, for a small card: gradients are added up, and
-    are those of the whole batch. 0 is the whole batch, or a process's share of it."""
+    """The largest number of videos that the network computes at once, to save GPU memory. Gradients are added up, so
+    they are those of the whole batch. 0: the whole batch, or a process's share of it."""
     steps_per_epoch: int = 0
-    """Batches an epoch, all of them full, from as many passes over the videos as that takes; 0 is one pass."""
+    """Batches in an epoch, all full, from as many passes over the videos as necessary; 0: one pass."""
     snippets: int = 1000
-    """At most this many consecutive snippets of a video, at a random place."""
+    """The largest number of consecutive snippets that are taken from a video, at a random place."""
     standardize: bool = True
-    """Standardise I3D features with the training set's mean and deviation of each dimension."""
+    """Standardise each dimension of the I3D features with the mean and the deviation of the training videos."""
 
 
 @dataclass(frozen=True)
@@ -90,20 +92,21 @@ class CBPConfig:
     input_dropout: float = 0.3
     """Dropout on the features."""
     window: int | None = None
-    """Attention reaches this many snippets to each side; None is the whole video."""
+    """Attention reaches this many snippets to each side; None: the whole video."""
     output_bias: float = -2.0
     """Initial bias of the class logits."""
     activation: Literal["sigmoid", "softmax"] = "sigmoid"
     """How logits become probabilities, in the loss and at inference. sigmoid: each class independently. softmax: one
     distribution over all classes."""
     residual_init: float | None = None
-    """The residuals of encoder and decoder are scaled by learned factors that start here, so that from near 0 on the
-    branch begins as one convolution; None leaves the supplement's plain residuals and a decoder without."""
+    """The initial value of learned factors that scale the residuals of encoder and decoder. With a value near 0 the
+    branch begins as one convolution. None: plain residuals in the encoder and none in the decoder, as in the
+    supplement."""
     output_dropout: float = 0.0
     """Dropout before the last layer."""
     attention: bool = False
-    """A class-agnostic foreground attention beside the classes, trained by loss.attended and unattended; localisation
-    does not read it."""
+    """Also train a class-agnostic foreground attention, by loss.attended and loss.unattended. Localisation does not use
+    it."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,7 @@ class VLPConfig:
     dropout: float = 0.1
     """Dropout after attention and MLP."""
     window: int | None = None
-    """Attention reaches this many snippets to each side; None is the whole video."""
+    """Attention reaches this many snippets to each side; None: the whole video."""
     prompts_before: int = 16
     """Learnable prompt vectors before the class name."""
     prompts_after: int = 16
@@ -127,9 +130,9 @@ class VLPConfig:
     init_std: float = 0.01
     """Standard deviation of the initial prompts and temporal Transformer weights."""
     temperature: float = 0.07
-    """The cosine is divided by this."""
+    """The cosine similarity is divided by this value."""
     bias_deviations: float = 1.5
-    """The logit's bias starts at the mean training cosine plus this many standard deviations."""
+    """The initial bias of the logit is the mean cosine of the training videos plus this many standard deviations."""
 
 
 @dataclass(frozen=True)
@@ -137,27 +140,27 @@ class LossConfig:
     """Weights of the loss terms and the pooling of video-level scores."""
 
     topk_divisor: int = 8
-    """A video's score is the mean of its top (snippets / this) snippet logits."""
+    """The score of a video is the mean of its highest (snippets / this value) snippet logits."""
     video: float = 1.0
     """Weight of the video-level classification loss."""
     attended: float = 0.5
-    """Where cbp.attention is on: weight of the attended snippets' classification loss."""
+    """With cbp.attention: weight of the classification loss of the attended snippets."""
     unattended: float = 0.5
-    """Weight of the loss that the other snippets have none of the classes, where cbp.attention is on."""
+    """With cbp.attention: weight of the loss by which the other snippets have no class."""
     attention: float = 0.05
-    """Weight of the mean attention, where cbp.attention is on; it keeps the attention to few snippets."""
+    """With cbp.attention: weight of the mean attention, which keeps the attention sparse."""
     contrast: float = 0.0
     """CBP: weight of the contrast between hard snippets (where the scores cross their median) and easy snippets (the
-    most confident ones); 0 leaves it out."""
+    most confident ones); 0: no contrast."""
     distill: float = 1.0
-    """Weight of the pseudo-label terms (foreground plus background of labelled classes)."""
+    """Weight of the two pseudo-label terms, foreground and background, in the classes of a video."""
     absent: float = 1.0
-    """Weight of the term that holds absent classes at zero, in B and F steps; unused under a softmax."""
+    """B and F steps: weight of the term that keeps the other classes at zero; unused under a softmax."""
 
 
 @dataclass(frozen=True)
 class DistillConfig:
-    """Pseudo-labels by temporal rank: quantiles in [0, 1] per video and labelled class; the rest is ignored."""
+    """Pseudo-labels by temporal rank, from quantiles in [0, 1] per video and class. Snippets between are ignored."""
 
     b_foreground: float = 0.92
     """B step: snippets that rank above this under CBP are foreground."""
@@ -168,12 +171,12 @@ class DistillConfig:
     f_background: float = 0.60
     """F step: snippets that rank below this under VLP are background."""
     adaptive: bool = False
-    """Scale the two shares, above foreground and above background, by how much of each video the teacher fires on."""
+    """Scale the share of snippets above each threshold by the share of the video on which the teacher fires."""
     confidence: bool = False
-    """Weight each pseudo-label by how far the teacher's scaled score is from one half."""
+    """Weight each pseudo-label by the distance of the teacher's scaled score from one half."""
     ensemble: Literal["probability", "logit", "rank"] = "probability"
-    """What is averaged where an ensemble teaches: each branch's probabilities or logits, scaled to [0, 1] per video and
-    class, or its temporal ranks."""
+    """The scores that are averaged if an ensemble is the teacher: probabilities or logits, scaled to [0, 1] per video
+    and class, or temporal ranks."""
 
 
 @dataclass(frozen=True)
@@ -183,15 +186,15 @@ class LocalizeConfig:
     branch: Literal["cbp", "vlp", "ensemble"] = "cbp"
     """The branch whose scores are used; cbp needs no CLIP features."""
     theta_cls: float = 0.2
-    """A class is localised where its video-level probability is above this; the best class always is."""
+    """A class is localised if its video-level probability is above this. The best class always is."""
     theta_loc: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
     """Thresholds on the frame scores, which are scaled to [0, 1] per video and class."""
     upsample: int = 1
-    """Frame scores are brought to this many parts a snippet, linearly in time, before they are thresholded."""
+    """Frame scores are interpolated to this many parts per snippet before the thresholds are applied."""
     score: Literal["max", "mean", "oic"] = "max"
-    """A proposal's score: maximum inside, mean inside, or outer-inner contrast."""
+    """The score of a proposal: the maximum inside, the mean inside, or the outer-inner contrast."""
     nms: Literal["gaussian", "linear", "hard"] = "gaussian"
-    """Kind of non-maximum suppression."""
+    """The kind of non-maximum suppression."""
     sigma: float = 0.3
     """Width of the Gaussian decay."""
     iou_threshold: float = 0.5
@@ -199,24 +202,24 @@ class LocalizeConfig:
     min_score: float = 0.001
     """Detections below this are dropped."""
     max_detections: int = 100
-    """At most this many detections a video and class."""
+    """The largest number of detections per video and class."""
 
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """How mAP is measured."""
+    """The evaluation."""
 
     protocol: Literal["seconds", "snippets"] = "seconds"
-    """snippets rounds the ground truth to the 25 fps, 16-frame grid, as many peers do."""
+    """seconds: the annotated ground truth. snippets: rounded to 16-frame snippets at 25 fps, as many peers do."""
     ambiguous: Literal["keep", "drop"] = "keep"
-    """drop leaves out detections that meet an interval of Ambiguous_test.txt, as CO2-Net and P-MIL do."""
+    """drop: leave out detections that meet an interval of Ambiguous_test.txt, as CO2-Net and P-MIL do."""
     tiou: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
-    """tIoU thresholds; the mean is over these."""
+    """The tIoU thresholds; the mean is over them."""
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Everything that a recipe sets.
+    """All settings of a run, which a recipe fills.
 
     Raises:
         WtalError: a number is out of range (:mod:`wtal.settings.limits`).

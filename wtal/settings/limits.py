@@ -1,4 +1,4 @@
-"""The allowed values of each setting: checked wherever settings come from, before anything is read, made or trained."""
+"""The allowed values of each setting. They are checked before a run starts, for settings from any source."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ LIMITS: dict[str, dict[str, Limit]] = {
     "distill": dict.fromkeys(("b_foreground", "b_background", "f_foreground", "f_background"), _SHARE),
     "localize": {
         "theta_cls": _SHARE,
-        "theta_loc": _each(_DROPOUT),  # scores are scaled to 0..1, and nothing is above 1
+        "theta_loc": _each(_DROPOUT),  # below 1, because no scaled score is above 1
         "upsample": (lambda value: 1 <= value <= 16, "a number in 1..16"),
         "sigma": _POSITIVE,
         "iou_threshold": _SHARE,
@@ -84,20 +84,20 @@ LIMITS: dict[str, dict[str, Limit]] = {
     },
     "evaluate": {"tiou": _each(_TIOU)},
 }
-"""Section -> key -> limit, of every number that :class:`wtal.settings.config.RunConfig` holds."""
+"""Section -> key -> limit, for every number in :class:`wtal.settings.config.RunConfig`."""
 
 ORDERED: Sequence[tuple[str, str, str]] = (
     ("distill", "b_background", "b_foreground"),
     ("distill", "f_background", "f_foreground"),
 )
-"""Section, and two of its keys: the first may not be above the second."""
+"""A section and two of its keys: the value of the first must not be above that of the second."""
 
 
 def check_settings(config: Any) -> None:
     """Check every number of a :class:`wtal.settings.config.RunConfig`.
 
     Raises:
-        WtalError: the first one that is out of range, by name, with what was expected.
+        WtalError: a number is out of range.
     """
     for section, limits in LIMITS.items():
         for key, (fits, expected) in limits.items():

@@ -24,7 +24,7 @@ Sources = dict[str, dict[str, str]]
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """A named set of settings. ``source`` states the source of each value."""
+    """A named set of settings, with the source of each value."""
 
     name: str
     config: RunConfig
@@ -32,14 +32,14 @@ class Recipe:
 
 
 def shipped() -> tuple[str, ...]:
-    """Names of the recipes that the package carries."""
+    """The names of the recipes in the package."""
     files = resources.files("wtal.settings").joinpath("recipes").iterdir()
     names = (file.name for file in files if not file.name.startswith("."))
     return tuple(sorted(name.removesuffix(".toml") for name in names if name.endswith(".toml")))
 
 
 def default_recipe(dataset: str) -> str:
-    """The recipe that belongs to a data set."""
+    """The name of the default recipe of a data set."""
     if dataset.endswith(".toml"):
         return "own"
     known = [name for name in shipped() if name not in ("own", "paper")]
@@ -49,12 +49,14 @@ def default_recipe(dataset: str) -> str:
 
 
 def load_recipe(name_or_path: str | Path, _children: tuple[str, ...] = ()) -> Recipe:
-    """Read a shipped recipe by name, or a user's own by path.
+    """Read a recipe of the package by name, or a user's own recipe by path.
 
-    A recipe with ``extends = "<other>"`` changes only what it mentions; ``"none"`` unsets what may be unset.
+    A recipe with ``extends = "<other>"`` starts from the values of the other one. The value ``"none"`` unsets a setting
+    that may be unset.
 
     Raises:
-        WtalError: no such recipe, unreadable TOML, an unknown section or key, a value of the wrong type.
+        WtalError: the recipe does not exist or is not TOML, or has an unknown section or key or a value of the wrong
+            type.
     """
     text, origin, name = _read(name_or_path)
     table = parse_toml(text, origin)
@@ -67,7 +69,7 @@ def load_recipe(name_or_path: str | Path, _children: tuple[str, ...] = ()) -> Re
     if not isinstance(given, Mapping) or not all(isinstance(keys, Mapping) for keys in given.values()):
         raise WtalError(f"{origin}: [source] must hold one table a section")
     config = from_table(table, parent.config, origin)
-    for section, keys in table.items():  # a changed value is no longer the parent's, whatever the parent said
+    for section, keys in table.items():  # a changed value no longer has the parent's source
         for key, value in keys.items():
             if _plain(value) != _plain(getattr(getattr(parent.config, section), key)):
                 source.setdefault(section, {})[key] = f"ours: set by recipe {name}"
@@ -77,7 +79,11 @@ def load_recipe(name_or_path: str | Path, _children: tuple[str, ...] = ()) -> Re
 
 
 def from_table(table: Mapping[str, Any], base: RunConfig, origin: str) -> RunConfig:
-    """``base`` with the sections of a TOML table written over it; ``origin`` names the file in errors."""
+    """The settings ``base``, changed by a TOML table; ``origin`` is the file that error messages name.
+
+    Raises:
+        WtalError: an unknown section or key, or a value that is not valid.
+    """
     changed = {}
     sections = {field.name for field in dataclasses.fields(RunConfig)}
     for section, values in table.items():
@@ -99,14 +105,14 @@ def from_table(table: Mapping[str, Any], base: RunConfig, origin: str) -> RunCon
 
 
 def to_toml(config: RunConfig, source: Sources | None = None) -> str:
-    """The whole configuration as TOML, each value with its source as a comment."""
+    """All settings as TOML. The source of each value is a comment."""
     lines: list[str] = []
     for section in dataclasses.fields(config):
         values = getattr(config, section.name)
         lines += ["", f"[{section.name}]"]
         for field in dataclasses.fields(values):
             value = getattr(values, field.name)
-            # A comment is one line without control characters, whatever a recipe says.
+            # The text comes from a recipe. A TOML comment has one line and no control characters.
             comment = re.sub(r"[\x00-\x1f\x7f]+", " ", str((source or {}).get(section.name, {}).get(field.name, "")))
             left = f"# {field.name} is not set" if value is None else f"{field.name} = {toml_value(value)}"
             lines.append(f"{left:<44}  # {comment}" if comment else left)
@@ -114,7 +120,7 @@ def to_toml(config: RunConfig, source: Sources | None = None) -> str:
 
 
 def with_overrides(source: Sources, before: RunConfig, after: RunConfig) -> Sources:
-    """Sources after the command line changed ``before`` into ``after``."""
+    """The sources after options of the command line have changed ``before`` to ``after``."""
     merged = {section: dict(keys) for section, keys in source.items()}
     for section in dataclasses.fields(before):
         old, new = getattr(before, section.name), getattr(after, section.name)
@@ -152,7 +158,7 @@ def _typed(value: Any, expected: Any, where: str) -> Any:
             return tuple(_typed(item, arguments[0], where) for item in value)
         raise WtalError(f"{where} = {value!r}: expected a list of numbers")
     if origin in (types.UnionType, typing.Union):
-        # TOML has no value for nothing, which a recipe needs to undo what the one it extends says.
+        # TOML has no null. A recipe needs it to unset a value of the recipe that it extends.
         return None if value is None or value == "none" else _typed(value, arguments[0], where)
     if expected is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
@@ -170,7 +176,8 @@ def toml_value(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
-        # JSON's escapes are TOML's, but for pairs of surrogates, which TOML lacks, and the one that JSON spares.
+        # JSON's escapes are valid in TOML, except for surrogate pairs, which ensure_ascii=False avoids. TOML also
+        # needs an escape for U+007F.
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(toml_value(item) for item in value) + "]"

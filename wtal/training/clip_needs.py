@@ -1,4 +1,4 @@
-"""Check before training that settings which need CLIP features have them."""
+"""Checks before training that the data have CLIP features if the settings need them."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ OF_VLP = {
     "schedule": ("rounds", "b_epochs", "online_ema"),
     "distill": ("b_foreground", "b_background", "ensemble"),
 }
-"""Options that change nothing where CBP is trained alone, beside the whole section ``vlp``."""
+"""Options that have no effect if CBP is trained alone. All options of section ``vlp`` have none either."""
 
 
 def check_clip(data: VideoSet, setup: Setup, config: RunConfig, given: Collection[str] = ()) -> str | None:
-    """Whether the settings go with the CLIP features that a run has, or lacks.
+    """Check the settings of a run against its data, which may lack CLIP features.
 
     Args:
-        data: the run's videos, without CLIP features where schedule ``cbp`` reads none.
-        setup: for the name of the data set.
+        data: the run's videos. With schedule ``cbp`` they have no CLIP features.
+        setup: the run's setup; messages name its data set.
         config: the run's settings.
-        given: which options were written out, ``<name>`` or ``<section>.<name>``.
+        given: the options given on the command line, ``<name>`` or ``<section>.<name>``.
 
     Returns:
-        a note for the user where CBP is trained alone, None otherwise.
+        a note for the user if CBP is trained alone, else None.
 
     Raises:
-        WtalError: something needs VLP, and there is no VLP.
+        WtalError: a setting needs the VLP branch, but there is none.
     """
     if data.has_clip:
         return None
@@ -59,7 +59,7 @@ def check_clip(data: VideoSet, setup: Setup, config: RunConfig, given: Collectio
 
 
 def _of_vlp(name: str) -> bool:
-    """Whether an option changes nothing without VLP."""
+    """Whether an option has no effect without VLP."""
     section, _, key = name.rpartition(".")
     return section == "vlp" or key in OF_VLP.get(section, ())
 
@@ -69,7 +69,7 @@ def _place(setup: Setup) -> str:
 
 
 def _missing(setup: Setup) -> str:
-    """What to add so that there are CLIP features."""
+    """A text that says where CLIP features are expected."""
     if setup.dataset.endswith(".toml"):
         return f"no 'clip' in {Path(setup.dataset).name}, expected a folder of <video>.npy with CLIP features"
     return "expected clip/<video>.npy beside the I3D features"

@@ -1,7 +1,7 @@
 """Contrast between hard and easy snippets (after SniCo of CoLA: Zhang et al., CVPR 2021), from video-level labels.
 
-Where a video's scores cross their median, snippets are hard to tell apart: those just inside should resemble the
-video's most confident action, those just outside its most confident background.
+Snippets near a crossing of a video's median score are hard to classify. The loss makes those above the median similar
+to the video's most confident action, and those below it similar to the video's most confident background.
 """
 
 from __future__ import annotations
@@ -14,21 +14,24 @@ from wtal.models.masks import at_least_float32, trim, valid_mask
 from wtal.training.video_losses import check_labels
 
 MARGIN = 3
-"""Hard snippets are at most this far from where the scores cross their median."""
+"""The largest distance, in snippets, of a hard snippet from the other side of the median."""
 HARD, EASY = 20, 5
-"""Of n snippets, at most n / HARD are taken as hard on each side, and n / EASY as easy; at least one."""
+"""Of n snippets, at most n / HARD on each side are hard, and n / EASY on each side are easy; at least one each."""
 TEMPERATURE = 0.07
-"""Cosines are divided by this."""
+"""Cosine similarities are divided by this value."""
 
 
 def contrast_loss(embedding: Tensor, logits: Tensor, lengths: Tensor, labels: Tensor) -> Tensor:
-    """The mean embedding of hard action to that of easy action and from easy background; and the other way round.
+    """Contrastive loss that pulls hard action to easy action, and hard background to easy background.
 
-    A video's score at a snippet is the highest logit of its own classes; no gradient goes through it. Snippets above
-    the median score are action, the others background; hard are the highest within :data:`MARGIN` snippets of the
-    other kind, easy the highest of all for action and the lowest for background. Either half is
-    ``-log(e(q, k) / (e(q, k) + sum over n of e(q, n)))``, ``e`` the exponential of the cosine by :data:`TEMPERATURE`,
-    q and k means of embeddings of length 1, and n each one embedding of the other easy kind.
+    The score of a snippet is the highest logit among the video's labels; it has no gradient. Snippets above the median
+    score are action, the others are background. Hard snippets are those of highest score within :data:`MARGIN` snippets
+    of the other kind. Easy action has the highest scores of the video, easy background the lowest.
+
+    The loss has one half for action and one for background. Each half is
+    ``-log(e(q, k) / (e(q, k) + sum over n of e(q, n)))``. ``e`` is ``exp(cosine / TEMPERATURE)``, q is the mean
+    embedding of the hard snippets, k that of the easy snippets of the same kind, and n is each easy snippet of the
+    other kind. Embeddings are scaled to length 1 before the mean.
 
     Args:
         embedding: ``[B, T, D]``.
@@ -37,7 +40,7 @@ def contrast_loss(embedding: Tensor, logits: Tensor, lengths: Tensor, labels: Te
         labels: ``[B, C]`` zeros and ones.
 
     Returns:
-        ``[B]``; a half without a hard snippet is 0, a video without a label has none.
+        ``[B]``; a half without a hard snippet is 0, so a video without a label has 0.
     """
     check_labels(logits, labels)
     if embedding.shape[:2] != logits.shape[:2]:
@@ -47,7 +50,7 @@ def contrast_loss(embedding: Tensor, logits: Tensor, lengths: Tensor, labels: Te
     with torch.no_grad():
         own = trim(at_least_float32(logits), lengths).masked_fill((labels == 0)[:, None], -torch.inf)
         score = own.amax(2).masked_fill(~valid, torch.inf)  # [B, T]
-        # By sorting: the library's median has no deterministic version on CUDA.
+        # torch.median is not deterministic on CUDA, so the scores are sorted.
         median = score.sort(1).values.gather(1, (lengths[:, None] - 1).clamp(min=0) // 2)
         above = (score > median) & valid
         below = ~above & valid
@@ -64,12 +67,12 @@ def contrast_loss(embedding: Tensor, logits: Tensor, lengths: Tensor, labels: Te
 
 
 def _near(mask: Tensor) -> Tensor:
-    """Which snippets have one of ``mask`` ``[B, T]`` within the margin."""
+    """Whether a snippet of ``mask`` is within the margin of each snippet, ``[B, T]``."""
     return F.max_pool1d(mask.float()[:, None], 2 * MARGIN + 1, 1, MARGIN)[:, 0] > 0
 
 
 def _highest(score: Tensor, mask: Tensor, count: Tensor) -> Tensor:
-    """The ``count`` ``[B]`` highest of each video among ``mask`` ``[B, T]``; equal scores in the order of time."""
+    """The ``count`` ``[B]`` snippets of highest score in ``mask`` ``[B, T]``; the earlier of equal scores first."""
     order = score.masked_fill(~mask, -torch.inf).argsort(dim=1, descending=True, stable=True)
     first = torch.arange(score.shape[1], device=score.device) < count[:, None]
     return torch.zeros_like(mask).scatter_(1, order, first) & mask

@@ -1,4 +1,4 @@
-"""One step's loss and gradients: the batch in one go, or a few videos at a time, or shared with other processes."""
+"""The loss and the gradients of one step, also if the batch is computed in parts or by several processes."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ def add_gradients(
     device: Device,
     processes: Processes,
 ) -> dict[str, float]:
-    """Add to the student's gradients those that this process's videos have in the batch's loss.
+    """Compute the loss of this process's videos and add its gradients to those of the student.
 
-    The loss is the mean over all videos of the batch, whoever has them: each video's gradients are divided by
-    ``batch.videos``, so that gradients summed over parts and processes are those of the batch in one go, to rounding.
+    The loss is the mean over all videos of the batch, in all processes. Every video's gradient is divided by
+    ``batch.videos``. So the sum over parts and processes equals, up to rounding, the gradient of the undivided batch.
 
     Args:
         branches: the branches of the run.
-        student: name of the branch that learns; the branch is in training mode.
-        batch: this process's share, on the CPU; ``config.batch.micro`` videos of it at a time go to the device.
-        pseudo_labels: pseudo-labels, None for video labels alone.
-        config: settings of the batch and the loss.
-        device: where to compute.
+        student: the name of the branch that is trained; it is in training mode.
+        batch: this process's share of the batch, on the CPU. ``config.batch.micro`` videos at a time go to the device.
+        pseudo_labels: the pseudo-labels; None: train with video labels only.
+        config: the settings of the batch and the loss.
+        device: the device to compute on.
         processes: the processes that share the batch.
 
     Returns:
-        ``loss`` and its terms, averaged over all videos of the batch; the same in every process.
+        ``loss`` and its terms, averaged over all videos of the batch. Every process gets the same values.
     """
-    own = not branches.reads_clip(student)  # what CBP alone has
+    own = not branches.reads_clip(student)  # only CBP has attention and an embedding
     names = [
         "total",
         "video",
@@ -66,7 +66,7 @@ def add_gradients(
 def _terms(
     branches: Branches, student: str, part: Batch, pseudo_labels: PseudoLabels | None, config: RunConfig, device: Device
 ) -> dict[str, Tensor]:
-    """The loss of each video and its terms, ``[B]`` each."""
+    """The loss and its terms, one value per video, ``[B]`` each."""
     here = part.to(device.name)
     with device.autocast():
         outputs = branches.outputs(student, here, embedding=config.loss.contrast > 0)

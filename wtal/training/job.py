@@ -1,4 +1,4 @@
-"""From the options of ``wtal-train`` to a finished run."""
+"""The job behind ``wtal-train``: opens the data, builds the branches, trains them and prints the table."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from wtal.training.trainer import Trainer
 
 PROGRAM = "wtal-train"
 BIAS_VIDEOS = 1_000
-"""How many training videos VLP's logit bias is measured on at most."""
+"""The largest number of training videos on which VLP's logit bias is measured."""
 
 
 def start(
@@ -57,17 +57,17 @@ def start(
     quiet: bool = False,
     as_json: bool = False,
 ) -> int:
-    """Train and print the table; returns the exit code.
+    """Train, print the table and return the exit code.
 
     Args:
-        setup: what to train on, seeds, and where to compute.
+        setup: the data set, the seeds and the device.
         config: the settings.
-        source: where each of them comes from, for the run's record.
-        out: a new run folder, None for ``runs/<data set>-<date>-<time>``.
-        resume: folder of a run to go on with; its own setup and settings hold then.
-        given: options of ``setup`` and ``config`` given on the command line, as ``seed`` or ``cbp.dim``.
-        quiet: print the table only.
-        as_json: print the run folder and its rows as JSON, and nothing else.
+        source: the origin of each setting, which the run folder records.
+        out: a new run folder; None: ``runs/<data set>-<date>-<time>``.
+        resume: the folder of a run to continue. Its own setup and settings are used then.
+        given: the options given on the command line, such as ``seed`` or ``cbp.dim``.
+        quiet: print only the table.
+        as_json: print only the run folder and its rows, as JSON.
     """
     with joined() as processes:
         before: Setup | None = None
@@ -142,7 +142,10 @@ def _train(
 
 
 def facts_of(device: Device, processes: Processes) -> dict[str, Any]:
-    """What a run's bits depend on beside its settings, as :class:`wtal.runs.setup.Setup` has it."""
+    """The fields of :class:`wtal.runs.setup.Setup` that describe the computer.
+
+    They can change the last bits of the results, as the settings can.
+    """
     return {
         "processes": processes.size,
         "device": str(device.name) if processes.gpu is None else device.name.type,
@@ -154,7 +157,7 @@ def facts_of(device: Device, processes: Processes) -> dict[str, Any]:
 def begin(
     run: Run, device: Device, reporter: Reporter, processes: Processes, fresh: bool, given: Collection[str] = ()
 ) -> Trainer:
-    """:func:`prepare`; a ``fresh`` run, whose folder was made just now, leaves none behind where it fails at this."""
+    """:func:`prepare`. If it fails for a ``fresh`` run, whose folder is new, the folder is removed."""
     try:
         return prepare(run, device, reporter, processes=processes, given=given)
     except WtalError:
@@ -171,15 +174,15 @@ def prepare(
     processes: Processes = SINGLE_PROCESS,
     given: Collection[str] = (),
 ) -> Trainer:
-    """Data and branches of a run, fresh or as its checkpoint has them.
+    """Open the data of a run and build its branches, or restore them from its checkpoint.
 
     Args:
         run: the run.
-        device: where to compute.
-        reporter: called with each message and with progress.
-        stages: stages to train in place of the run's own schedule.
-        processes: the processes that train it.
-        given: which options were asked for by name: an error where they need CLIP features and there are none.
+        device: the device to train on.
+        reporter: shows messages and progress.
+        stages: the stages to train; None: the run's own schedule.
+        processes: the processes that train the run.
+        given: the options given on the command line. An option that needs CLIP features is an error without them.
     """
     setup = run.setup
     data = processes.once_per_machine(lambda: open_with_progress(run, reporter))
@@ -212,16 +215,16 @@ def prepare(
     branches = build_branches(data, run.config, setup.clip_model, _path(setup.clip_weights))
     branches.to(device.name)
     trainer = Trainer(branches, data, run, device, reporter, stages, processes)
-    check_lengths(branches, tuple(branches), data.videos)  # training and measuring need them whole, sooner or later
+    check_lengths(branches, tuple(branches), data.videos)  # before training, not in the middle of it
     if newest := processes.from_rank_zero(lambda: run.checkpoints.load(reporter.say)):
         try:
             trainer.resume(*newest)
         except WtalError:
             raise
-        except Exception as error:  # what it lacks or has of another form surfaces as almost anything
+        except Exception as error:  # a missing or malformed part can raise any error
             message = f"training cannot go on from it ({type(error).__name__}: {reason(error)})"
             raise WtalError(f"{newest[0].path}: {message}") from error
-        processes.from_rank_zero(lambda: read_all(data, reporter))  # what has changed since is read again
+        processes.from_rank_zero(lambda: read_all(data, reporter))  # checks the files that have changed since
     else:
         processes.from_rank_zero(lambda: fit_inputs(branches, data, run.config, device, reporter))
         processes.broadcast(tensor for branch in branches.values() for tensor in own_tensors(branch).values())
@@ -229,9 +232,10 @@ def prepare(
 
 
 def fit_inputs(branches: Branches, data: VideoSet, config: RunConfig, device: Device, reporter: Reporter) -> None:
-    """Read all features once before training, and set what is measured on the training ones.
+    """Read all features once before training, and measure CBP's standardisation and VLP's logit bias.
 
-    That is CBP's standardisation, and VLP's logit bias, for which :data:`BIAS_VIDEOS` evenly chosen videos will do.
+    Both are measured on training videos. The bias uses at most :data:`BIAS_VIDEOS` of them, at equal distances in the
+    list.
     """
     train = data.subset("train")
     mean, deviation = read_all(data, reporter)
@@ -251,7 +255,7 @@ def read_all(data: VideoSet, reporter: Reporter) -> tuple[np.ndarray, np.ndarray
 
 
 def open_with_progress(run: Run, reporter: Reporter) -> VideoSet:
-    """The data set of a run; shows progress where it has to be generated or converted first."""
+    """Open the data set of a run, with progress in case it must be generated or converted first."""
     with reporter.counted(f"preparing {Path(run.setup.dataset).stem}", "videos") as progress:
         return open_videos(run.setup, run.config.schedule, progress)
 

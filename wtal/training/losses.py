@@ -1,8 +1,8 @@
-"""The loss of one training step: video labels alone, or pseudo-labels as well in the B and F steps.
+"""The loss of one training step: from video labels alone, or in B and F steps from pseudo-labels as well.
 
-All terms are per video, ``[B]``, averaged over the video's own snippets; the caller averages over videos. So
-they are the same under gradient accumulation and several processes. Everything works on float32 and on the
-batch cut to its longest video: padding cannot change a bit.
+Every term has one value per video, ``[B]``, which is the mean over the video's own snippets. The caller averages over
+the videos. So the loss does not depend on gradient accumulation or on the number of processes. The losses are computed
+in at least float32. The batch is cut to its longest video, so that padding does not change a bit of the result.
 """
 
 from __future__ import annotations
@@ -22,16 +22,15 @@ from wtal.training.video_losses import attention_loss, check_labels, class_loss,
 
 @dataclass(frozen=True)
 class DistillLoss:
-    """Loss against pseudo-labels. Each term is ``[B]``: the mean over a video's snippets of that kind, 0 without any.
+    """Loss against pseudo-labels. Each term is the mean of a video, ``[B]``, or 0 without a snippet of its kind.
 
-    Foreground and background have equal weight, however many snippets each has. Weighted by number, the few
-    foreground snippets would hardly count (5 to 11 mAP in a trial).
+    Foreground and background have equal weight, whatever their numbers of snippets. If snippets had equal weight, the
+    few foreground snippets would have little effect (5 to 11 mAP lower in a trial).
 
     Attributes:
-        foreground: over snippets with pseudo-label 1 of labelled classes.
-        background: over snippets with pseudo-label 0 of labelled classes.
-        absent: over all valid snippets of the classes that the video does not have; 0 under a softmax, whose
-            other two terms include these classes.
+        foreground: over snippets with pseudo-label 1, in the classes of the video.
+        background: over snippets with pseudo-label 0, in the classes of the video.
+        absent: over all valid snippets, in the other classes; 0 under a softmax, where the other two terms include them.
     """
 
     foreground: Tensor
@@ -60,8 +59,8 @@ def distill_loss(
         target: ``[B, T, C]`` int8 of :func:`wtal.training.rank_labels.rank_labels`.
         lengths: ``[B]`` int64.
         labels: ``[B, C]`` zeros and ones.
-        weights: ``[B, T, C]`` not negative, of the pseudo-labels; None weights all alike. With ``softmax`` a snippet
-            has the mean weight of its foreground classes, or of the video's classes if it is background.
+        weights: the weights of the pseudo-labels, ``[B, T, C]``, not negative; None: equal weights. With ``softmax`` a
+            snippet has the mean weight of its foreground classes, or of the video's classes if it is background.
         softmax: the classes of a snippet share one softmax.
     """
     check_labels(logits, labels)
@@ -123,21 +122,21 @@ def step_loss(
     weights: Tensor | None = None,
     softmax: bool = False,
 ) -> dict[str, Tensor]:
-    """All terms of one training step and their weighted sum.
+    """The terms of one training step and their weighted sum.
 
     Args:
-        outputs: outputs of the branch in training.
+        outputs: the outputs of the branch that is trained.
         lengths: ``[B]`` int64.
         labels: ``[B, C]`` zeros and ones.
         config: the weights.
         target: pseudo-labels ``[B, T, C]`` int8; None trains with video labels only (warm-up).
         weights: weights of the pseudo-labels, see :func:`distill_loss`.
-        softmax: the classes of a video share one softmax.
+        softmax: True for one softmax over the classes, False for a sigmoid per class.
 
     Returns:
-        ``[B]`` each: ``total``, ``video`` and (unweighted), of a branch with attention, the terms of
-        :class:`~wtal.training.video_losses.AttentionLoss`, with an embedding ``contrast``, with a target
-        ``foreground``, ``background``, ``absent``.
+        The terms by name, ``[B]`` each. ``total`` is the weighted sum; the others are not weighted. ``video`` is
+        always there. A branch with attention has the terms of :class:`~wtal.training.video_losses.AttentionLoss`, a
+        branch with an embedding has ``contrast``, and a target gives ``foreground``, ``background`` and ``absent``.
     """
     logits = outputs.logits
     terms = {"video": video_loss(logits, lengths, labels, config.topk_divisor, softmax)}

@@ -1,4 +1,4 @@
-"""A teacher's pseudo-labels of all training videos for its student, made once a stage or once an epoch."""
+"""Makes the pseudo-labels of all training videos from a teacher's scores, once per stage or once per epoch."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from wtal.inference.localize import FIRES, scale_scores
 from wtal.platform.device import Device
 from wtal.platform.distributed import SINGLE_PROCESS, Processes
 from wtal.settings.config import DistillConfig
-from wtal.training.label_packing import pack_targets, unpack_targets
+from wtal.training.pseudo_label_storage import pack_targets, unpack_targets
 from wtal.training.rank_labels import IGNORE, PseudoLabelQuality, pseudo_label_quality, rank_labels, temporal_quantiles
 from wtal.training.schedule import Stage
 
 WIDEST = 3.0
-"""Adaptive shares of a video are at most this many times the usual, and at least the inverse."""
+"""The largest factor by which the adaptive share of a video may differ from the usual share."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ class PseudoLabels:
     """Pseudo-labels of every training video.
 
     Attributes:
-        targets: int8 ``[T, C]`` each, 1 foreground, 0 background, -1 ignored.
-        weights: float32 ``[T, C]`` each, 0 for classes that the video does not have; None where all weigh alike.
-        quality: of the targets, where there is ground truth to tell; for the log and the table alone.
+        targets: int8 ``[T, C]`` for each video: 1 foreground, 0 background, -1 ignored.
+        weights: float32 ``[T, C]`` for each video, 0 for classes that it does not have; None: equal weights.
+        quality: the quality of the targets, from videos with ground truth; used only in the log and the table.
     """
 
     targets: list[Tensor]
@@ -40,7 +40,7 @@ class PseudoLabels:
     quality: PseudoLabelQuality
 
     def tensors(self) -> dict[str, Tensor]:
-        """What a checkpoint stores, beside the quality."""
+        """The tensors for a checkpoint, which stores the quality separately."""
         parts = (
             {"targets": self.targets} if self.weights is None else {"targets": self.targets, "weights": self.weights}
         )
@@ -48,7 +48,7 @@ class PseudoLabels:
 
     @classmethod
     def of_tensors(cls, packed: Mapping[str, Tensor], quality: Mapping[str, int]) -> PseudoLabels:
-        """The pseudo-labels that :meth:`tensors` stored; ``quality`` holds the fields of their quality."""
+        """The pseudo-labels from the tensors of :meth:`tensors` and the fields of their quality."""
 
         def part(name: str) -> list[Tensor]:
             return unpack_targets({k.removeprefix(f"{name}."): v for k, v in packed.items() if k.startswith(name)})
@@ -57,7 +57,7 @@ class PseudoLabels:
         return cls(part("targets"), weights, PseudoLabelQuality(**quality))
 
     def crops(self, batch: Batch, width: int) -> tuple[Tensor, Tensor | None]:
-        """Targets and weights of the batch's crops, ``[B, width, C]``; ignored beyond each crop."""
+        """Targets and weights of the batch's crops, ``[B, width, C]``. Snippets after the end of a crop are ignored."""
         weights = None if self.weights is None else _crops(self.weights, batch, width, 0.0)
         return _crops(self.targets, batch, width, IGNORE), weights
 
@@ -72,9 +72,9 @@ def make_pseudo_labels(
     seed: int,
     processes: Processes = SINGLE_PROCESS,
 ) -> PseudoLabels:
-    """The pseudo-labels of one stage. ``branches`` are in eval mode; ``seed`` draws the shuffling.
+    """Make the pseudo-labels of a stage. ``branches`` are in evaluation mode; ``seed`` is for shuffled labels.
 
-    Several processes share the teacher's work. In the end each has all pseudo-labels.
+    Several processes share the computation of the teacher's scores. Every process gets all pseudo-labels.
     """
     if stage.labels == "truth":
         lengths = [len(scores) for scores in frame_logits(branches, stage.student, data, videos, device, processes)]
@@ -101,7 +101,7 @@ def make_pseudo_labels(
         targets.append(target[0])
         if weights is not None:
             weights.append((2 * scale_scores(score[None], length)[0] - 1).abs() * label)
-        if video.instances is not None:  # for the log; the student never sees it
+        if video.instances is not None:  # only for the log
             quality += pseudo_label_quality(target, snippet_truth(data, video, len(score))[None], length, label)
     return PseudoLabels(targets, weights, quality)
 
@@ -115,7 +115,7 @@ def teacher_scores(
     device: Device,
     processes: Processes = SINGLE_PROCESS,
 ) -> list[Tensor]:
-    """Frame scores ``[T, C]`` of a teacher: a branch's logits, or the mean over an ensemble on a common scale."""
+    """Frame scores ``[T, C]`` of a teacher: the logits of a branch, or the mean of an ensemble on a common scale."""
     logits = [frame_logits(branches, name, data, videos, device, processes) for name in members(teacher)]
     if len(logits) == 1:
         return logits[0]
@@ -130,14 +130,14 @@ def teacher_scores(
 
 
 def action_shares(scores: Sequence[Tensor], labels: Sequence[Tensor]) -> list[Tensor]:
-    """The share of each video that the teacher fires on, divided by the mean over videos and labelled classes.
+    """The share of snippets on which the teacher fires, relative to the mean over all videos and their classes.
 
     Args:
-        scores: ``[T, C]`` a video.
-        labels: ``[1, C]`` a video.
+        scores: ``[T, C]`` for each video.
+        labels: ``[1, C]`` for each video.
 
     Returns:
-        ``[1, C]`` a video, within a factor of :data:`WIDEST`, 1 for classes that it does not have.
+        ``[1, C]`` for each video, from 1 / :data:`WIDEST` to :data:`WIDEST`; 1 for classes that it does not have.
     """
     fired = [
         (scale_scores(score[None], torch.tensor([len(score)])) > FIRES).double().mean(1)
@@ -152,7 +152,10 @@ def action_shares(scores: Sequence[Tensor], labels: Sequence[Tensor]) -> list[Te
 
 
 def _other_times(length: int, how: str, random: torch.Generator) -> Tensor:
-    """Which snippet's labels each snippet gets: any, or the one a quarter to three quarters of the video on."""
+    """For each snippet the snippet whose labels it gets, to destroy the time of the labels.
+
+    ``shuffled`` is a random permutation. ``shifted`` rotates the video by a quarter to three quarters of its length.
+    """
     if how == "shuffled":
         return torch.randperm(length, generator=random)
     least = length // 4

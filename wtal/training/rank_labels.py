@@ -1,4 +1,4 @@
-"""Pseudo-labels from a teacher's scores by temporal rank, and their precision and recall."""
+"""Pseudo-labels from the temporal ranks of a teacher's scores, and their precision and recall."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from wtal.models.masks import longest, valid_mask
 from wtal.training.video_losses import check_labels
 
 IGNORE = -1
-"""The pseudo-label of a snippet that takes no part, padding included."""
+"""The pseudo-label of a snippet that the loss ignores, and of padding."""
 
 
 @torch.no_grad()
@@ -20,19 +20,19 @@ def rank_labels(
 ) -> Tensor:
     """Pseudo-labels from a teacher's logits, by temporal rank within each video and labelled class (ours).
 
-    With n snippets, a snippet with r snippets ranked below it has the quantile (r + 1/2) / n. Ranks and not
-    probabilities: a trained teacher's probabilities saturate. Equal logits rank in the order of time.
+    In a video of n snippets, a snippet with r snippets ranked below it has the quantile (r + 1/2) / n. Ranks are used
+    because the probabilities of a trained teacher saturate. Of equal logits the earlier has the lower rank.
 
     Args:
-        logits: ``[B, T, C]`` of the teacher; anything beyond each length.
+        logits: ``[B, T, C]`` of the teacher; values after the end of a video are not used.
         lengths: ``[B]`` int64.
         labels: ``[B, C]`` zeros and ones, the video-level labels.
-        foreground: quantiles above this are foreground; one threshold for all, or ``[B, C]``.
-        background: quantiles below this are background; likewise.
+        foreground: quantiles above this threshold are foreground; a number or ``[B, C]``.
+        background: quantiles below this threshold are background; a number or ``[B, C]``.
 
     Returns:
-        ``[B, T, C]`` int8: 1 foreground, 0 background, -1 ignored. Classes that a video does not have are 0;
-        padding is -1.
+        ``[B, T, C]`` int8: 1 foreground, 0 background, -1 ignored. Classes that a video does not have are 0.
+        Padding is -1.
 
     Raises:
         ValueError: the thresholds are not in order within [0, 1], or a shape does not fit.
@@ -57,9 +57,11 @@ def rank_labels(
 
 
 def temporal_quantiles(scores: Tensor, lengths: Tensor) -> Tensor:
-    """Where each snippet ranks among its video's, per class: float64 ``[B, T', C]`` in (0, 1), T' the longest video.
+    """The quantile of each snippet in its video, per class, as in :func:`rank_labels`.
 
-    Anything beyond each length. Equal scores rank in the order of time.
+    Returns:
+        float64 ``[B, T', C]`` in (0, 1), where T' is the length of the longest video; undefined after the end of a
+        video.
     """
     size = longest(scores, lengths)
     valid = valid_mask(lengths, size)[..., None]
@@ -71,46 +73,46 @@ def temporal_quantiles(scores: Tensor, lengths: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class PseudoLabelQuality:
-    """How right pseudo-labels are, over the labelled classes; add those of several batches with ``+``.
+    """Counts of snippets that compare pseudo-labels with ground truth, in the labelled classes of the videos.
 
-    Counts of snippets. A ratio without any snippet under it is None.
+    The counts of several batches are added with ``+``. A ratio with denominator 0 is None.
     """
 
     foreground: int = 0
-    """Labelled foreground."""
+    """Snippets with a foreground label."""
     foreground_right: int = 0
-    """Labelled foreground that is action."""
+    """Snippets with a foreground label that are action."""
     background: int = 0
-    """Labelled background."""
+    """Snippets with a background label."""
     background_right: int = 0
-    """Labelled background that is no action."""
+    """Snippets with a background label that are not action."""
     action: int = 0
-    """Snippets of action in truth."""
+    """Snippets that are action in the ground truth."""
     rest: int = 0
-    """Snippets of anything else in truth."""
+    """Snippets that are not action in the ground truth."""
 
     @property
     def foreground_precision(self) -> float | None:
-        """Of the foreground labels, the share that is action."""
+        """The share of foreground labels that are action."""
         return self.foreground_right / self.foreground if self.foreground else None
 
     @property
     def foreground_recall(self) -> float | None:
-        """Of the action, the share labelled foreground."""
+        """The share of action snippets with a foreground label."""
         return self.foreground_right / self.action if self.action else None
 
     @property
     def background_precision(self) -> float | None:
-        """Of the background labels, the share that is no action."""
+        """The share of background labels that are not action."""
         return self.background_right / self.background if self.background else None
 
     @property
     def background_recall(self) -> float | None:
-        """Of what is no action, the share labelled background."""
+        """The share of other snippets with a background label."""
         return self.background_right / self.rest if self.rest else None
 
     def rates(self) -> dict[str, float | None]:
-        """Precision and recall of both kinds by name."""
+        """Precision and recall of foreground and background, by name."""
         kinds = ("foreground", "background")
         return {f"{kind} {what}": getattr(self, f"{kind}_{what}") for kind in kinds for what in ("precision", "recall")}
 
@@ -119,11 +121,11 @@ class PseudoLabelQuality:
 
 
 def pseudo_label_quality(target: Tensor, truth: Tensor, lengths: Tensor, labels: Tensor) -> PseudoLabelQuality:
-    """Compares pseudo-labels with ground truth, for the log alone: training never sees this.
+    """Compare pseudo-labels with ground truth. The result is only logged; training does not use it.
 
     Args:
-        target: ``[B, T, C]`` int8 of :func:`rank_labels`.
-        truth: ``[B, T, C]`` bool, action of that class at that snippet.
+        target: ``[B, T, C]`` int8 from :func:`rank_labels`.
+        truth: ``[B, T, C]`` bool, whether the snippet has an action of the class.
         lengths: ``[B]`` int64.
         labels: ``[B, C]`` zeros and ones.
     """

@@ -1,6 +1,6 @@
-"""What is trained in which order, as data: the paper's schedule, the online one, and CBP's alone.
+"""The schedules as lists of stages: the paper's schedule, the online schedule, and the schedule of CBP alone.
 
-The schedules of the ablation variants are in wtal.ablation.
+The package wtal.ablation defines the schedules of its variants.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from wtal.settings.config import ScheduleConfig
 
 @dataclass(frozen=True)
 class SecondStudent:
-    """A second student, which learns in the same steps of a stage as the first, each from the other's moving average.
+    """A second student of a stage. In every step both learn, each from the moving average of the other.
 
     Attributes:
         student: a branch.
-        epochs: as those of the stage. The student with fewer epochs stops after them and then only teaches.
+        epochs: the epochs in which it learns. The student with fewer epochs then only teaches.
         start: as :attr:`Stage.start`.
     """
 
@@ -29,19 +29,20 @@ class SecondStudent:
 
 @dataclass(frozen=True)
 class Stage:
-    """One step: ``student`` trains for ``epochs``, on ``teacher``'s pseudo-labels if it has one, and is measured.
+    """One stage of training: a student is trained, with pseudo-labels if it has a teacher, and then measured.
 
     Attributes:
-        name: name shown in the log and in the progress display.
-        student: a branch. Without epochs it may be an ensemble, ``a+b``, which is only measured.
-        teacher: a branch or an ensemble, None for video labels alone.
-        epochs: passes over the training videos, 0 to only measure.
-        row: title of the stage's row in the table.
+        name: the name in the log and in the progress display.
+        student: a branch. If ``epochs`` is 0, it may also be an ensemble, ``a+b``.
+        teacher: a branch or an ensemble; None: train with video labels only.
+        epochs: passes over the training videos; 0: only measure.
+        row: the title of the stage's row in the table.
         start: the branch that the student begins as a copy of; None: the student exists and continues.
-        labels: ``ranked`` pseudo-labels are the method. The others are comparisons: ``shuffled`` in the time of each
-            video; ``shifted`` there, wrapped around, by a quarter of it or more, so that runs stay runs; ``truth``.
-        settings: section -> key -> value, where this stage departs from the run's settings.
-        second: a second student; there is no other teacher then, and pseudo-labels are made anew every epoch.
+        labels: the kind of pseudo-labels. ``ranked`` is the method; the others are for comparison. ``shuffled``
+            permutes the labels of each video in time. ``shifted`` rotates them by a quarter of the video or more, which
+            keeps neighbours together. ``truth`` is the ground truth.
+        settings: section -> key -> value; these settings replace those of the run in this stage.
+        second: a second student. ``teacher`` is None then, and new pseudo-labels are made every epoch.
     """
 
     name: str
@@ -56,36 +57,40 @@ class Stage:
 
     @property
     def step(self) -> Literal["B", "F"]:
-        """``B`` trains VLP, or a copy of it named ``vlp ...``; ``F`` trains CBP. Each has its own shares."""
+        """``B`` trains VLP, or a copy of it named ``vlp ...``; ``F`` trains CBP.
+
+        Each has its own shares of pseudo-labels in the settings.
+        """
         return "B" if self.student.split()[0] == "vlp" else "F"
 
     @property
     def length(self) -> int:
-        """Epochs until its last student is done."""
+        """The epochs of the stage: those of the student that learns longer."""
         return max(self.epochs, self.second.epochs if self.second else 0)
 
     @property
     def starts(self) -> dict[str, str | None]:
-        """Each student's start."""
+        """The ``start`` of each student, by name."""
         return {self.student: self.start, **({self.second.student: self.second.start} if self.second else {})}
 
 
 def schedule(config: ScheduleConfig, has_clip: bool = True) -> tuple[Stage, ...]:
-    """Warm-up, VLP as it is, the control if asked for, then B, F, B, F ..., and a step by the ensemble if asked for.
+    """The stages of a run, in order.
 
-    Online, one stage takes the place of B, F, B, F ...: as many epochs of each branch, at once. Self-training, if asked
-    for, comes before them. CBP alone has no more than warm-up, control and self-training, and a control only where
-    there is self-training to compare with.
+    They are: warm-up, zero-shot VLP, the control (optional), self-training (optional), B and F in turn, a stage with
+    the ensemble as the teacher (optional), and the ensemble. With kind ``online`` one stage replaces the B and F
+    stages; it has the same number of epochs for each branch. CBP alone has only warm-up, control and self-training.
+    It has a control only if there is self-training, because the control is compared with that.
 
     Args:
-        config: what is asked for.
-        has_clip: whether the data have CLIP features; without, kind ``auto`` is CBP alone.
+        config: the settings of the schedule.
+        has_clip: whether the data have CLIP features. Without them, kind ``auto`` trains CBP alone.
     """
     alone = config.kind == "cbp" or (config.kind == "auto" and not has_clip)
     stages = [Stage("warmup", "cbp", None, config.warmup_epochs, "CBP after warm-up")]
     if not alone:
         stages.append(Stage("zero-shot", "vlp", None, 0, "VLP zero-shot"))
-    taught = config.self_training + (0 if alone else config.rounds)  # how many steps CBP has with a teacher
+    taught = config.self_training + (0 if alone else config.rounds)  # the number of stages in which CBP has a teacher
     if config.control and (taught or not alone):
         epochs = config.f_epochs * taught
         stages.append(Stage("control", "control", None, epochs, "CBP as long, no teacher", start="cbp"))

@@ -12,22 +12,20 @@ from wtal.errors import WtalError
 from wtal.inference.branches import Branches
 from wtal.runs.checkpoint import Checkpoint, optimizer_tensors, restore_optimizer
 from wtal.settings.config import OptimizerConfig, RunConfig
+from wtal.training.ema import EMA, MovingAverage
 from wtal.training.pseudo_labels import PseudoLabels
 from wtal.training.schedule import Stage
 
-EMA = "moving average"
-"""Name of the branch that holds the exponential moving average of a student's weights while a stage trains."""
-
 
 class Student:
-    """A branch that learns, for as long as one stage lasts.
+    """A branch that learns in one stage.
 
     Attributes:
-        name: name of the branch.
-        teacher: name of the branch or ensemble whose pseudo-labels it learns from; None for video labels alone.
-        epochs: how many of the stage's epochs it learns in.
-        optimizer: a new optimiser of the student's learned parameters.
-        ema: name of the branch that holds the exponential moving average (EMA) of its weights, None without one.
+        name: the name of the branch.
+        teacher: the name of the branch or ensemble whose pseudo-labels it learns from; None: video labels only.
+        epochs: the number of epochs in which it learns.
+        optimizer: a new optimiser of the branch's learned parameters.
+        ema: the exponential moving average (EMA) of its weights, None without one.
         pseudo_labels: its pseudo-labels, None until they are made.
     """
 
@@ -41,42 +39,24 @@ class Student:
         decay: float | None,
         mark: str = "",
     ) -> None:
-        """``decay`` is the share of itself that the EMA keeps in a step; ``mark`` goes before all names in a
-        checkpoint, of which each student of a stage needs its own."""
+        """``decay`` is the decay of the EMA, None for no EMA. ``mark`` is put before all names in a checkpoint; the
+        students of a stage need different marks."""
         self.name = name
         self.teacher = teacher
         self.epochs = epochs
         self.pseudo_labels: PseudoLabels | None = None
-        self.ema = None if decay is None else mark + EMA
-        self._branches = branches
-        self._decay = decay
+        self.ema = None if decay is None else MovingAverage(branches, name, mark + EMA, decay)
         self._mark = mark
-        if self.ema is not None:
-            branches.copy(name, self.ema)
         kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.name]
         learned = [parameter for parameter in branches[name].parameters() if parameter.requires_grad]
-        # One pass over the weights: unfused, the temporaries of a step cost the CPU six times as much.
+        # The fused optimiser makes one pass over the weights. Without it, temporaries make the update
+        # on the CPU cost six times as much.
         self.optimizer: torch.optim.Optimizer = kind(
             learned, lr=config.lr, weight_decay=config.weight_decay, fused=True
         )
 
-    @torch.no_grad()
-    def update_ema(self) -> None:
-        """Move the EMA a step towards the weights as they are now."""
-        if self.ema is None or self._decay is None:
-            return
-        pairs = zip(self._branches[self.ema].parameters(), self._branches[self.name].parameters(), strict=True)
-        for averaged, value in pairs:
-            averaged.lerp_(value, 1 - self._decay)
-
-    def finish(self) -> None:
-        """End the stage: the branch takes the weights of its EMA."""
-        if self.ema is not None:
-            self._branches[self.name].load_state_dict(self._branches[self.ema].state_dict())
-            del self._branches[self.ema]
-
     def tensors(self) -> dict[str, Tensor]:
-        """The student's tensors that a checkpoint stores, beside the branches."""
+        """The tensors that a checkpoint stores in addition to those of the branches."""
         parts = {"optimizer": optimizer_tensors(self.optimizer)}
         if self.pseudo_labels is not None:
             parts["pseudo_labels"] = self.pseudo_labels.tensors()
@@ -87,11 +67,18 @@ class Student:
         return {f"{self._mark}quality": None if self.pseudo_labels is None else asdict(self.pseudo_labels.quality)}
 
     def restore(self, checkpoint: Checkpoint, videos: int) -> None:
-        """Put back what a checkpoint of the same stage has of it; ``videos`` are trained on now."""
+        """Restore the state of the student from a checkpoint of the same stage.
+
+        Args:
+            checkpoint: the checkpoint.
+            videos: the number of training videos now.
+
+        Raises:
+            WtalError: the checkpoint has pseudo-labels of another number of videos.
+        """
         restore_optimizer(self.optimizer, checkpoint.part(f"{self._mark}optimizer"))
-        if self.ema is not None and (stored := checkpoint.part(self.ema)):
-            ema = self._branches[self.ema]
-            ema.load_state_dict({**ema.state_dict(), **stored})
+        if self.ema is not None and (stored := checkpoint.part(f"{self._mark}{EMA}")):
+            self.ema.restore(stored)
         if packed := checkpoint.part(f"{self._mark}pseudo_labels"):
             self.pseudo_labels = PseudoLabels.of_tensors(packed, checkpoint.facts[f"{self._mark}quality"])
             if len(self.pseudo_labels.targets) != videos:
@@ -102,7 +89,7 @@ class Student:
 
 
 def begin_copies(stage: Stage, branches: Branches) -> None:
-    """Make the branches that begin a stage as copies of others, also where it only measures them."""
+    """Copy the branches from which the students of a stage start, also if the stage only measures them."""
     for name, start in stage.starts.items():
         if start and name not in branches:
             branches.copy(start, name)

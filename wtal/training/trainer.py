@@ -1,7 +1,7 @@
 """The trainer: CBP warm-up, then B and F steps in turn (paper, supplement: training), or other schedules.
 
-:func:`wtal.training.schedule.schedule` is the whole story; :class:`Trainer` carries it out, one :class:`Stage`
-after another.
+:func:`wtal.training.schedule.schedule` defines the stages and their order. :class:`Trainer` trains one
+:class:`Stage` after another.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from wtal.runs.resume import check_same, training_facts
 from wtal.runs.run import Run
 from wtal.settings.config import RunConfig
 from wtal.settings.recipe import from_table
-from wtal.training.epoch_losses import LossAverage, together
 from wtal.training.gradients import add_gradients
+from wtal.training.loss_average import LossAverage, together
 from wtal.training.pseudo_labels import PseudoLabels, make_pseudo_labels
 from wtal.training.schedule import Stage, schedule
 from wtal.training.student import Student, begin_copies, students_of
 
 
 class Trainer:
-    """Trains the branches of a run and writes down the result of each stage."""
+    """Trains the branches of a run, and writes a checkpoint after every epoch and a result after every stage."""
 
     def __init__(
         self,
@@ -54,25 +54,25 @@ class Trainer:
         self.data = data
         self.videos = data.subset("train")
         self.run = run
-        self.config: RunConfig = run.config  # of the stage at hand
+        self.config: RunConfig = run.config  # the settings of the current stage
         self.seed = run.setup.seed
         self.device = device
         self.reporter = reporter
-        self.processes = processes  # the processes that train this run
+        self.processes = processes
         self.stages = tuple(schedule(run.config.schedule, data.has_clip) if stages is None else stages)
-        self.stage_index, self.epoch = 0, 0  # the next to train
-        self.losses = LossAverage()  # of the epoch so far
-        self.batch_index = 0  # batches of the epoch that are done
-        self.skipped = 0  # batches left out because their loss or its gradient was not finite
-        self._skipped_last: tuple[int, int, int] | None = None  # of these: stage, epoch, batch
+        self.stage_index, self.epoch = 0, 0  # the next epoch to train
+        self.losses = LossAverage()  # the losses of the current epoch
+        self.batch_index = 0  # the next batch of the current epoch
+        self.skipped = 0  # batches left out, because the loss or the gradient was not finite
+        self._skipped_last: tuple[int, int, int] | None = None  # stage, epoch and batch of the last skipped batch
         self.rows: list[Row] = []
-        self.saved = 0  # checkpoints written
-        self.facts = {**branches.facts, "training": training_facts(data)}  # that no checkpoint of the run changes
-        self._checkpoint: Checkpoint | None = None  # that the stage at hand goes on from
+        self.saved = 0  # the number of checkpoints written
+        self.facts = {**branches.facts, "training": training_facts(data)}  # the same in every checkpoint of the run
+        self._checkpoint: Checkpoint | None = None  # the checkpoint from which the current stage continues
         self._random: dict[str, Tensor] = {}
 
     def fit(self) -> list[Row]:
-        """Carry out the schedule from where it stands; returns the rows of the table."""
+        """Train all stages that are left, and return the rows of the table."""
         with Interruptible(self.processes) as self.interrupt, self.run.curves() as self.curves:
             while self.stage_index < len(self.stages):
                 stage = self.stages[self.stage_index]
@@ -85,11 +85,14 @@ class Trainer:
 
     @property
     def number(self) -> int:
-        """What the stage's order, crops and dropout are drawn by: its name, so that no other stage can change them."""
+        """The part of the random seed that belongs to the current stage.
+
+        It is a hash of the stage's name. So a stage has the same order, crops and dropout whatever stages come before.
+        """
         return int.from_bytes(hashlib.sha256(self.stages[self.stage_index].name.encode()).digest()[:4], "big")
 
     def train_stage(self, stage: Stage) -> PseudoLabels | None:
-        """All epochs of one stage, a checkpoint after each; returns what its student learned from last."""
+        """Train all epochs of a stage, and return the last pseudo-labels of its first student."""
         students = students_of(stage, self.branches, self.config)
         if self._checkpoint is not None:
             for student in students:
@@ -115,11 +118,12 @@ class Trainer:
                     if self.interrupt.anywhere():
                         raise KeyboardInterrupt(f"interrupted; saved all that was trained in {path}")
         for student in students:
-            student.finish()
+            if student.ema is not None:
+                student.ema.finish()
         return students[0].pseudo_labels
 
     def prepare_pseudo_labels(self, stage: Stage, students: Sequence[Student]) -> None:
-        """Make pseudo-labels for each student that still learns and has none; their quality goes to the log."""
+        """Make pseudo-labels for every student that still learns and has none, and log their quality."""
         learning = [s for s in students if self.epoch < s.epochs and (s.teacher or stage.labels == "truth")]
         waiting = [student for student in learning if student.pseudo_labels is None]
         seed = self.seed + 1_000_003 * (self.number + 1)
@@ -137,8 +141,9 @@ class Trainer:
             self.save(students)
 
     def train_epoch(self, stage: Stage, students: Sequence[Student], batches: TrainingBatches, work: Work) -> None:
-        """One epoch, or what is left of it; returns early when an interrupt is requested."""
-        # Order, crops and dropout follow from (seed, stage, epoch); only within an epoch is there more to go on from.
+        """Train the rest of the current epoch; return early if an interrupt is requested."""
+        # Order, crops and dropout depend on seed, stage and epoch. A run that was interrupted inside an epoch also
+        # needs the state of the generators.
         torch.manual_seed(
             self.seed + 1_000_003 * (self.number + 1) + 10_007 * self.epoch + 15_485_863 * self.processes.rank
         )
@@ -157,14 +162,18 @@ class Trainer:
         self.epoch += 1
         for student in learning:
             if stage.second and self.epoch < student.epochs:
-                student.pseudo_labels = None  # its teacher has learned something, too
+                student.pseudo_labels = None  # the teacher has changed
         self.log_epoch(stage, self.losses.means(batches.videos))
         waiting = max(self.processes.gather(batches.waiting()))
         self.reporter.log_only(f"{stage.name}: {waiting:.1%} of the time waiting for data")
         self.batch_index, self.losses = 0, LossAverage()
 
     def step(self, stage: Stage, student: Student, batch: Batch) -> dict[str, float]:
-        """One optimiser step; returns the loss and its terms, averaged over the batch's videos; nothing if skipped."""
+        """Do one optimiser step of a student.
+
+        Returns:
+            the loss and its terms, averaged over the videos of the batch; empty if the batch was skipped.
+        """
         student.optimizer.zero_grad()
         learned = list(self.branches[student.name].parameters())
         terms = add_gradients(
@@ -175,7 +184,8 @@ class Trainer:
             return {}
         self.processes.sum_gradients(learned)
         clip = self.config.optimizer.clip_norm
-        # Without clipping, too: one gradient that is not finite under a finite loss ruins the weights for good.
+        # The norm is checked without clipping too: a finite loss can have a gradient that is not finite, which would
+        # destroy the weights.
         norm = float(
             torch.nn.utils.clip_grad_norm_(learned, clip)
             if clip > 0
@@ -185,11 +195,16 @@ class Trainer:
             self.bad_batch(stage, batch, f"the gradient's norm became {norm}")
             return {}
         student.optimizer.step()
-        student.update_ema()
+        if student.ema is not None:
+            student.ema.update()
         return terms
 
     def bad_batch(self, stage: Stage, batch: Batch, fault: str) -> None:
-        """Count a batch that cannot be learned from, once; an error when there are more than the run may skip."""
+        """Skip a batch whose loss or gradient is not finite. Students of the same step count it only once.
+
+        Raises:
+            WtalError: the run may not skip so many batches.
+        """
         here = (self.stage_index, self.epoch, self.batch_index)
         self.skipped += here != self._skipped_last
         self._skipped_last = here
@@ -205,18 +220,22 @@ class Trainer:
         self.reporter.say(f"skipped batch {self.skipped} of at most {allowed}: {message}")
 
     def last_good(self) -> str:
-        """Says where the last checkpoint is; every written checkpoint is good (:meth:`check_weights`)."""
+        """A message that names the last checkpoint; every checkpoint is good (:meth:`check_weights`)."""
         last = self.processes.from_rank_zero(self.run.checkpoints.newest)
         return f"the last good checkpoint is {last}" if last else "no checkpoint yet"
 
     def check_weights(self) -> None:
-        """An error where a weight is not finite, so that no such checkpoint pushes the good ones out."""
+        """Check the weights before a checkpoint is written, because a new checkpoint replaces an older good one.
+
+        Raises:
+            WtalError: a weight is not finite.
+        """
         for name, branch in self.branches.items():
             if not all(parameter.isfinite().all() for parameter in branch.parameters() if parameter.requires_grad):
                 raise WtalError(f"the weights of {name} are no longer finite (--optimizer.lr?); {self.last_good()}")
 
     def measure(self, stage: Stage, pseudo_labels: PseudoLabels | None) -> None:
-        """Add a stage's row to the table, write it and the detections behind it, and save."""
+        """Measure a stage: write its row of the table, its detections and a checkpoint."""
         row, detections = measure(
             stage.row, stage.student, self.branches, self.data, self.config, self.device, self.processes
         )
@@ -230,14 +249,14 @@ class Trainer:
         self.save(())
 
     def log_epoch(self, stage: Stage, losses: dict[str, float]) -> None:
-        """Losses of one epoch to the log and the curves."""
+        """Write the losses of an epoch to the log and to the curves."""
         terms = "  ".join(f"{name} {value:.4f}" for name, value in losses.items())
         self.reporter.log_only(f"{stage.name} epoch {self.epoch}/{stage.length}: {terms}")
         for name, value in losses.items():
             self.curves.add_scalar(f"{stage.name}/{name}", value, self.epoch)
 
     def save(self, students: Sequence[Student]) -> Path:
-        """Write the checkpoint that :meth:`resume` goes on from, and return where it is."""
+        """Write a checkpoint from which :meth:`resume` can continue, and return its path."""
         self.check_weights()
         tensors = self.branches.tensors()
         for student in students:
@@ -262,14 +281,14 @@ class Trainer:
         return path
 
     def random_state(self) -> dict[str, Tensor]:
-        """The state of the generators that dropout draws from."""
+        """The state of the random generators that dropout uses."""
         state = {"cpu": torch.get_rng_state()}
         if self.device.name.type == "cuda":
             state["cuda"] = torch.cuda.get_rng_state(self.device.name)
         return state
 
     def restore_random(self) -> None:
-        """Restore the generator states that :meth:`resume` read, once."""
+        """Restore the generator states that :meth:`resume` read. Later calls do nothing."""
         if "cpu" in self._random:
             torch.set_rng_state(self._random["cpu"])
         if "cuda" in self._random and self.device.name.type == "cuda":
@@ -277,7 +296,11 @@ class Trainer:
         self._random = {}
 
     def resume(self, checkpoint: Checkpoint, number: int) -> None:
-        """Put everything back as checkpoint ``number`` has it."""
+        """Restore the state of training from checkpoint ``number``.
+
+        Raises:
+            WtalError: the checkpoint was trained on other data, with other settings or on another schedule.
+        """
         facts = checkpoint.facts
         check_same(checkpoint, self.facts, self.run.config)
         self.stage_index, self.epoch, self.rows = facts["stage"], facts["epoch"], facts["rows"]
@@ -295,7 +318,7 @@ class Trainer:
 
 
 def _random(rank: int) -> str:
-    """Name of one process's random generators in a checkpoint."""
+    """The name of the generator states of one process in a checkpoint."""
     return f"random.{rank}" if rank else "random"
 
 

@@ -1,6 +1,6 @@
-"""Losses from video-level labels alone: multiple-instance loss, and class-agnostic foreground attention.
+"""Losses from video-level labels: the multiple-instance loss, and the loss of class-agnostic foreground attention.
 
-All terms are per video, ``[B]``, as in :mod:`wtal.training.losses`.
+Every term has one value per video, ``[B]``, as in :mod:`wtal.training.losses`.
 """
 
 from __future__ import annotations
@@ -33,10 +33,11 @@ def video_loss(logits: Tensor, lengths: Tensor, labels: Tensor, divisor: int, so
 
 
 def class_loss(pooled: Tensor, labels: Tensor, softmax: bool) -> Tensor:
-    """Loss of video-level logits ``[B, C]`` against labels ``[B, C]``, ``[B]``.
+    """The loss ``[B]`` of video-level logits ``[B, C]`` against labels ``[B, C]``.
 
-    With ``softmax`` the cross-entropy of all classes' softmax with the labels, which share the target equally; of a
-    video without a label it is with all classes alike. Otherwise half the sum over classes of the binary cross-entropy.
+    With ``softmax`` it is the cross-entropy of the softmax over classes with a target that is uniform over the video's
+    labels, or uniform over all classes if the video has no label. Otherwise it is half the sum of the binary
+    cross-entropies of the classes.
     """
     labels = labels.to(pooled.dtype)
     if not softmax:
@@ -48,12 +49,12 @@ def class_loss(pooled: Tensor, labels: Tensor, softmax: bool) -> Tensor:
 
 @dataclass(frozen=True)
 class AttentionLoss:
-    """What trains a class-agnostic foreground attention, and the classes through it; each term ``[B]``.
+    """The terms that train a class-agnostic foreground attention, ``[B]`` each.
 
     Attributes:
-        attended: loss of the attended snippets' mean logits against the video's labels.
-        unattended: loss of the other snippets' mean logits against no class: a uniform softmax, or zeros.
-        attention: mean attention of the video's snippets; as a loss it keeps attention to few.
+        attended: :func:`class_loss` of the mean logits, weighted by the attention, against the video's labels.
+        unattended: :func:`class_loss` of the mean logits, weighted by 1 minus the attention, against no label.
+        attention: the mean attention of the video's snippets. As a loss it keeps the attention sparse.
     """
 
     attended: Tensor
@@ -64,12 +65,11 @@ class AttentionLoss:
 def attention_loss(logits: Tensor, attention: Tensor, lengths: Tensor, labels: Tensor, softmax: bool) -> AttentionLoss:
     """Foreground attention from video-level labels (after Nguyen et al., ICCV 2019, and Lee et al., AAAI 2021).
 
-    Each snippet counts by its attention for the foreground and by the rest to 1 for the background, which has none of
-    the classes.
+    The foreground has the classes of the video, and the background has no class.
 
     Args:
         logits: ``[B, T, C]``.
-        attention: logits ``[B, T]``; their sigmoid is the attention.
+        attention: ``[B, T]`` logits; the attention is their sigmoid.
         lengths: ``[B]`` int64.
         labels: ``[B, C]`` zeros and ones.
         softmax: see :func:`class_loss`.
@@ -95,7 +95,7 @@ def attention_loss(logits: Tensor, attention: Tensor, lengths: Tensor, labels: T
 
 
 def check_labels(frames: Tensor, labels: Tensor) -> None:
-    """An error unless frames are ``[B, T, C]`` and labels ``[B, C]``."""
+    """Raise a ValueError unless ``frames`` is ``[B, T, C]`` and ``labels`` is ``[B, C]``."""
     if frames.ndim != 3 or labels.shape != (frames.shape[0], frames.shape[2]):
         raise ValueError(
             f"labels have shape {tuple(labels.shape)} beside frames of shape {tuple(frames.shape)}; "

@@ -14,7 +14,10 @@ from wtal.data.npy import load_npy
 from wtal.data.synthetic.events import Events, SnippetKind, Span, draw_events, draw_instances, draw_real_instances
 from wtal.data.synthetic.features import clip_features, i3d_features
 from wtal.data.synthetic.folder import DESCRIPTION, build_folder, read_description
-from wtal.data.synthetic.layouts import (
+from wtal.data.synthetic.parameters import DEFAULT, Parameters
+from wtal.data.synthetic.randomness import Purpose, generator
+from wtal.data.synthetic.world import World, make_world
+from wtal.data.synthetic.write_layouts import (
     FeatureWriter,
     Layout,
     Record,
@@ -23,9 +26,6 @@ from wtal.data.synthetic.layouts import (
     save_array,
     write_annotations,
 )
-from wtal.data.synthetic.parameters import DEFAULT, Parameters
-from wtal.data.synthetic.randomness import Purpose, generator
-from wtal.data.synthetic.world import World, make_world
 from wtal.data.video import Instance, VideoSet
 from wtal.errors import WtalError
 
@@ -118,7 +118,7 @@ def synthetic_dataset(
     Args:
         seed: chooses the world and the videos; from 0.
         directory: a new or empty folder, or one made before with the same arguments, which stays unchanged.
-        layout: see :mod:`wtal.data.synthetic.layouts`.
+        layout: see :mod:`wtal.data.synthetic.write_layouts`.
         parameters: sizes and strengths.
         progress: called with (videos done, videos in all).
 

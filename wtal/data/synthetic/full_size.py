@@ -15,16 +15,16 @@ from typing import cast
 import numpy as np
 
 from wtal.data.annotations import AnnotatedVideo, Annotations, split_names
-from wtal.data.layout import check_id
 from wtal.data.synthetic.dataset import GENERATOR_VERSION
 from wtal.data.synthetic.events import Span, draw_events
 from wtal.data.synthetic.features import clip_features, i3d_features
 from wtal.data.synthetic.folder import build_folder
-from wtal.data.synthetic.layouts import FPS, FeatureWriter, Layout, grid, save_array
 from wtal.data.synthetic.parameters import DEFAULT, TRUE_SHAPES, Parameters
 from wtal.data.synthetic.randomness import Purpose, generator
 from wtal.data.synthetic.world import World, make_world
+from wtal.data.synthetic.write_layouts import FPS, FeatureWriter, Layout, grid, save_array
 from wtal.data.timebase import Timebase
+from wtal.data.video_id import check_id
 from wtal.errors import WtalError
 
 _MOST_SNIPPETS = 1_000_000  # a week at 25 fps; a wrong duration in a file must not allocate unlimited memory

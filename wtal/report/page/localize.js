@@ -53,7 +53,7 @@ const Localize = (() => {
     return found;
   }
 
-  // ---- csrc/common/proposals.h ----
+  // ---- csrc/common/proposal_rule.h ----
 
   function sum(column, begin, end, start = 0) {
     for (let t = begin; t < end; ++t) start += column[t];
@@ -94,7 +94,7 @@ const Localize = (() => {
     return found;
   }
 
-  // ---- csrc/common/suppression.h, csrc/cpu/soft_nms.cpp ----
+  // ---- csrc/common/soft_nms_decay.h, csrc/cpu/soft_nms.cpp ----
 
   const EPSILON = f(1e-6);
 
@@ -218,7 +218,7 @@ const Localize = (() => {
     const low = Math.floor(x), rest = x - low;
     return rest > 0.5 || (rest === 0.5 && low % 2 !== 0) ? low + 1 : low;
   };
-  // ---- wtal/evaluation/grid.py ----
+  // ---- wtal/evaluation/wtalc_grid.py ----
   const onGrid = (segment) => segment.map((second) => roundHalfEven((second * 25) / 16));
   const positions = (segment) => segment.map((second) => roundHalfEven(((second * 25) / 16) * 1e9) / 1e9);
 

@@ -1,28 +1,33 @@
-"""The grid of 25 fps, 16-frame snippets on which W-TALC and its descendants evaluate."""
+"""The grid of 16-frame snippets at 25 fps, on which W-TALC and the methods based on it evaluate."""
 
 from __future__ import annotations
 
 import numpy as np
 
 DECIMALS = 9
-"""Places to which a position is rounded: the seconds of a detection made on the grid are not exact in binary."""
+"""Decimals to which positions are rounded, because the seconds of a detection on the grid are not exact in binary."""
 
 
 def positions(seconds: np.ndarray) -> np.ndarray:
-    """Seconds in units of snippets, float64 of the same shape. A position on the grid is a whole number."""
+    """Converts seconds to snippets, float64 of the same shape. A position on the grid is a whole number."""
     return np.round(np.asarray(seconds, dtype=np.float64) * 25 / 16, DECIMALS)
 
 
 def on_grid(seconds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Ground truth ``[N, 2]`` as whole snippets, ``round(s * 25 / 16)`` with halves to even, and which are empty."""
+    """Rounds ground truth ``[N, 2]`` in seconds to whole snippets, ``round(s * 25 / 16)`` with halves to even.
+
+    Returns:
+        the rounded segments, float64 ``[N, 2]``; and whether each is empty, bool ``[N]``.
+    """
     rounded = np.round(np.asarray(seconds, dtype=np.float64) * 25 / 16)
     return rounded, rounded[:, 0] == rounded[:, 1]
 
 
 def meets(seconds: np.ndarray, intervals: np.ndarray) -> np.ndarray:
-    """Which detections share a snippet with an ambiguous interval of their video, by CO2-Net's and P-MIL's rule.
+    """Whether each detection shares a snippet with an ambiguous interval, by the rule of CO2-Net and P-MIL.
 
-    A detection has the snippets ``range(int(start), int(end))``, an interval ``range(round(a), round(b))``.
+    In units of snippets, a detection covers ``range(int(start), int(end))`` and an interval covers
+    ``range(round(a), round(b))``.
 
     Args:
         seconds: detections ``[N, 2]``.

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from wtal.data.annotations import Annotations
 from wtal.data.cache import Progress, per_video_files
-from wtal.data.layout import GRID, Candidate, Dataset, in_splits
+from wtal.data.layouts.protocol import GRID, Candidate, Dataset, in_splits
 
 NAME = "wtalc"
 

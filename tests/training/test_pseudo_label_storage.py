@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wtal.training.label_packing import pack_targets, unpack_targets
+from wtal.training.pseudo_label_storage import pack_targets, unpack_targets
 
 
 @given(

@@ -1,4 +1,5 @@
-// The definition of group_proposals that CPU and CUDA share: the proposals of one (video, class, threshold).
+// The rules of group_proposals that CPU and CUDA share: which runs of one (video, class, threshold) are
+// proposals, and their scores.
 #pragma once
 #include <cfloat>
 #include <cstdint>
@@ -10,7 +11,7 @@ namespace wtal {
 
 enum class ProposalScore { kMax, kMean, kOuterInner };
 
-// Snippets [start, end).
+// The snippets [start, end).
 struct Run {
   int64_t start, end;
 };
@@ -34,7 +35,7 @@ struct ScoreRange {
   }
 };
 
-// Scores of one video and class over time.
+// The scores of one video and class over time.
 template <class T>
 struct Column {
   const T* first;

@@ -1,4 +1,4 @@
-"""Pseudo-labels as the tensors of a checkpoint: small, and the same bits when they come back."""
+"""Converts pseudo-labels to compact tensors for a checkpoint, and back without loss."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from torch import Tensor
 
 
 def pack_targets(targets: Sequence[Tensor]) -> dict[str, Tensor]:
-    """Pseudo-labels of all training videos as three tensors; columns of zeros (absent classes) take no room.
+    """Pack the pseudo-labels of all training videos into three tensors, without the columns of zeros (absent classes).
 
     Args:
         targets: ``[T, C]`` for each of N videos, one dtype.
 
     Returns:
-        ``lengths`` int64 ``[N]``, ``columns`` bool ``[N, C]``: which are not all zero, ``values``: those columns one
-        after another.
+        ``lengths`` int64 ``[N]``, ``columns`` bool ``[N, C]``, true for the columns that are not all zero; and
+        ``values``, these columns one after another.
     """
     columns = [(target != 0).any(0) for target in targets]
     kept = [target.T[column].flatten() for target, column in zip(targets, columns, strict=True)]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from wtal.data.annotations import AnnotatedVideo, Annotations
 from wtal.data.cache import Progress
-from wtal.data.layout import Candidate, Dataset, Files, file_names, in_splits
+from wtal.data.layouts.protocol import Candidate, Dataset, Files, file_names, in_splits
 from wtal.data.timebase import Timebase
 from wtal.errors import WtalError
 

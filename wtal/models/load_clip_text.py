@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from wtal.errors import WtalError, reason
 from wtal.models.clip_text import text_tower
-from wtal.models.weights import read_weights
+from wtal.models.weight_files import read_weights
 
 DEFAULT_MODEL = "ViT-B-16-quickgelu"
 """The paper's CLIP. Plain ViT-B-16 accepts the same weights but has no QuickGELU, so its results are wrong."""

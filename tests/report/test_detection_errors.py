@@ -12,7 +12,7 @@ from wtal.data.timebase import Timebase
 from wtal.data.video import Instance, Video
 from wtal.evaluation.average_precision import evaluate
 from wtal.report.analysis import RECALLS, Analysis, analyse
-from wtal.report.errors import COUNT_EDGES, KINDS, RANKS, length_edges
+from wtal.report.detection_errors import COUNT_EDGES, KINDS, RANKS, length_edges
 
 CLASSES = ("jump", "run", "swim")
 Detections = dict[str, list[Detection]]

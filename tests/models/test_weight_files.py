@@ -10,7 +10,7 @@ import safetensors.torch
 import torch
 
 from wtal.errors import WtalError
-from wtal.models.weights import read_weights
+from wtal.models.weight_files import read_weights
 from wtal.platform.files import is_safetensors
 
 NAMES = ("w.safetensors", "w.pt", "w.bin", "w")

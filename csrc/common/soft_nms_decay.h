@@ -1,5 +1,5 @@
-// The change of one score in soft_nms; the same on CPU and CUDA. The arithmetic is that of ActionFormer's 1-D
-// soft-NMS.
+// The decay of a score in soft_nms, and the order of equal scores; the same on CPU and CUDA. The arithmetic
+// is that of ActionFormer's 1-D soft-NMS.
 #pragma once
 #include <limits>
 

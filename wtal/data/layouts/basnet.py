@@ -12,7 +12,7 @@ from pathlib import Path
 
 from wtal.data.annotations import Annotations
 from wtal.data.cache import Progress
-from wtal.data.layout import GRID, Candidate, Dataset, Files, file_names, in_splits
+from wtal.data.layouts.protocol import GRID, Candidate, Dataset, Files, file_names, in_splits
 from wtal.errors import WtalError
 from wtal.platform.folders import visible
 from wtal.platform.text import read_lines
