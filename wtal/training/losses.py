@@ -30,7 +30,7 @@ class DistillLoss:
     Attributes:
         foreground: over snippets with pseudo-label 1, in the classes of the video.
         background: over snippets with pseudo-label 0, in the classes of the video.
-        absent: over all valid snippets, in the other classes; 0 under a softmax, where the other two terms include them.
+        absent: over all valid snippets, in the other classes; 0 under a softmax, whose other terms include them.
     """
 
     foreground: Tensor
