@@ -100,7 +100,7 @@ def command(arguments: Sequence[str]) -> int:
         return _compare(options, options.dataset)
     out = options.out or Path("runs/ablation/results")
     if options.check is not None:
-        from wtal.ablation.check import check
+        from wtal.ablation.reproduction import check
         from wtal.ablation.results import read_results
 
         lines, agree = check(read_results(options.check), options.quick)
