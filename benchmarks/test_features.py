@@ -22,11 +22,11 @@ import pytest
 import torch
 
 from wtal.errors import WtalError
-from wtal.features.centres import Grid, centres
 from wtal.features.decode import Picture, VideoReader
 from wtal.features.flow import grayscale
 from wtal.features.networks import clip_network, rgb_network
-from wtal.features.sparse import SparseReader
+from wtal.features.snippet_centres import Grid, centre_pieces
+from wtal.features.sparse_reader import SparseReader
 from wtal.models.clip_image import load_image_encoder
 from wtal.models.i3d import load_i3d
 from wtal.models.weight_files import read_weights
@@ -183,7 +183,7 @@ def test_decoding(benchmark: Any, measure: Any, video: Path, side: str) -> None:
         pictures = reader.pictures()
         if side == "every frame as a picture":
             pictures = map(made, pictures)
-        return [piece.data for piece in centres(pictures, grid, 224)]
+        return [piece.data for piece in centre_pieces(pictures, grid, 224)]
 
     whole = VideoReader(video, Fraction(25), 256)
     for _ in whole.pictures():

@@ -10,10 +10,10 @@ import pytest
 import torch
 from rich.console import Console
 
-from wtal.ablation.check import check
 from wtal.ablation.claims import CLAIMS, CONTROLS, FURTHER
 from wtal.ablation.figure import figure
 from wtal.ablation.markdown import page
+from wtal.ablation.reproduction import check
 from wtal.ablation.results import collect, read_results
 from wtal.ablation.variants import GROUPS, group_stages
 from wtal.ablation.worlds import World, made_on, run_group

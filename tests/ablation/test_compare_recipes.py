@@ -201,7 +201,9 @@ def test_one_failure_does_not_stop_the_others(
     tmp_path: Path, toml: Path, recipes: list[str], capfd, monkeypatch
 ) -> None:
     # threads for processes, which begin faster; test_ctrl_c_and_going_on_again has the real ones
-    monkeypatch.setattr("wtal.ablation.pool.ProcessPoolExecutor", lambda number, **_: ThreadPoolExecutor(number))
+    monkeypatch.setattr(
+        "wtal.ablation.process_pool.ProcessPoolExecutor", lambda number, **_: ThreadPoolExecutor(number)
+    )
     (tmp_path / "wild.toml").write_text(RECIPE.format(dim=8).replace("lr = 1e-3", "lr = 1e30"))
     trials = trials_of(str(toml), None, False, [str(tmp_path / "wild.toml"), recipes[0]], [0], 0)
     with pytest.raises(WtalError, match=r"^1 of 2 runs failed: wild seed 0: "):

@@ -22,7 +22,7 @@ from wtal.data.timebase import Timebase
 from wtal.data.video import Instance
 from wtal.errors import WtalError
 from wtal.features.extract import Summary
-from wtal.features.meter import Meter
+from wtal.features.extraction_progress import ExtractionProgress
 from wtal.features.options import Extraction, unused
 from wtal.features.shard import Shard
 from wtal.features.snippets import Piece
@@ -200,7 +200,7 @@ def test_progress_fits_a_usual_terminal() -> None:
     console = Console(file=screen, force_terminal=True, width=80, color_system=None)
     targets = own_targets({"x": Path("x.mp4")}, Path(), Timebase(25, 16, 16))
     with Reporter(console).work("extracting", 2_345_678, "frames") as work:
-        Meter(work, targets, {"x": 93_827.1}, "rgb").piece(targets[0], Piece("rgb", 0, np.zeros(0)))
+        ExtractionProgress(work, targets, {"x": 93_827.1}, "rgb").piece(targets[0], Piece("rgb", 0, np.zeros(0)))
         assert work._bar is not None
         work._bar.refresh()
     line = re.sub(r"\x1b\[[0-9?]*[a-zA-Z]", "", screen.getvalue()).replace("\r", "\n").strip().splitlines()[-1]

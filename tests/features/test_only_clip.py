@@ -21,10 +21,10 @@ from wtal.data.features import feature_lengths
 from wtal.data.synthetic.write_layouts import Record, write_annotations
 from wtal.data.video import Instance
 from wtal.errors import WtalError
-from wtal.features.centres import Grid, centres
 from wtal.features.decode import VideoReader
 from wtal.features.extract import Summary
-from wtal.features.sparse import SparseReader
+from wtal.features.snippet_centres import Grid, centre_pieces
+from wtal.features.sparse_reader import SparseReader
 
 Extract = Callable[..., Summary]
 CLIP_ALONE = {"modality": "none", "i3d_rgb": None, "i3d_flow": None, "workers": None}
@@ -122,7 +122,7 @@ def test_rows_are_the_centres_of_snippets(frames: int, stride: int, window: int,
         assert n in wanted
         return np.full((4, 6, 3), n, np.uint8)
 
-    pieces = list(centres((lambda n=n: picture(n) for n in range(frames)), grid, 4))
+    pieces = list(centre_pieces((lambda n=n: picture(n) for n in range(frames)), grid, 4))
     complete = [r for r in range(frames) if r * stride + window <= frames] or [0]
     expected = range(len(complete) if rows is None else rows)
     assert [piece.row for piece in pieces] == list(expected)
@@ -231,7 +231,7 @@ def test_real_videos(name: str, test_data: Path) -> None:
         pytest.skip(f"WTAL_TEST_DATA has no videos/{name}")
     grid = Grid(16, 16)
     whole, sparse = VideoReader(path, Fraction(25), 64), SparseReader(path, Fraction(25), 64, grid.wanted)
-    for a, b in zip(centres(whole.pictures(), grid, 64), centres(sparse.pictures(), grid, 64), strict=True):
+    for a, b in zip(centre_pieces(whole.pictures(), grid, 64), centre_pieces(sparse.pictures(), grid, 64), strict=True):
         assert np.array_equal(a.data, b.data)
     assert whole.facts == sparse.facts
     print(f"{name}: {sparse.decoded} of {whole.facts.source_frames} frames decoded")

@@ -1,6 +1,7 @@
-"""What each step of the method buys, over many worlds of the embedded benchmark: ``wtal-ablate``.
+"""``wtal-ablate``: the ablation of the method on many worlds of the embedded benchmark, and the comparison of recipes.
 
-One file a subject: ``variants`` what is trained and compared, ``worlds`` one world's run, ``statistics`` means and
-paired intervals, ``results`` the JSON of a whole ablation, ``markdown`` and ``figure`` what people look at, ``check``
-whether another run agrees.
+The ablation: ``variants`` defines the stages that are trained, ``worlds`` trains them in one world, ``statistics`` has
+means and paired intervals, ``results`` the JSON of a whole ablation, ``markdown`` and ``figure`` the page, and
+``reproduction`` repeats a recorded world. The comparison on a data set: ``compare_recipes``, ``trial`` and the
+``comparison_`` files.
 """

@@ -1,4 +1,4 @@
-"""What is compared, as data: the differences between rows that count, and what is expected of each."""
+"""The comparisons of an ablation, as data: pairs of rows, and the expected result of each."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Comparison:
-    """A paired difference, row minus ``to``, and what is expected of it.
+    """A paired difference, ``row`` minus ``to``, and its expected result.
 
     Attributes:
         row: title of a row of the table.
-        to: title of another.
+        to: title of the row that is subtracted.
         of: ``mAP``, or a rate of :func:`wtal.evaluation.snippet_errors.error_rates`.
-        expect: how it should come out (:func:`wtal.ablation.verdict.verdict`); None where it is only reported.
+        expect: the expected result, see :func:`wtal.ablation.verdict.verdict`; None: the difference is only reported.
     """
 
     row: str
@@ -34,10 +34,10 @@ CLAIMS = (
     Comparison("CBP after F", "CBP after warm-up", "false_negative", "less"),
     Comparison("CBP after F", "CBP as long, no teacher", "false_negative", "less"),
 )
-"""What the method is said to do; reported whether it holds or not."""
+"""The claims of the method. They are reported whether they hold or not."""
 
 FURTHER = (
-    # what the gain is made of
+    # the sources of the gain
     Comparison("CBP self-training", "CBP as long, no teacher", expect=None),
     Comparison("F only: CBP", "CBP self-training", expect=None),
     Comparison("CBP after F", "F only: CBP"),
@@ -62,7 +62,7 @@ FURTHER = (
     Comparison("ensemble after F 2", "ensemble after F, twice as long"),
     Comparison("CBP after F 3", "CBP after F 2"),
     Comparison("ensemble after F 3", "ensemble after F 2"),
-    # candidates
+    # candidates for the recipe
     Comparison("CBP after F", "CBP after F, scored by maximum"),
     Comparison("CBP after F, scored by maximum", "CBP as long, no teacher, scored by maximum"),
     Comparison("CBP after F, scored by maximum", "CBP self-training, scored by maximum"),
@@ -74,7 +74,7 @@ FURTHER = (
     Comparison("CBP after F, then E", "CBP after F, twice as long"),
     Comparison("CBP after F, then E", "CBP after F 2"),
     Comparison("CBP after F, then E", "ensemble after F"),
-    # both at once
+    # online: both branches train at once
     Comparison("CBP after online", "CBP after F"),
     Comparison("VLP after online", "VLP after B"),
     Comparison("ensemble after online", "ensemble after F"),
@@ -82,10 +82,10 @@ FURTHER = (
     Comparison("VLP after online", "VLP after B, averaged"),
     Comparison("ensemble after online", "ensemble after F, averaged"),
 )
-"""Further differences, those of the candidates among them."""
+"""Further comparisons, among them those of candidates for the recipe."""
 
 FALSE_PREMISE = ("clip-without-action", "i3d-with-scene", "no-core-gap")
-"""Benchmarks in which the branches have nothing, or little, to teach each other."""
+"""Benchmarks that violate the premise of the method: the branches can teach each other little or nothing."""
 
 CONTROLS = (
     Comparison("CBP after F", "CBP self-training", expect="no gain"),
@@ -94,4 +94,5 @@ CONTROLS = (
     Comparison("VLP after B", "VLP, video labels only", expect=None),
     Comparison("ensemble after F", "naive late ensemble", expect=None),
 )
-"""In these worlds VLP's labels should bring no more than CBP's own. Pseudo-labels of either branch may still help."""
+"""The claims for :data:`FALSE_PREMISE`: VLP's pseudo-labels should bring no more than CBP's own. Pseudo-labels of
+either branch may still help."""

@@ -1,4 +1,4 @@
-"""Recipes compared on one data set: from the options of ``wtal-ablate --dataset`` to finished results."""
+"""The job behind ``wtal-ablate --dataset``: train several recipes on one data set, and write the comparison."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from wtal.ablation.comparison_page import comparison_figure, comparison_page
 from wtal.ablation.job import check_report, write_files
-from wtal.ablation.pool import finished, pool
+from wtal.ablation.process_pool import finished, pool
 from wtal.ablation.trial import Trial, recorded, run_trial
 from wtal.ablation.worlds import AND
 from wtal.data.folds import fold_of
@@ -30,10 +30,12 @@ FORMAT = "comparison 1"
 def trials_of(
     dataset: str, root: str | None, allow_missing: bool, recipes: Sequence[str], seeds: Sequence[int], folds: int
 ) -> list[Trial]:
-    """All trials, those of a seed and part together, so that a comparison that is cut off has whole pairs.
+    """All trials of a comparison.
+
+    The trials of one seed and part come one after another, so that an interrupted comparison has complete pairs.
 
     Raises:
-        WtalError: two recipes of one name.
+        WtalError: two recipes have the same name.
     """
     parts = [f"{number}/{folds}" for number in range(1, folds + 1)] if folds else [None]
     trials = [
@@ -47,18 +49,18 @@ def trials_of(
 
 
 def compare(trials: Sequence[Trial], *, runs: Path, out: Path, processes: int) -> int:
-    """Train what is missing, then write the results; returns the exit code.
+    """Train the trials that are not finished, then write the results; returns the exit code.
 
-    A trial that fails does not stop the others; what is finished is written all the same.
+    If a trial fails, the others continue, and the results of the finished trials are written.
 
     Args:
-        trials: what :func:`trials_of` made.
+        trials: the trials from :func:`trials_of`.
         runs: folder of the runs.
-        out: name of the results without its ending.
-        processes: trials at a time; 0 trains nothing.
+        out: path of the results without the extension.
+        processes: the number of trials at the same time; 0 trains nothing.
 
     Raises:
-        WtalError: something is wrong before training, or a trial failed.
+        WtalError: a check before training failed, a trial failed, or no trial is finished.
     """
     check_report(out)
     data = _checked(trials)
@@ -82,10 +84,10 @@ def compare(trials: Sequence[Trial], *, runs: Path, out: Path, processes: int) -
 
 
 def _checked(trials: Sequence[Trial]) -> VideoSet:
-    """The data set, opened once before hours of training, with everything that would stop a trial.
+    """Open the data set and check all trials, before hours of training. Returns the whole data set, not split by fold.
 
-    Returns:
-        the data set whole, whatever its parts.
+    Raises:
+        WtalError: a trial could not be trained or measured.
     """
     first: RunConfig | None = None
     whole: VideoSet | None = None
@@ -108,13 +110,13 @@ def _checked(trials: Sequence[Trial]) -> VideoSet:
 
 
 def _train(trials: Sequence[Trial], runs: Path, processes: int) -> list[str]:
-    """Train what is not finished; returns what failed, a line each."""
+    """Train the trials that are not finished; returns an error message for each failed trial."""
     waiting = [trial for trial in trials if recorded(runs, trial) is None]
     if there := len(trials) - len(waiting):
         print(f"{there} of {len(trials)} runs are finished already", flush=True)
     began, failed = time.monotonic(), list[str]()
-    with pool(processes) as made:
-        jobs = finished(made, run_trial, [(runs, trial) for trial in waiting])
+    with pool(processes) as executor:
+        jobs = finished(executor, run_trial, [(runs, trial) for trial in waiting])
         for done, (place, future) in enumerate(jobs, 1):
             trial = waiting[place]
             try:
@@ -135,16 +137,16 @@ def _train(trials: Sequence[Trial], runs: Path, processes: int) -> list[str]:
 
 
 def collect(root: Path, trials: Sequence[Trial], data: VideoSet) -> dict[str, Any]:
-    """What the finished trials found, and what they were made by.
+    """The results of the finished trials, with their provenance.
 
     Args:
         root: folder of the runs.
-        trials: what was asked for.
-        data: the data set whole.
+        trials: all trials of the comparison.
+        data: the whole data set.
 
     Returns:
-        ``format``; ``about``: data set, parts, seeds, recipes with all settings, versions, machines; ``runs``: a list
-        of what :func:`wtal.ablation.trial.run_trial` returns.
+        ``format``; ``about``: data set, parts, seeds, recipes with all settings, versions, machines; ``runs``: the list
+        of the records from :func:`wtal.ablation.trial.run_trial`.
     """
     records, made = [], []
     for trial in trials:

@@ -1,4 +1,4 @@
-"""A comparison on a data set as Markdown and as a figure; not a word of it is written by hand."""
+"""The Markdown page and the figure of a comparison of recipes, generated from its results."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ COLOURS = ("tab:blue", "tab:orange", "tab:green", "tab:purple", "tab:red", "tab:
 
 
 def comparison_page(results: Comparison, image: str | None) -> str:
-    """The whole page; ``image`` is the figure's file name beside it."""
+    """The whole page as Markdown; ``image`` is the file name of the figure in the same folder, None for no figure."""
     parts = [
         f"# Recipes compared on {results['about']['data']}",
         "This page, its figure and the JSON beside it were written by `wtal-ablate --dataset`.",
@@ -42,7 +42,7 @@ def comparison_page(results: Comparison, image: str | None) -> str:
 
 
 def comparison_figure(results: Comparison) -> bytes:
-    """A PNG: mAP of each recipe, a dot a run and a bar for the mean; FN and FP rates beside it."""
+    """A PNG with the mAP of each recipe (one dot per run, a bar for the mean), and FN and FP rates at the right."""
     bars = []
     for place, name in enumerate(_names(results)):
         if dots := [*values(results, name, of_row(None)).values()]:
@@ -57,9 +57,9 @@ def comparison_figure(results: Comparison) -> bytes:
 
 
 def _names(results: Comparison) -> list[str]:
-    """The recipes that have a run."""
-    there = {run["recipe"] for run in results["runs"]}
-    return [name for name in results["about"]["recipes"] if name in there]
+    """The recipes with at least one run."""
+    finished = {run["recipe"] for run in results["runs"]}
+    return [name for name in results["about"]["recipes"] if name in finished]
 
 
 def _about(results: Comparison) -> str:
@@ -173,7 +173,7 @@ def _errors(results: Comparison) -> str:
 
 
 def _rows(results: Comparison) -> str:
-    """Every row of recipes that have several, against the one that counts."""
+    """For recipes with several rows: all rows, each compared with the recipe's result row."""
     lines = []
     for name in _names(results):
         runs = [run for run in results["runs"] if run["recipe"] == name]
@@ -192,7 +192,7 @@ def _rows(results: Comparison) -> str:
 
 
 def _settings(results: Comparison) -> str:
-    """In what the recipes differ."""
+    """The settings in which the recipes differ."""
     recipes: dict[str, dict[str, dict[str, Any]]] = results["about"]["recipes"]
     lines = []
     for section, keys in next(iter(recipes.values())).items():

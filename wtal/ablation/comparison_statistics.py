@@ -1,4 +1,4 @@
-"""Numbers of a comparison on a data set: over seeds, and paired by seed and part."""
+"""Statistics of a comparison of recipes: over seeds, and paired by seed and part."""
 
 from __future__ import annotations
 
@@ -9,14 +9,19 @@ from typing import Any
 from wtal.ablation.statistics import Spread, spread
 
 Comparison = Mapping[str, Any]
-"""What :func:`wtal.ablation.compare_recipes.collect` returns."""
+"""The results from :func:`wtal.ablation.compare_recipes.collect`."""
 
 Key = tuple[int, str | None]
 """Seed and part."""
 
 
 def of_row(title: str | None, of: str = "mAP") -> Callable[[Mapping[str, Any]], float | None]:
-    """Reads mAP, or a rate of snippets, of one row of a run; None is the row that counts."""
+    """A function that reads the mAP, or a snippet rate, of one row of a run.
+
+    Args:
+        title: title of the row; None: the run's result row.
+        of: ``mAP``, or the name of a snippet rate.
+    """
 
     def read(run: Mapping[str, Any]) -> float | None:
         row = run["rows"].get(title or run["result"])
@@ -29,28 +34,31 @@ def of_row(title: str | None, of: str = "mAP") -> Callable[[Mapping[str, Any]], 
 
 
 def values(results: Comparison, recipe: str, read: Callable[[Mapping[str, Any]], float | None]) -> dict[Key, float]:
-    """What ``read`` finds in each run of a recipe that has it."""
+    """The value that ``read`` returns for each run of a recipe, by seed and part. Runs without it are left out."""
     by_run = {(run["seed"], run["fold"]): read(run) for run in results["runs"] if run["recipe"] == recipe}
     return {key: value for key, value in by_run.items() if value is not None}
 
 
 def over_seeds(by_run: Mapping[Key, float]) -> Spread | None:
-    """Mean and deviation over seeds, of each seed the mean over its parts; None of nothing."""
+    """Mean and standard deviation over seeds; the value of a seed is the mean over its parts. None without runs."""
     return _over(by_run, 0)
 
 
 def differences(left: Mapping[Key, float], right: Mapping[Key, float]) -> dict[Key, float]:
-    """Left minus right, of each seed and part that both have."""
+    """Left minus right, for each seed and part that both have."""
     return {key: left[key] - right[key] for key in left if key in right}
 
 
 def over_pairs(by_run: Mapping[Key, float]) -> Spread | None:
-    """Over all seeds and parts alike."""
+    """Mean and standard deviation over all pairs of seed and part; None without runs."""
     return spread([*by_run.values()]) if by_run else None
 
 
 def over_parts(by_run: Mapping[Key, float]) -> Spread | None:
-    """Over parts, of each part the mean over its seeds: seeds of one part share its videos and are no parts more."""
+    """Mean and standard deviation over parts; None without runs.
+
+    The value of a part is the mean over its seeds: they share the part's videos, so they are not independent samples.
+    """
     return _over(by_run, 1)
 
 

@@ -1,4 +1,4 @@
-"""The result of an ablation or a comparison as one figure; needs matplotlib."""
+"""The figure of an ablation or of a comparison of recipes; needs matplotlib."""
 
 from __future__ import annotations
 
@@ -9,18 +9,25 @@ from dataclasses import dataclass
 from wtal.ablation.results import Results, row_spread, titles, values
 
 COLOURS = {"ensemble": "tab:green", "VLP after": "tab:orange", "CBP": "tab:blue", "VLP": "tab:orange"}
-"""Of rows by what is in their title, the first that fits; their names say which branch it is."""
+"""The colour of a row: that of the first key which occurs in the row's title. Each branch has its own colour."""
 
 FAULTS = {
     "false_negative": ("false negatives", "o", "tab:purple"),
     "false_positive": ("false positives", "s", "tab:red"),
 }
-"""Rate -> its label, mark and colour."""
+"""Label, marker and colour of each snippet rate."""
 
 
 @dataclass(frozen=True)
 class Bar:
-    """One line of the figure: ``dots`` are mAP, ``rates`` shares of snippets, None where there is none."""
+    """One line of the figure.
+
+    Attributes:
+        title: the text at its left.
+        dots: mAP of each run or world.
+        colour: colour of bar and dots.
+        rates: snippet rates by the keys of :data:`FAULTS`; None: not measured.
+    """
 
     title: str
     dots: list[float]
@@ -29,7 +36,7 @@ class Bar:
 
 
 def figure(results: Results, benchmark: str) -> bytes:
-    """A PNG: on the left mAP of each row, a dot a world and a bar for the mean; on the right FN and FP rates."""
+    """A PNG: at the left the mAP of each row (one dot per world, a bar for the mean), at the right FN and FP rates."""
     bars = []
     for title in titles(results):
         if dots := [*values(results, benchmark, title).values()]:
@@ -40,7 +47,13 @@ def figure(results: Results, benchmark: str) -> bytes:
 
 
 def draw(shown: Sequence[Bar], below: str, below_rates: str) -> bytes:
-    """The figure as a PNG, the first bar on top; ``below`` the axes stands what they show."""
+    """The figure as a PNG, with the first bar on top.
+
+    Args:
+        shown: the lines of the figure.
+        below: label of the left x axis.
+        below_rates: label of the right x axis.
+    """
     from matplotlib.figure import Figure
 
     drawn = Figure(figsize=(11, 0.32 * len(shown) + 1.2), layout="constrained")
@@ -57,7 +70,9 @@ def draw(shown: Sequence[Bar], below: str, below_rates: str) -> bytes:
     left.set_xlabel(below)
     right.set_xlabel(below_rates)
     right.set_xlim(0, None)
-    right.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)  # where no mark can be
+    right.legend(
+        loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False
+    )  # above the axes, where it covers no marker
     for axes in (left, right):
         axes.grid(axis="x", alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)

@@ -1,4 +1,4 @@
-"""From the options of ``wtal-ablate`` to finished results."""
+"""The job behind ``wtal-ablate``: train all variants in all worlds, and write the results."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from wtal.ablation.figure import figure
 from wtal.ablation.markdown import page
-from wtal.ablation.pool import finished, pool
+from wtal.ablation.process_pool import finished, pool
 from wtal.ablation.results import Results, benchmarks, collect
 from wtal.ablation.variants import GROUPS
 from wtal.ablation.worlds import World, run_group
@@ -28,17 +28,20 @@ def ablate(
     out: Path,
     processes: int,
 ) -> int:
-    """Train what is missing, then write the results; returns the exit code.
+    """Train the variants that are not finished, then write the results; returns the exit code.
 
     Args:
-        numbers: worlds.
-        names: benchmarks, keys of :data:`wtal.data.open.BENCHMARKS`; the first is the page's main one.
-        groups: of :data:`wtal.ablation.variants.GROUPS`.
-        seed: of training.
-        recipe: by name or path.
+        numbers: numbers of the worlds, which are the seeds of their data.
+        names: benchmarks, keys of :data:`wtal.data.open.BENCHMARKS`; the first is the main benchmark of the page.
+        groups: groups of variants, from :data:`wtal.ablation.variants.GROUPS`; ``core`` is always added.
+        seed: seed of training.
+        recipe: name or path of the recipe.
         runs: folder of the runs.
-        out: name of the results without its ending.
-        processes: worlds at a time; 0 trains nothing.
+        out: path of the results without the extension.
+        processes: the number of worlds at the same time; 0 trains nothing.
+
+    Raises:
+        WtalError: the results cannot be written, or nothing is finished.
     """
     check_report(out)
     worlds = [World(name, number, seed, recipe) for name in names for number in numbers]
@@ -55,31 +58,31 @@ def ablate(
 
 
 def check_report(out: Path) -> None:
-    """Raise WtalError, before hours of training, where :func:`write_report` could not write."""
+    """Raise WtalError, before hours of training, if :func:`write_report` could not write its files."""
     for ending in (".json", ".md", ".png"):
         check_writable(out.with_name(out.name + ending))
 
 
 def write_report(results: Results, out: Path) -> None:
-    """Write JSON, page and figure; ``out`` is their name without its ending."""
+    """Write JSON, page and figure; ``out`` is their path without the extension."""
     image = f"{out.name}.png"
     write_files(out, results, page(results, image), figure(results, benchmarks(results)[0]))
     print(f"{out}.json, .md, .png: {len(results['runs'])} worlds")
 
 
 def write_files(out: Path, results: Results, text: str, image: bytes) -> None:
-    """Write ``out``.png, .json and .md."""
+    """Write the figure to ``out``.png, the results to ``out``.json and the page to ``out``.md."""
     write_atomically(out.with_name(out.name + ".png"), image)
     write_atomically(out.with_name(out.name + ".json"), (dumps(results, indent=1) + "\n").encode())
     write_atomically(out.with_name(out.name + ".md"), text.encode())
 
 
 def _train(worlds: Sequence[World], groups: Sequence[str], runs: Path, processes: int) -> None:
-    """One process a world and group: all worlds' ``core``, then the next group."""
+    """Train in one process per world and group. A group starts when the one before is finished in all worlds."""
     began, done, total = time.monotonic(), 0, len(worlds) * len(groups)
-    with pool(processes) as made:
+    with pool(processes) as executor:
         for group in groups:
-            for place, future in finished(made, run_group, [(runs, world, group) for world in worlds]):
+            for place, future in finished(executor, run_group, [(runs, world, group) for world in worlds]):
                 world, rows = worlds[place], future.result()
                 done += 1
                 summary = ", ".join(f"{row['name']} {row['mean']:.1f}" for row in rows)

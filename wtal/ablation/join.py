@@ -1,4 +1,4 @@
-"""One result of an ablation from several: of several machines, or of several calls."""
+"""Merging several results of an ablation, from several machines or calls, into one."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from wtal.settings.config import ScheduleConfig
 
 SHARED = ("generator", "recipe", "threads", "protocol", "tiou")
 ORDER = {stage.row: place for place, stage in enumerate(s for g in GROUPS for s in group_stages(g, ScheduleConfig()))}
-"""Place of each row in the table."""
+"""The position of each row in the table, by title."""
 
 
 def join(paths: Sequence[Path]) -> Results:
-    """The results of all these files as one; the first benchmark of the first file is the main one.
+    """Merge the results in these files. The first benchmark of the first file becomes the main benchmark.
 
     Raises:
-        WtalError: a file is no result, they differ in recipe, generator version or threads, or a row of one world and
-            seed has another value in another file.
+        WtalError: a file has no results; the files differ in a field of :data:`SHARED`, e.g. the recipe; or two files
+            have different values for the same row of the same world and seed.
     """
     parts = [read_results(path) for path in paths]
     first = parts[0]["about"]

@@ -1,4 +1,4 @@
-"""The result of an ablation as a page of Markdown; not a word of it is written by hand."""
+"""The Markdown page of an ablation, generated from its results."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ QUANTITY = {
 
 
 def page(results: Results, figure: str | None) -> str:
-    """The whole page; ``figure`` is the image's file name beside it."""
+    """The whole page as Markdown; ``figure`` is the file name of the image in the same folder, None for no image."""
     shown = benchmarks(results)
     main = shown[0]
     parts = [
@@ -102,7 +102,7 @@ def _unfinished(there: Sequence[int], asked: Sequence[int]) -> str:
 
 
 def _counted(results: Results, benchmark: str) -> str:
-    """How many worlds the page is over, where rows differ."""
+    """A sentence with the number of worlds that the rows have."""
     counts = sorted({len(values(results, benchmark, title)) for title in titles(results)} - {0})
     if len(counts) == 1:
         return f"All rows are over {counts[0]} worlds."
@@ -128,7 +128,7 @@ def _comparisons(results: Results, benchmark: str, comparisons: Sequence[Compari
 
 
 def _together(results: Results, benchmark: str, comparisons: Sequence[Comparison]) -> str:
-    """What is left when it counts that many differences were looked at."""
+    """A sentence with the comparisons that survive the correction for multiple comparisons."""
     holding, kept = surviving(results, benchmark, comparisons)
     if not holding:
         return ""
@@ -148,7 +148,7 @@ def _together(results: Results, benchmark: str, comparisons: Sequence[Comparison
 
 
 def _faults(results: Results, benchmark: str) -> str:
-    """FN and FP rates of the branches, where they are to fail in their own ways."""
+    """A table of the snippet rates of the branches, which shows the opposite faults of the branches."""
     rows = ("VLP zero-shot", "CBP after warm-up", "VLP after B", "CBP after F", "ensemble after F")
     lines = []
     for title in rows:
@@ -207,12 +207,12 @@ def _matrix(results: Results, names: Sequence[str]) -> str:
 
 
 def plus_minus(spread: Spread, digits: int = 1) -> str:
-    """Mean and standard deviation, where there is one."""
+    """Mean and standard deviation as text; only the mean if there is a single value."""
     return f"{spread.mean:.{digits}f}" + ("" if spread.deviation is None else f" ± {spread.deviation:.{digits}f}")
 
 
 def interval(spread: Spread, digits: int) -> str:
-    """A difference and its 95 % interval, where there is one."""
+    """A difference and its 95 % interval as text; only the difference if there is a single value."""
     text = f"{spread.mean:+.{digits}f}"
     if spread.half_width is None:
         return text

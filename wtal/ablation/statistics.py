@@ -1,4 +1,4 @@
-"""Means over worlds, and paired differences with 95 % t-intervals. No SciPy."""
+"""Means and 95 % t-intervals, without SciPy."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Spread:
-    """Mean and sample standard deviation (None of one value) of ``count`` values."""
+    """Mean and sample standard deviation of ``count`` values; the deviation of a single value is None."""
 
     count: int
     mean: float
@@ -17,14 +17,18 @@ class Spread:
 
     @property
     def half_width(self) -> float | None:
-        """Half the 95 % t-interval of the mean; None of one value."""
+        """Half the width of the 95 % t-interval of the mean; None for a single value."""
         if self.deviation is None:
             return None
         return t_quantile(0.975, self.count - 1) * self.deviation / math.sqrt(self.count)
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Mean and deviation of at least one value."""
+    """Mean and sample standard deviation of the values.
+
+    Raises:
+        ValueError: there is no value.
+    """
     if not values:
         raise ValueError("values is empty, expected at least one")
     mean = math.fsum(values) / len(values)
@@ -34,7 +38,7 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 def t_probability(t: float, freedom: int) -> float:
-    """Student's distribution function for whole degrees of freedom (Abramowitz and Stegun 26.7.3, 26.7.4)."""
+    """The distribution function of Student's t, with ``freedom`` degrees (Abramowitz and Stegun 26.7.3, 26.7.4)."""
     theta = math.atan(t / math.sqrt(freedom))
     sine, cosine = math.sin(theta), math.cos(theta)
     odd = freedom % 2
@@ -42,12 +46,16 @@ def t_probability(t: float, freedom: int) -> float:
     for k in range(3 if odd else 2, freedom - 1, 2):
         term *= cosine**2 * (k - 1) / k
         total += term
-    between = 2 / math.pi * (theta + sine * total) if odd else sine * total  # P(-t < T < t), with its sign
+    between = 2 / math.pi * (theta + sine * total) if odd else sine * total  # P(-t < T < t), negative if t is
     return 0.5 + 0.5 * between
 
 
 def t_quantile(probability: float, freedom: int) -> float:
-    """The t at which :func:`t_probability` is ``probability`` (above one half and below 1), by bisection."""
+    """The t at which :func:`t_probability` is ``probability``, by bisection.
+
+    Raises:
+        ValueError: the probability is not between one half and 1, or ``freedom`` is less than 1.
+    """
     if not 0.5 < probability < 1 or freedom < 1:
         raise ValueError(f"t_quantile({probability}, {freedom}): expected a probability in (0.5, 1) and freedom >= 1")
     low, high = 0.0, 1.0

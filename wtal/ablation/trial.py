@@ -1,4 +1,4 @@
-"""One training of a comparison on a data set: a recipe, a seed, and perhaps a part of the training videos held out."""
+"""One trial of a comparison of recipes: a training with one recipe and one seed, perhaps with a held-out part."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ from wtal.settings.recipe import load_recipe
 from wtal.training.job import prepare
 
 RECORD = "trial.json"
-"""What a finished trial leaves in its run folder, beside what every run leaves."""
+"""The file with the record of a finished trial, in its run folder."""
 
 SECONDS = "cpu_seconds.json"
-"""CPU seconds up to each checkpoint, so that those of a run that was cut off are counted once."""
+"""The file with the CPU seconds up to each checkpoint. With it, a resumed run counts no CPU time twice."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,12 @@ class Trial:
     """One run of a comparison.
 
     Attributes:
-        recipe: by name or path.
-        seed: of weights, order, crops and dropout.
-        dataset, root, allow_missing, fold: as in :class:`wtal.runs.setup.Setup`.
+        recipe: name or path of the recipe.
+        seed: seed of weights, order, crops and dropout.
+        dataset: see :class:`wtal.runs.setup.Setup`.
+        root: see :class:`wtal.runs.setup.Setup`.
+        allow_missing: see :class:`wtal.runs.setup.Setup`.
+        fold: see :class:`wtal.runs.setup.Setup`.
     """
 
     recipe: str
@@ -63,17 +66,17 @@ class Trial:
 
     @property
     def name(self) -> str:
-        """The recipe's."""
+        """The name of the recipe."""
         return Path(self.recipe).name.removesuffix(".toml")
 
     @property
     def label(self) -> str:
-        """The trial, for people."""
+        """The trial as text for messages."""
         return f"{self.name} seed {self.seed}" + (f" part {self.fold}" if self.fold else "")
 
     @property
     def setup(self) -> Setup:
-        """As ``wtal-train --threads 1 --device cpu`` has it."""
+        """The setup of the run, the same as with ``wtal-train --threads 1 --device cpu``."""
         return Setup(
             dataset=self.dataset,
             root=self.root,
@@ -87,13 +90,13 @@ class Trial:
         )
 
     def folder(self, root: Path) -> Path:
-        """Where its run lies."""
+        """The folder of the trial's run; ``root`` is the folder of all runs."""
         part = f"-part{self.fold.replace('/', 'of')}" if self.fold else ""
         return root / self.name / f"seed{self.seed}{part}"
 
 
 class _Timed(CheckpointFolder):
-    """Writes down how much CPU time went into each checkpoint."""
+    """A checkpoint folder that also records the CPU time up to each checkpoint."""
 
     def __init__(self, folder: Path, keep: int) -> None:
         super().__init__(folder, keep)
@@ -105,16 +108,16 @@ class _Timed(CheckpointFolder):
         self._before, self._began = 0.0, time.process_time()
 
     def go_on_from(self, number: int) -> None:
-        """Count on from a checkpoint; 0 is the beginning."""
+        """Continue to count from the CPU time of a checkpoint; 0 is the start of the run."""
         self._before = float(self._known.get(str(number), 0.0))
 
     @property
     def seconds(self) -> float:
-        """So far, those before an interruption among them."""
+        """The CPU seconds of the run so far, with those before an interruption."""
         return self._before + time.process_time() - self._began
 
     def save(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any], number: int) -> Path:
-        # First the time: a checkpoint whose time is unknown would count as free.
+        # The time is written first: a checkpoint without a recorded time would count as 0 seconds.
         self._known = {key: s for key, s in self._known.items() if number - self.keep <= int(key) < number}
         self._known[str(number)] = round(self.seconds, 3)
         write_atomically(self._file, json.dumps(self._known).encode())
@@ -122,14 +125,14 @@ class _Timed(CheckpointFolder):
 
 
 def run_trial(root: Path, trial: Trial) -> dict[str, Any]:
-    """Train and measure, or go on where an earlier call was cut off; returns what :func:`recorded` finds later.
+    """Train and measure, or resume an interrupted trial; returns its record.
 
     Args:
         root: folder of all runs.
-        trial: which.
+        trial: the trial to run.
 
     Raises:
-        WtalError: its folder is another recipe's or data set's, or what training raises.
+        WtalError: the folder has a run with another recipe or data set, or training failed.
     """
     torch.set_num_threads(1)
     if (done := recorded(root, trial)) is not None:
@@ -137,7 +140,7 @@ def run_trial(root: Path, trial: Trial) -> dict[str, Any]:
     folder, recipe = trial.folder(root), load_recipe(trial.recipe)
     if (folder / "config.toml").is_file() and Run.open(folder).checkpoints.newest() is not None:
         run = Run.open(folder)
-    else:  # nothing is lost
+    else:  # there is no checkpoint, so nothing is lost
         shutil.rmtree(folder, ignore_errors=True)
         run = Run.create(folder, trial.setup, recipe.config, recipe.source, made_on())
     run.lock()
@@ -156,10 +159,10 @@ def run_trial(root: Path, trial: Trial) -> dict[str, Any]:
 
 
 def recorded(root: Path, trial: Trial) -> dict[str, Any] | None:
-    """What a finished trial found; None where it is not finished.
+    """The record of a finished trial; None if it is not finished.
 
     Raises:
-        WtalError: its folder is that of another recipe or data set, or the record is damaged.
+        WtalError: the folder has a run with another recipe or data set, or the record is damaged.
     """
     folder = trial.folder(root)
     if not (folder / "config.toml").is_file():
@@ -179,7 +182,7 @@ def recorded(root: Path, trial: Trial) -> dict[str, Any] | None:
 
 
 def result_row(rows: list[Row], config: RunConfig) -> Row:
-    """The row that counts: the last step's of the branch that the recipe localises with."""
+    """The result row of a run: the last row of the branch that the recipe localises with."""
     return next(row for row in reversed(rows) if row["branch"] == config.localize.branch)
 
 
@@ -198,12 +201,13 @@ def _record(trial: Trial, rows: list[Row], data: VideoSet, run: Run) -> dict[str
 
 
 def errors(predictions: dict[str, Any], data: VideoSet, config: RunConfig) -> dict[str, Any]:
-    """The report's error breakdown as numbers.
+    """The error analysis of the report as numbers.
 
     Returns:
-        ``alpha``: the tIoU of what follows. ``first``: shares of each kind among the first G detections of each class.
-        ``gains``: points of mAP that the removal of a kind would bring. ``missed``: share of instances that no
-        detection was matched to, in all (``all``) and by length.
+        ``alpha``: the tIoU of the analysis. ``first``: the share of each kind of error among the first G detections of
+        each class, where G is its number of instances. ``gains``: the gain in mAP, in percent points, if a kind of
+        error is removed. ``missed``: the share of instances without a matched detection, in total (``all``) and by
+        length.
     """
     asked = config.evaluate
     analysis = analyse(predictions, data.subset("test"), asked.protocol, asked.tiou, asked.ambiguous)
@@ -222,6 +226,6 @@ def errors(predictions: dict[str, Any], data: VideoSet, config: RunConfig) -> di
 
 
 def _peak_memory() -> float:
-    """Of this process, in MB."""
+    """The peak memory of this process in MB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / (1e6 if sys.platform == "darwin" else 1e3), 1)

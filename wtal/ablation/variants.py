@@ -1,7 +1,7 @@
-"""What is trained and measured, as data: stages for :class:`wtal.training.trainer.Trainer`.
+"""The variants of an ablation, as data: stages for :class:`wtal.training.trainer.Trainer`.
 
-Every stage trains a branch of its own name, so that what several variants begin with is trained once. The initial
-branches, ``cbp`` and ``vlp``, stay as they are. No torch in here.
+Every stage trains a copy of a branch under a new name. So a stage that several variants need is trained only once, and
+the initial branches ``cbp`` and ``vlp`` never change. torch is not imported here.
 """
 
 from __future__ import annotations
@@ -10,23 +10,23 @@ from wtal.settings.config import ScheduleConfig
 from wtal.training.schedule import SecondStudent, Stage
 
 GROUPS = ("core", "comparisons", "rounds", "candidates", "online")
-"""Parts of the table. Each but the first goes on from what ``core`` trained."""
+"""Parts of the table. Each group after ``core`` starts from the branches that ``core`` trained."""
 
 RANDOM = "random scores"
-"""The branch of random scores."""
+"""The name of the branch with random scores."""
 
 SINGLE_THRESHOLD = {"localize": {"theta_loc": [0.5]}}
 BY_MAXIMUM = {"localize": {"score": "max"}}
-BACKGROUND = {"distill": {"b_foreground": 1.0}}  # no rank is above 1, and none below 0
+BACKGROUND = {"distill": {"b_foreground": 1.0}}  # ranks are in 0..1, so these thresholds give no labels
 FOREGROUND = {"distill": {"f_background": 0.0}}
 
 
 def group_stages(group: str, config: ScheduleConfig) -> tuple[Stage, ...]:
-    """The stages of one group, without those of ``core``."""
+    """The stages of one group. Other groups than ``core`` do not repeat the stages of ``core``."""
     warmup, b, f = config.warmup_epochs, config.b_epochs, config.f_epochs
 
     def pair(name: str, title: str, settings: dict[str, dict[str, object]]) -> tuple[Stage, Stage]:
-        """A B and an F step like the first, with other settings."""
+        """A B step and an F step like B1 and F1 of ``core``, with other settings."""
         vlp, cbp = f"vlp {name}", f"cbp {name}"
         return (
             Stage(f"B {name}", vlp, "cbp warm", b, f"VLP after B, {title}", "vlp", settings=settings),
@@ -34,7 +34,7 @@ def group_stages(group: str, config: ScheduleConfig) -> tuple[Stage, ...]:
         )
 
     def further(number: int) -> tuple[Stage, ...]:
-        """One more round."""
+        """Round ``number`` of B and F steps."""
         vlp, cbp = f"vlp B{number}", f"cbp F{number}"
         before_vlp, before_cbp = f"vlp B{number - 1}", f"cbp F{number - 1}"
         return (
@@ -71,7 +71,7 @@ def group_stages(group: str, config: ScheduleConfig) -> tuple[Stage, ...]:
         "rounds": (
             *further(2),
             *further(3),
-            # One round at the epochs of two.
+            # one round with the epochs of two rounds
             Stage("B again", "vlp again", "cbp warm", b, "VLP after B, twice as long", "vlp B1"),
             Stage("F again", "cbp again", "vlp B1", f, "CBP after F, twice as long", "cbp F1"),
             Stage("again", "cbp again+vlp again", None, 0, "ensemble after F, twice as long"),
@@ -88,7 +88,7 @@ def group_stages(group: str, config: ScheduleConfig) -> tuple[Stage, ...]:
             ),
             Stage("online vlp", "vlp online", None, 0, "VLP after online"),
             Stage("online ensemble", "cbp online+vlp online", None, 0, "ensemble after online"),
-            # B and F whose weights are averaged alike: what averaging alone brings.
+            # B and F with the same weight averaging as online, to measure the effect of averaging alone
             *pair("averaged", "averaged", {"optimizer": {"ema": config.online_ema}}),
             Stage("averaged ensemble", "cbp averaged+vlp averaged", None, 0, "ensemble after F, averaged"),
         ),

@@ -1,4 +1,4 @@
-"""Paired differences over worlds, and whether they come out as expected."""
+"""Paired differences over worlds, and the verdict whether each is as expected."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ from wtal.ablation.results import Results, values
 from wtal.ablation.statistics import Spread, spread, t_probability
 
 NO_GAIN = 2.0
-"""mAP: a gain smaller than this is none."""
+"""Gains below this value, in mAP, count as no gain."""
 
 
 def paired(results: Results, benchmark: str, comparison: Comparison) -> tuple[Spread, int] | None:
-    """The difference over the worlds that have both rows, and in how many it is positive; None where none has."""
+    """The paired difference over the worlds that have both rows, and the number of worlds in which it is positive.
+
+    None if no world has both rows.
+    """
     left = values(results, benchmark, comparison.row, comparison.of)
     right = values(results, benchmark, comparison.to, comparison.of)
     differences = [left[key] - right[key] for key in left if key in right]
@@ -22,11 +25,11 @@ def paired(results: Results, benchmark: str, comparison: Comparison) -> tuple[Sp
 
 
 def verdict(comparison: Comparison, difference: Spread) -> str:
-    """``holds``, ``the opposite``, ``not shown`` or ``too few worlds``; nothing where nothing is expected.
+    """``holds``, ``the opposite``, ``not shown`` or ``too few worlds``; empty if the comparison has no expectation.
 
-    ``more`` and ``less`` hold where the 95 % interval lies wholly on that side of zero, the opposite where it lies
-    wholly on the other. ``no gain`` holds where it lies wholly below :data:`NO_GAIN`, the opposite where it lies wholly
-    above zero besides.
+    ``more`` holds if the whole 95 % interval is above zero, and the opposite is shown if the whole interval is below
+    zero. ``less`` is the reverse. ``no gain`` holds if the whole interval is below :data:`NO_GAIN`; otherwise the
+    opposite is shown if the whole interval is above zero.
     """
     if comparison.expect is None:
         return ""

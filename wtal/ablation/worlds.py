@@ -1,4 +1,4 @@
-"""One world's part of an ablation: a run of :class:`wtal.training.trainer.Trainer` a group of variants, resumable."""
+"""The ablation in one world: one resumable run of :class:`wtal.training.trainer.Trainer` per group of variants."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ from wtal.training.job import prepare
 from wtal.training.schedule import Stage
 
 AND = "; "
-"""Between the values of a run that several versions or machines took part in."""
+"""The separator in a provenance field with several values, e.g. if a run was resumed on another machine."""
 
 
 @dataclass(frozen=True)
 class World:
-    """One data set and one seed of everything random in training.
+    """One generated data set, with the seed and the recipe of training.
 
     Attributes:
         benchmark: a key of :data:`wtal.data.open.BENCHMARKS`.
         number: seed of the data.
         seed: seed of weights, order, crops and dropout.
-        recipe: by name or path.
+        recipe: name or path of the recipe.
     """
 
     benchmark: str
@@ -52,12 +52,12 @@ class World:
     recipe: str
 
     def folder(self, root: Path) -> Path:
-        """Where its runs lie."""
+        """The folder of the runs in this world; ``root`` is the folder of all runs."""
         return root / f"{self.benchmark}-{Path(self.recipe).stem}" / f"world{self.number}-seed{self.seed}"
 
 
 class RandomScores(nn.Module):
-    """A branch that knows nothing: standard normal logits, the same in every call."""
+    """A branch that ignores its input: standard normal logits, the same in every call."""
 
     reach: int | None = None
     stride = 1
@@ -75,19 +75,22 @@ class RandomScores(nn.Module):
 
 
 def run_group(root: Path, world: World, group: str, only: tuple[str, ...] | None = None) -> list[Row]:
-    """Train and measure one group of variants in one world, or go on where an earlier call was cut off.
+    """Train and measure one group of variants in one world, or resume an interrupted run.
 
-    Groups other than ``core`` begin with what ``core`` left, which must be complete. One CPU thread: several worlds
-    run side by side, and numbers depend on the number of threads.
+    Groups other than ``core`` start from the last checkpoint of ``core``, which must be complete. One CPU thread is
+    used, because several worlds run at the same time and results depend on the number of threads.
 
     Args:
         root: folder of all runs.
         world: the world to train on.
         group: one of :data:`wtal.ablation.variants.GROUPS`.
-        only: titles of the rows to make, with the stages that they need before them; None makes all.
+        only: titles of the rows to make; all stages up to the last of them are run. None: all rows.
 
     Returns:
-        the group's own rows.
+        The rows of the group, without those of ``core``.
+
+    Raises:
+        WtalError: the folder has a run with other settings, ``core`` has no checkpoint, or training failed.
     """
     torch.set_num_threads(1)
     recipe = load_recipe(world.recipe)
@@ -130,12 +133,12 @@ def run_group(root: Path, world: World, group: str, only: tuple[str, ...] | None
 
 
 def _stages_aside(config: RunConfig) -> RunConfig:
-    """Settings without the kind of schedule, of which an ablation knows nothing: it has stages of its own."""
+    """The settings without the kind of schedule, which has no effect here because an ablation has its own stages."""
     return replace(config, schedule=replace(config.schedule, kind="auto"))
 
 
 def recorded(root: Path, world: World, group: str) -> tuple[list[Row], dict[str, Any]] | None:
-    """The rows that a group has so far, and the versions that made them; None where it has not begun."""
+    """The rows that a group has so far, and their provenance; None if it has no row yet."""
     folder = world.folder(root) / group
     if not (folder / "metrics.json").is_file():
         return None
@@ -146,19 +149,23 @@ def recorded(root: Path, world: World, group: str) -> tuple[list[Row], dict[str,
 
 
 def made_on(benchmark: str = "small") -> dict[str, str | None]:
-    """All that the numbers depend on beside recipe, world and seed; the generator is that of a benchmark."""
+    """The provenance of results: all that they depend on besides recipe, world and seed.
+
+    Args:
+        benchmark: the benchmark whose generator version is included.
+    """
     return {**versions(), "commit": commit(), "generator": generator_of(benchmark), "machine": machine()}
 
 
 def generator_of(benchmark: str) -> str:
-    """The version of the generator that makes a benchmark's worlds."""
+    """The version of the generator of a benchmark."""
     from wtal.data.open import BENCHMARKS
 
     return str(BENCHMARKS[benchmark].version)
 
 
 def machine() -> str:
-    """The CPU in words."""
+    """The CPU and the operating system as text."""
     path, names = Path("/proc/cpuinfo"), list[str]()
     if path.is_file():
         lines = path.read_text(errors="replace").splitlines()
@@ -167,7 +174,12 @@ def machine() -> str:
 
 
 def also_made_on(path: Path, now: Mapping[str, str | None]) -> None:
-    """Add what differs to a run's record, when another commit, machine or version goes on with it."""
+    """Add the current provenance to that of a resumed run, where they differ.
+
+    Args:
+        path: the run's ``versions.json``.
+        now: the provenance of this process.
+    """
     made = json.loads(path.read_text())
     both = {name: AND.join(dict.fromkeys((*str(made.get(name)).split(AND), str(value)))) for name, value in now.items()}
     if both != made:
@@ -175,7 +187,7 @@ def also_made_on(path: Path, now: Mapping[str, str | None]) -> None:
 
 
 def commit() -> str | None:
-    """The source tree's commit, with a mark where it has changes; None for an installed package."""
+    """The commit of the source tree, marked as dirty if it has changes; None for an installed package."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None

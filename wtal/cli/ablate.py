@@ -1,4 +1,4 @@
-"""``wtal-ablate``: what each step of the method buys, over generated worlds; or recipes compared on a data set."""
+"""``wtal-ablate``: the ablation of the method over generated worlds, or a comparison of recipes on a data set."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ Group = Literal["core", "comparisons", "rounds", "candidates", "online"]
 class Options:
     """Measure what each step of the method buys: its variants and controls over many worlds of the embedded benchmark.
 
-    Trains every variant in every world, one process and one thread a world, and writes OUT.json, OUT.md and OUT.png:
-    mAP as mean and standard deviation, snippet-level faults, and paired differences with 95 % t-intervals. A run that
-    was cut off goes on where it stopped when called again. With --check it runs one recorded world again.
+    Trains every variant in every world, with one process and one thread per world, and writes OUT.json, OUT.md and
+    OUT.png: mAP as mean and standard deviation, snippet-level faults, and paired differences with 95 % t-intervals. The
+    same command again resumes an interrupted run. With --check it runs one recorded world again.
 
     With --dataset it compares recipes on a data set instead: each recipe and seed is trained and measured on the test
     videos, or with --folds K on each of K parts of the training videos while the others are trained on.
@@ -48,39 +48,41 @@ class Options:
     seeds: tuple[str, ...] = ("0-2",)
     """With --dataset: seeds of weights, order, crops and dropout, 7 or 0-2."""
     recipes: tuple[str, ...] = ()
-    """With --dataset: recipes by name, or paths of .toml; else the data set's own."""
+    """With --dataset: recipes by name, or paths of .toml; default: the data set's own recipe."""
     folds: int = 0
-    """With --dataset: cross-validation inside the training videos, in so many parts; test videos are not used."""
+    """With --dataset: cross-validation inside the training videos, in this many parts; test videos are not used."""
     root: Path | None = None
     """With --dataset: folder of the data set, as wtal-train has it."""
     allow_missing: bool = False
-    """With --dataset: do without the videos whose features are missing."""
+    """With --dataset: leave out the videos whose features are missing."""
 
     worlds: tuple[str, ...] = ("0-4",)
     """Seeds of the data: 7, or 100-109."""
     benchmarks: tuple[Benchmark, ...] = ("small",)
-    """small is the default difficulty; two more difficulties and three worlds in which the premise is false."""
+    """small has the default difficulty, easy and hard have others; in the worlds of the other names the premise of the
+    method is false. The prefix version-2 stands for version 2 of the generator."""
     groups: tuple[Group, ...] = ("core", "comparisons", "rounds", "candidates", "online")
-    """Parts of the table; all of one group are done in all worlds before the next begins. core comes always. online:
-    both branches learn at once, for as many steps each as in B and F, beside B and F with weights averaged alike."""
+    """Parts of the table; a group starts when the one before is finished in all worlds. core is always included. online:
+    both branches train at the same time, for as many steps as in B and F; its control is B and F with the same weight
+    averaging."""
     seed: int = 0
     """Seed of weights, order, crops and dropout."""
     recipe: str = "synthetic"
     """Recipe by name, or path of a .toml."""
     runs: Path | None = None
-    """Folder of the runs behind the results, from which an interrupted ablation goes on; else runs/ablation, or
+    """Folder of the runs, from which an interrupted ablation is resumed; default: runs/ablation, or
     runs/comparison-<dataset> with --dataset."""
     out: Path | None = None
-    """Results are written to this name with .json, .md and .png behind it; else results in the folder of the runs, or
+    """Path of the results; .json, .md and .png are appended. Default: results in the folder of the runs, or
     results-<K>-folds with --folds K."""
     processes: Annotated[int, tyro.conf.arg(aliases=["--jobs"])] = 2
-    """Worlds, or trainings on the data set, at a time; one thread each."""
+    """Worlds, or trainings on the data set, at the same time; one thread each."""
     report_only: bool = False
-    """Train nothing: write the results of what is finished."""
+    """Train nothing: write the results of the finished runs."""
     join: tuple[Path, ...] = ()
-    """Train nothing: write these results (.json), of several machines or calls, as one."""
+    """Train nothing: merge these results (.json), from several machines or calls, into one."""
     check: Path | None = None
-    """Results (.json): run their first world again and compare; exits with 1 where a row disagrees."""
+    """Results (.json): run their first world again and compare; the exit code is 1 if a row disagrees."""
     quick: bool = False
     """With --check: only warm-up, its control, one B and one F step."""
     version: bool = False
@@ -93,14 +95,14 @@ def main() -> int:
 
 
 def command(arguments: Sequence[str]) -> int:
-    """Run the ablation, or check one."""
+    """Run an ablation or a comparison, check recorded results, or merge results."""
     options = parse(Options, PROGRAM, arguments)
     _check(options)
     if options.dataset is not None:
         return _compare(options, options.dataset)
     out = options.out or Path("runs/ablation/results")
     if options.check is not None:
-        from wtal.ablation.check import check
+        from wtal.ablation.reproduction import check
         from wtal.ablation.results import read_results
 
         lines, agree = check(read_results(options.check), options.quick)

@@ -34,25 +34,25 @@ class Options:
     what: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|PREDICTIONS")] = None
     """Run folder, checkpoint (.safetensors), or predictions (.json, .csv)."""
     ground_truth: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="GROUND_TRUTH")] = None
-    """Annotations, where predictions are given."""
+    """Annotations, if the first argument is a predictions file."""
     protocol: Literal["seconds", "snippets"] | None = None
-    """seconds is the official rule; snippets rounds to the 25 fps, 16-frame grid first, as many peers do. Else as the
-    run was configured, and seconds for files."""
+    """seconds is the official rule; snippets rounds to the 25 fps, 16-frame grid first, as many other projects do.
+    Default: the run's setting; seconds for files."""
     ambiguous: Literal["keep", "drop"] | None = None
-    """drop leaves out detections that meet an interval of Ambiguous_test.txt beside the ground truth, as CO2-Net and
-    P-MIL do. Else as the run was configured, and keep for files."""
+    """drop leaves out detections that overlap an interval of Ambiguous_test.txt beside the ground truth, as CO2-Net and
+    P-MIL do. Default: the run's setting; keep for files."""
     tiou: tuple[float, ...] | None = None
-    """tIoU thresholds, or FIRST:STEP:LAST; else as the run was configured, and .1 to .7 for files."""
+    """tIoU thresholds, or FIRST:STEP:LAST; default: the run's setting; .1 to .7 for files."""
     subset: str | None = None
-    """Subset of the ground truth, as its file names it; else its test part."""
+    """Subset of the ground truth, with the name that its file uses; default: the test subset."""
     branch: Literal["cbp", "vlp", "ensemble"] | None = None
-    """With a run or checkpoint: whose scores; else as the run was configured."""
+    """With a run or checkpoint: the branch whose scores are used; default: the run's setting."""
     root: Path | None = None
-    """With a run or checkpoint: where its data are now, if they have moved."""
+    """With a run or checkpoint: the folder of its data, if they have moved since training."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     per_class: bool = False
-    """Also print each class."""
+    """Also print the average precision of each class."""
     json: bool = False
     """Print JSON for scripts instead."""
     version: bool = False
@@ -65,7 +65,7 @@ def main() -> int:
 
 
 def command(arguments: Sequence[str]) -> int:
-    """Evaluate and print."""
+    """Evaluate a run or a predictions file, and print the result."""
     options = parse(Options, PROGRAM, with_ranges(arguments, "--tiou"))
     if options.what is None:
         raise WtalError(f"expected a run folder, a checkpoint or a predictions file (all options: {PROGRAM} --help)")
@@ -112,7 +112,7 @@ def command(arguments: Sequence[str]) -> int:
 
 
 def video_level(model: RunModel, options: Options) -> int:
-    """Print what can be measured without temporal ground truth: how well videos are ranked by class."""
+    """Print video-level measures of how well videos are ranked by class; they need no temporal ground truth."""
     from wtal.evaluation.table import caption, measure
     from wtal.platform.as_json import dumps
 

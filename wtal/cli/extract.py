@@ -1,4 +1,4 @@
-"""``wtal-extract``: from video files to the I3D and CLIP features that training and prediction read."""
+"""``wtal-extract``: extract I3D and CLIP features from video files, for training and prediction."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ PROGRAM = "wtal-extract"
 
 @dataclass(frozen=True)
 class Options(Extraction):
-    """Extract I3D (RGB and TV-L1 flow) and CLIP features of videos, one row a snippet of 16 frames at 25 fps.
+    """Extract I3D (RGB and TV-L1 flow) and CLIP features from videos, one row per snippet of 16 frames at 25 fps.
 
-    wtal-extract VIDEOS --out ROOT --i3d-rgb rgb.pt --i3d-flow flow.pt writes ROOT/i3d and ROOT/clip, and
-    ROOT/dataset.toml for wtal-train --dataset ROOT/dataset.toml once it knows which actions occur: give --labels, or
-    fill in ROOT/labels.csv and run again; what is done and complete is not computed twice. Videos that cannot be read
-    are listed at the end, and the exit code is 1 then. Under torchrun every process takes its share of the list.
+    wtal-extract VIDEOS --out ROOT --i3d-rgb rgb.pt --i3d-flow flow.pt writes ROOT/i3d and ROOT/clip. It also writes
+    ROOT/dataset.toml, for wtal-train --dataset ROOT/dataset.toml, if it knows which actions occur: give --labels, or
+    fill in ROOT/labels.csv and run the command again. Complete features are not computed twice. Videos that cannot be
+    read are listed at the end, and the exit code is 1 then. Under torchrun every process extracts a part of the videos.
     """
 
     shard: str | None = None
     """i/n: only the i-th of n parts of the list, i from 1."""
     threads: int | None = None
-    """CPU threads of the networks; else torch's choice."""
+    """CPU threads of the networks; default: torch's choice."""
     quiet: bool = False
     """Print nothing but errors."""
     version: bool = False
@@ -39,7 +39,7 @@ def main() -> int:
 
 
 def command(arguments: Sequence[str]) -> int:
-    """Extract; 1 if a video failed."""
+    """Extract the features; returns 1 if a video failed."""
     options = parse(Options, PROGRAM, arguments)
     if options.threads is not None and options.threads < 1:
         raise WtalError(f"--threads {options.threads}: expected 1 or more")
@@ -52,7 +52,7 @@ def command(arguments: Sequence[str]) -> int:
     from rich.console import Console
 
     from wtal.features.extract import extract
-    from wtal.features.words import counted
+    from wtal.features.messages import counted
     from wtal.platform.progress import Reporter
 
     if options.threads is not None:

@@ -1,4 +1,4 @@
-"""What all commands share: parsing by tyro, errors on one line, exit codes."""
+"""The common part of all commands: parsing with tyro, error messages on one line, exit codes."""
 
 from __future__ import annotations
 
@@ -23,11 +23,13 @@ def parse(options: type[Options], program: str, arguments: Sequence[str], defaul
     """Parse command-line arguments into a dataclass.
 
     Raises:
-        WtalError: an option or value that tyro rejects, in one line, with the option that was probably meant.
+        WtalError: tyro rejects an option or a value. The message is one line and names similar options.
         SystemExit: after ``--help``.
     """
     for word in arguments:
-        if any("\ud800" <= character <= "\udfff" for character in word):  # how Python tells bytes that are not UTF-8
+        if any(
+            "\ud800" <= character <= "\udfff" for character in word
+        ):  # Python's escapes for bytes that are not UTF-8
             raise WtalError(f"{word!r}: not UTF-8; paths and names must be")
     complaint = io.StringIO()
     try:
@@ -42,23 +44,28 @@ def parse(options: type[Options], program: str, arguments: Sequence[str], defaul
 
 
 def run(command: Callable[[Sequence[str]], int | None], program: str, alone: bool = False) -> int:
-    """Run a command with the process's arguments, or do what ``--version`` asks for; returns the exit code.
+    """Run a command with the arguments of the process, or print the versions for ``--version``; returns the exit code.
 
-    A :class:`WtalError` goes to stderr as it is written, nearly always one line; Ctrl-C exits with 130, a closed pipe
-    quietly, a full disk behind stdout with one line. What the terminal's encoding lacks is shown as an escape. A
-    command that works ``alone`` refuses torchrun, under which every process would do all of it.
+    The message of a :class:`WtalError` goes to stderr. Ctrl-C gives the exit code 130. If stdout is a closed pipe, the
+    command ends without a message; if its disk is full, with one line. Characters that the terminal's encoding lacks
+    are printed as escapes.
+
+    Args:
+        command: takes the arguments and returns the exit code; None means 0.
+        program: the name of the program, for messages.
+        alone: reject torchrun, because under torchrun every process would do the whole work.
     """
     try:
         try:
             return _run(command, program, alone)
         finally:
-            if sys.stdout is not None:  # as where it was closed (>&-): there is nobody to tell
+            if sys.stdout is not None:  # it is None if the shell closed it (>&-)
                 sys.stdout.flush()
     except OSError as error:
         closed = isinstance(error, BrokenPipeError)
         if not closed and (error.filename is not None or error.errno not in _FULL):
-            raise  # of a file it would have the name, or be a WriteError
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more to flush at exit
+            raise  # the error is not from stdout: such an error has no file name and one of the numbers in _FULL
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the flush at exit does not fail again
         if not closed:
             print(f"{program}: error: standard output cannot be written ({error.strerror or error})", file=sys.stderr)
         return 1 if closed else 2
@@ -67,7 +74,7 @@ def run(command: Callable[[Sequence[str]], int | None], program: str, alone: boo
 def _run(command: Callable[[Sequence[str]], int | None], program: str, alone: bool) -> int:
     arguments = sys.argv[1:]
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(AttributeError):  # no text stream of Python's own
+        with contextlib.suppress(AttributeError):  # the stream may be None or replaced by another object
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
         if alone and int(os.environ.get("WORLD_SIZE", 1)) > 1:
@@ -88,7 +95,10 @@ def _run(command: Callable[[Sequence[str]], int | None], program: str, alone: bo
 
 @contextlib.contextmanager
 def once_a_machine() -> Iterator[None]:
-    """For what all processes of torchrun find alike before they know of each other: one a machine tells an error."""
+    """Report an error once per machine: under torchrun, only the first process of a machine prints it.
+
+    For errors that occur in every process before the processes can communicate.
+    """
     try:
         yield
     except WtalError as error:
@@ -98,12 +108,16 @@ def once_a_machine() -> Iterator[None]:
 
 
 def with_ranges(arguments: Sequence[str], *options: str) -> list[str]:
-    """Arguments in which options that take several numbers come last, so that no file after them is taken for one.
+    """Move options with several numbers to the end, so that a file name after them is not parsed as a number.
 
-    ``0.5:0.05:0.95`` becomes the numbers from 0.5 by 0.05 to 0.95, and ``0.5,0.75`` two.
+    ``0.5:0.05:0.95`` becomes the numbers from 0.5 to 0.95 with step 0.05, and ``0.5,0.75`` becomes two numbers.
+
+    Args:
+        arguments: the command-line arguments.
+        options: the options that take several numbers.
 
     Raises:
-        WtalError: a range that is none, or no number.
+        WtalError: a range is malformed, or an option has no number.
     """
     rest: list[str] = []
     ranges: dict[str, list[str]] = {}
@@ -127,7 +141,7 @@ def with_ranges(arguments: Sequence[str], *options: str) -> list[str]:
 
 
 def _numbers(option: str, word: str) -> list[str] | None:
-    """The numbers that a word stands for, None where it is something else."""
+    """The numbers in an argument, as text; None if it is something else."""
     try:
         if ":" not in word:
             return [repr(float(part)) for part in word.split(",") if part] or None
@@ -136,7 +150,7 @@ def _numbers(option: str, word: str) -> list[str] | None:
         return None
     if len(parts) == 3:
         first, step, last = parts
-        if first + step > last:  # as Python has it, the step last
+        if first + step > last:  # FIRST:LAST:STEP is accepted too, the order of Python's range
             step, last = last, step
         if step > 0 and 0 <= (last - first) / step < 1000:
             count = int((last - first) / step + 1e-6) + 1
@@ -145,7 +159,7 @@ def _numbers(option: str, word: str) -> list[str] | None:
 
 
 def _one_line(box: str, program: str) -> str:
-    """The gist of tyro's framed message: what it rejects, what it proposes instead."""
+    """tyro's framed message as one line: the error, and the first proposed option."""
     rows = [line.strip("│").strip() for line in box.splitlines() if line.startswith("│")]
     if not rows:
         return " ".join(box.split())

@@ -1,4 +1,4 @@
-"""``wtal-predict``: detections in features, as official ActivityNet JSON or CSV."""
+"""``wtal-predict``: detect actions in the features of videos; writes official ActivityNet JSON or CSV."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ PROGRAM = "wtal-predict"
 
 @dataclass(frozen=True)
 class Options:
-    """Find the actions in videos whose features lie in a folder, with a trained model.
+    """Find the actions in videos whose features are in a folder, with a trained model.
 
-    Each FEATURES/<video>.npy holds I3D features [T, D], one row a snippet, in video order. Where snippets lie in time
-    follows from --fps, --stride and --window, which are those of the training videos unless given. Files that cannot be
-    used are listed at the end, and the exit code is 1 then.
+    Each FEATURES/<video>.npy has I3D features [T, D], one row per snippet, in temporal order. --fps, --stride and
+    --window determine the time of each snippet; their defaults are the values of the training videos. Files that cannot
+    be used are listed at the end, and the exit code is 1 then.
     """
 
     model: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|CHECKPOINT")] = None
@@ -34,22 +34,22 @@ class Options:
     clip: Path | None = None
     """Folder of CLIP features <video>.npy, needed by --branch vlp and ensemble."""
     fps: str | None = None
-    """Frames a second of the frames that the features were made from: a number, or the path of a CSV video,fps with
-    that of each video; else as in training."""
+    """Frame rate at which the features were extracted, in frames a second: a number, or the path of a CSV file
+    (video,fps) with the rate of each video; default: as in training."""
     stride: float | None = None
-    """Frames from one snippet to the next; else as in training."""
+    """Frames from one snippet to the next; default: as in training."""
     window: float | None = None
-    """Frames that one snippet sees; else as in training."""
+    """Frames in one snippet; default: as in training."""
     clip_fps: float | None = None
-    """Rows of the CLIP features a second; else as in training."""
+    """Rows of the CLIP features a second; default: as in training."""
     branch: Literal["cbp", "vlp", "ensemble"] | None = None
-    """Whose scores; else as the run was configured."""
+    """The branch whose scores are used; default: the run's setting."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     quiet: bool = False
     """Print nothing but errors."""
     json: bool = False
-    """Print what was written as JSON for scripts."""
+    """Print a summary as JSON for scripts."""
     version: bool = False
     """Print versions and build facts, run each op once on each device, and exit."""
 
@@ -60,7 +60,7 @@ def main() -> int:
 
 
 def command(arguments: Sequence[str]) -> int:
-    """Predict and write."""
+    """Detect the actions and write them; returns 1 if a file could not be used."""
     options = parse(Options, PROGRAM, arguments)
     if options.model is None or options.features is None:
         raise WtalError(

@@ -1,4 +1,4 @@
-"""``wtal-report``: a run, or several beside each other, as one HTML page or as a figure for a paper."""
+"""``wtal-report``: one HTML page, or a figure for a paper, about one run or several runs."""
 
 from __future__ import annotations
 
@@ -20,42 +20,43 @@ PROGRAM = "wtal-report"
 class Options:
     """See what a model does: results, errors, curves, and a timeline of every test video.
 
-    ``wtal-report RUN`` writes one HTML file that fetches nothing. In its timeline, thresholds and suppression can be
-    moved and detections follow. ``wtal-report RUN RUN ...`` puts runs beside each other. ``--figure`` draws one
-    figure instead, into a PNG, SVG or PDF file.
+    ``wtal-report RUN`` writes one HTML file that works without a network. In its timeline, thresholds and suppression
+    can be changed, and the detections are updated. ``wtal-report RUN RUN ...`` compares several runs. ``--figure``
+    draws a single figure instead, into a PNG, SVG or PDF file.
     """
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN ...")] = ()
     """Run folders of wtal-train."""
     out: Path | None = None
-    """File to write; else report.html in the run folder, or here for several runs; figures need it."""
+    """File to write; default: report.html in the run folder, or in the current folder for several runs. Required for a
+    figure."""
     videos: Path | None = None
-    """Folder of the source videos <id>.mp4 (.webm, .mkv, .mov, .avi), for the timeline to link to."""
+    """Folder of the source videos <id>.mp4 (.webm, .mkv, .mov, .avi); the timeline links to them."""
     limit: int = 200
-    """At most so many videos in the timeline, evenly from all."""
+    """The timeline has at most this many videos, evenly spaced in the list of all test videos."""
     figure: Literal["timeline", "precision", "errors", "missed", "classes", "training", "results"] | None = None
-    """Draw this instead of the page."""
+    """Draw this figure instead of the page."""
     video: str | None = None
-    """With --figure timeline: the video's id; else the first."""
+    """With --figure timeline: the id of the video; default: the first video."""
     label: str | None = None
     """With --figure timeline or precision: the class."""
     branch: Literal["cbp", "vlp", "ensemble"] | None = None
-    """With --figure: whose detections; else as the run was configured."""
+    """With --figure: the branch whose detections are shown; default: the run's setting."""
     span: tuple[float, float] | None = None
-    """With --figure timeline: seconds from, to; else the whole video."""
+    """With --figure timeline: first and last second; default: the whole video."""
     tiou: float | None = None
-    """With --figure precision: the threshold; else 0.5."""
+    """With --figure precision: the tIoU threshold; default: 0.5."""
     root: Path | None = None
-    """Where the data of the runs are now, if they have moved."""
+    """Folder of the data of the runs, if they have moved since training."""
     ambiguous: Literal["keep", "drop"] | None = None
-    """drop leaves out detections that meet an interval of Ambiguous_test.txt beside the ground truth; else as the run
-    was configured."""
+    """drop leaves out detections that overlap an interval of Ambiguous_test.txt beside the ground truth; default: the
+    run's setting."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     quiet: bool = False
     """Print nothing but errors."""
     json: bool = False
-    """Print what was written, and mAP by branch, as JSON for scripts."""
+    """Print the path of the file, and the mAP of each branch, as JSON for scripts."""
     version: bool = False
     """Print versions and build facts, run each op once on each device, and exit."""
 
@@ -66,7 +67,7 @@ def main() -> int:
 
 
 def command(arguments: Sequence[str]) -> int:
-    """Open the runs, write the page or the figure."""
+    """Open the runs, and write the page or the figure."""
     options = parse(Options, PROGRAM, arguments)
     if not options.runs:
         raise WtalError(f"expected the folder of a run (all options: {PROGRAM} --help)")

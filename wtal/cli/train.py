@@ -1,4 +1,4 @@
-"""``wtal-train``: train on a data set and print what each step bought."""
+"""``wtal-train``: train on a data set, and print the mAP after each step."""
 
 from __future__ import annotations
 
@@ -35,24 +35,24 @@ class Options(RunConfig):
     dataset: str = "synthetic"
     """synthetic, thumos14, activitynet12, activitynet13, or the path of your own dataset.toml."""
     root: Path | None = None
-    """Folder of the data set; else $WTAL_DATA/<dataset>, else ./data/<dataset>. The layout is recognised."""
+    """Folder of the data set; default: $WTAL_DATA/<dataset>, or ./data/<dataset>. The layout is recognised."""
     features: Literal["disk", "synthetic"] = "disk"
     """synthetic generates features of the true shapes for the real annotations, to try the full-size job."""
     layout: Literal["basnet", "wtalc", "actionformer"] = "basnet"
     """Layout on disk of the embedded benchmark."""
     shapes: Literal["small", "true", "version-2"] = "small"
-    """Of the embedded benchmark: true is as wide and long as real features (2048-d I3D, T about 1000); version-2 is
-    small too and closer to real features (docs/synthetic.md)."""
+    """Size of the embedded benchmark. true: as wide and long as real features (2048-d I3D, T about 1000); version-2:
+    small too, but more similar to real features (docs/synthetic.md)."""
     world: int = 0
     """Seed of generated data."""
     recipe: str | None = None
-    """Recipe by name, or path of a .toml; else the data set's own."""
+    """Recipe by name, or path of a .toml; default: the data set's own recipe."""
     seed: int = 0
     """Seed of weights, order, crops and dropout. Same seed, same machine, same numbers."""
     out: Path | None = None
-    """Run folder; else runs/<dataset>-<date>-<time>."""
+    """Run folder; default: runs/<dataset>-<date>-<time>."""
     resume: Path | None = None
-    """Go on with the run in this folder; its own settings hold, device, threads and the like too unless given."""
+    """Resume the run in this folder with its own settings; device, threads and similar options may be given anew."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     precision: Precision = "auto"
@@ -60,17 +60,18 @@ class Options(RunConfig):
     clip_model: str = "ViT-B-16-quickgelu"
     """open_clip architecture of the text encoder."""
     clip_weights: Path | None = None
-    """CLIP's weights: state dict or safetensors; else open_clip downloads OpenAI's."""
+    """CLIP's weights: state dict or safetensors; default: open_clip downloads OpenAI's weights."""
     allow_missing: bool = False
     """Train without the videos whose features are missing, and say how many."""
     keep_checkpoints: int = 3
-    """How many checkpoints to keep; a damaged newest one is passed over for the one before."""
+    """How many checkpoints to keep; if the newest is damaged, the one before is used."""
     skip_bad_batches: int = 0
     """Leave out up to this many batches whose loss or gradient is not finite, instead of stopping at the first."""
     fold: str | None = None
-    """2/5: train without the second of five parts of the training videos, and measure on it, not on the test videos."""
+    """2/5: split the training videos into five parts, measure on the second part instead of the test videos, and train
+    on the others."""
     threads: int | None = None
-    """CPU threads; else torch's choice."""
+    """CPU threads; default: torch's choice."""
     quiet: bool = False
     """Print the final table only."""
     json: bool = False
@@ -85,7 +86,7 @@ def main() -> int:
 
 
 def command(arguments: Sequence[str]) -> int:
-    """Parse, then hand over to :func:`wtal.training.job.start`."""
+    """Parse the options, then call :func:`wtal.training.job.start`."""
     with once_a_machine():
         options, recipe = _parsed(arguments)
         config = _settings(options)
@@ -106,9 +107,10 @@ def command(arguments: Sequence[str]) -> int:
 
 
 def _parsed(arguments: Sequence[str]) -> tuple[Options, Recipe]:
-    """The options, and the recipe that the options not given come from."""
+    """The options, and the recipe. The recipe provides the defaults of the options."""
     arguments = with_ranges(arguments, "--evaluate.tiou", "--localize.theta-loc")
-    # Twice: the first pass finds the recipe, the second has its values for defaults, also in what --help shows.
+    # The arguments are parsed twice: the first pass finds the recipe, the second uses its values as defaults. So --help
+    # shows them too.
     first = parse(Options, PROGRAM, [word for word in arguments if word not in ("-h", "--help")])
     recipe = load_recipe(first.recipe or default_recipe(first.dataset))
     options = parse(Options, PROGRAM, arguments, default=_with_settings(Options(), recipe))
@@ -122,7 +124,7 @@ def _settings(options: Options) -> RunConfig:
 
 
 def _setup(options: Options, recipe: str) -> Setup:
-    """The part of the options that a run folder remembers; paths absolute, so that --resume works from anywhere."""
+    """The options that a run folder stores, besides its settings. Paths are absolute: --resume works from any folder."""
     names = [field.name for field in dataclasses.fields(Setup) if field.name not in ("recipe", "processes")]
     given: dict[str, Any] = {name: getattr(options, name) for name in names}
     paths = {name: str(value.resolve()) for name, value in given.items() if isinstance(value, Path)}
@@ -132,7 +134,7 @@ def _setup(options: Options, recipe: str) -> Setup:
 
 
 def _given(arguments: Sequence[str]) -> set[str]:
-    """The options that are written out, as names of fields: ``seed``, ``cbp.dim``; but for what no run remembers."""
+    """The options that were given, as names of fields, e.g. ``seed`` or ``cbp.dim``; only those that a run stores."""
     sections = {field.name for field in dataclasses.fields(RunConfig)}
     known = {field.name for field in dataclasses.fields(Setup)} | {
         f"{section}.{field.name}" for section in sections for field in dataclasses.fields(getattr(RunConfig(), section))

@@ -1,1 +1,1 @@
-"""From video files to features: decoding, optical flow, I3D and CLIP, and files that the layouts' readers take."""
+"""Feature extraction: decoding, optical flow, I3D and CLIP, and the feature files in the layouts of wtal.data."""

@@ -1,4 +1,4 @@
-"""Video files into frames: streamed, at a fixed rate by time stamp, upright, with a given short side."""
+"""Decoding: the frames of a video file as a stream, at a fixed rate, upright, scaled to a given shorter edge."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from typing import Any
 import numpy as np
 
 from wtal.errors import WtalError
-from wtal.features.length import Extent, declared_seconds
 from wtal.features.timeline import Facts, Timeline
+from wtal.features.video_length import Extent, declared_seconds
 
 _CODEC_THREADS = 4
-_OLDEST_AV = 17  # the first whose reformat() takes a number of threads
+_OLDEST_AV = 17  # the first version whose reformat() has the argument ``threads``
 
 
 def import_av() -> Any:
-    """PyAV, which only extraction needs.
+    """The module ``av`` (PyAV). Only extraction needs it.
 
     Raises:
-        WtalError: it is not installed.
+        WtalError: PyAV is not installed, or is too old.
     """
     try:
         import av
@@ -36,23 +36,24 @@ def import_av() -> Any:
 
 
 Picture = Callable[[], np.ndarray]
-"""Makes a decoded frame into uint8 RGB ``[height, width, 3]``, which costs more than many a codec."""
+"""Converts a decoded frame to uint8 RGB ``[height, width, 3]`` when called; this can take longer than the decoding."""
 
 
 class VideoReader:
-    """Iterates once over the frames of a video file: uint8 RGB ``[height, width, 3]``, all of one size.
+    """Iterates once over the frames of a video file: uint8 RGB ``[height, width, 3]``, all of the same size.
 
-    Second 0 is the first frame. Pixels are taken to be square. After the iteration ``facts`` is complete.
+    The first frame is at second 0. Pixels are assumed to be square. ``facts`` is complete after the iteration.
 
     Args:
-        path: the file.
-        fps: frames a second that come out.
-        short_side: their shorter edge in pixels; the other keeps the proportion.
-        allow_truncated: take what is there of a file that ends early or has lost many frames.
+        path: the video file.
+        fps: output frames per second.
+        short_side: shorter edge of the output frames in pixels; the aspect ratio is kept.
+        allow_truncated: also read a file that ends early or has lost many frames.
 
     Raises:
-        WtalError: (while iterating) the file cannot be read, has no video, is truncated, has lost more than a tenth
-            of its frames, changes its size, or its time stamps make no sense. The message does not name the file.
+        WtalError: (while iterating) the file cannot be read, has no video stream, is truncated, has lost more than a
+            tenth of its frames, changes its frame size, or has impossible time stamps. The message does not name the
+            file.
     """
 
     def __init__(self, path: Path, fps: Fraction, short_side: int, allow_truncated: bool = False) -> None:
@@ -64,7 +65,7 @@ class VideoReader:
 
     @property
     def facts(self) -> Facts:
-        """What was found; there once the first frame is."""
+        """Facts about the file; available after the first frame, complete after the iteration."""
         assert self._facts is not None
         return self._facts
 
@@ -73,7 +74,7 @@ class VideoReader:
             yield picture()
 
     def pictures(self) -> Iterator[Picture]:
-        """The same frames, each made when it is asked for; any number of them may be passed over."""
+        """The same frames, but each is converted only when it is called; so a caller can skip frames."""
         try:
             yield from self._frames()
         except import_av().FFmpegError as error:
@@ -89,25 +90,25 @@ class VideoReader:
             for frame in self._decoded(container, stream, facts, timeline.extent):
                 held = list(timeline.push(frame))
                 facts.damaged_packets += frame.is_corrupt
-                found = (frame.width, frame.height, orientation(frame))
-                if shape is not None and found != shape:
+                this_shape = (frame.width, frame.height, orientation(frame))
+                if shape is not None and this_shape != shape:
                     raise WtalError(
-                        f"its frames change from {shape[0]}x{shape[1]} to {found[0]}x{found[1]} or turn "
+                        f"its frames change from {shape[0]}x{shape[1]} to {this_shape[0]}x{this_shape[1]} or turn "
                         f"at {float(timeline.second):.2f} s, expected one size"
                     )
-                shape = found
+                shape = this_shape
                 facts.width, facts.height = frame.width, frame.height
                 yield from map(pictures.of, held)
             yield from map(pictures.of, timeline.finish(self._allow_truncated))
 
     @staticmethod
     def _decoded(container: Any, stream: Any, facts: Facts, extent: Extent) -> Iterator[Any]:
-        """Frames in display order, over damaged packets and up to where the file breaks off."""
+        """Frames in display order. Damaged packets are skipped; the iteration stops where a truncated file ends."""
         av = import_av()
         prepare(stream)
-        packets = (
-            container.demux()
-        )  # sound too: it shows where a file breaks off if the container states one length for all streams
+        # All streams are read, sound too: if the container declares one length for all streams, only the longest
+        # stream shows whether the file is truncated.
+        packets = container.demux()
         while True:
             try:
                 packet = next(packets)
@@ -115,7 +116,7 @@ class VideoReader:
                 return
             except av.FFmpegError:
                 facts.damaged_packets += 1
-                packet = None  # flush: what the decoder holds is good
+                packet = None  # flush: the frames that the decoder still holds are intact
             if packet is not None:
                 extent.add(packet)
                 if packet.stream.index != stream.index:
@@ -130,7 +131,7 @@ class VideoReader:
 
 
 def probe_seconds(path: Path) -> float | None:
-    """The length that a file's container states; None where it states none or cannot be read."""
+    """The length in seconds that the container declares; None if it declares none, or if the file cannot be read."""
     try:
         with opened(path) as container:
             declared = declared_seconds(container, video_stream(container))
@@ -140,14 +141,14 @@ def probe_seconds(path: Path) -> float | None:
 
 
 class Pictures:
-    """Frames into pictures; one that is shown several times is made once."""
+    """Converts decoded frames to pictures. A frame that is shown several times is converted once."""
 
     def __init__(self, short_side: int) -> None:
         self._short_side = short_side
         self._made: tuple[Any, np.ndarray] | None = None
 
     def of(self, frame: Any) -> Picture:
-        """What makes this decoded frame into a picture."""
+        """The picture of a decoded frame, converted when it is called."""
 
         def make() -> np.ndarray:
             if self._made is None or self._made[0] is not frame:
@@ -161,18 +162,22 @@ class Pictures:
 
 
 def undecodable(error: Any) -> WtalError:
-    """What FFmpeg says of a file, for people."""
+    """The error that reports FFmpeg's message."""
     return WtalError(f"cannot be decoded ({error.strerror or error})")
 
 
 def prepare(stream: Any) -> None:
-    """Decode on several threads."""
+    """Make the stream's decoder use several threads."""
     stream.codec_context.thread_type = "AUTO"
     stream.codec_context.thread_count = _CODEC_THREADS
 
 
 def opened(path: Path) -> Any:
-    """The container of a video file, a context."""
+    """The container of a video file, as a context manager.
+
+    Raises:
+        WtalError: the file cannot be opened as a video.
+    """
     av = import_av()
     try:
         return av.open(str(path), metadata_errors="ignore")
@@ -181,7 +186,11 @@ def opened(path: Path) -> Any:
 
 
 def video_stream(container: Any) -> Any:
-    """The first video stream that is not a cover picture."""
+    """The first video stream that is not a cover picture.
+
+    Raises:
+        WtalError: there is none.
+    """
     cover = import_av().stream.Disposition.attached_pic
     for stream in container.streams.video:
         if not stream.disposition & cover:
@@ -191,7 +200,7 @@ def video_stream(container: Any) -> Any:
 
 
 def upright(frame: Any, short_side: int) -> np.ndarray:
-    """A decoded frame as uint8 RGB ``[H, W, 3]``, scaled (bilinear) and turned as its display matrix says."""
+    """A decoded frame as uint8 RGB ``[H, W, 3]``, scaled (bilinear) and rotated by its display matrix."""
     scale = Fraction(short_side, min(frame.width, frame.height))
     width, height = (max(short_side, round(extent * scale)) for extent in (frame.width, frame.height))
     scaled = frame.reformat(width=width, height=height, format="rgb24", interpolation="BILINEAR", threads=1)
@@ -205,12 +214,12 @@ def upright(frame: Any, short_side: int) -> np.ndarray:
 
 
 def orientation(frame: Any) -> tuple[int, ...]:
-    """Signs of the display matrix ``x' = a x + c y, y' = b x + d y``, y downwards: ``(a, b, c, d)``."""
+    """Signs ``(a, b, c, d)`` of the display matrix ``x' = a x + c y, y' = b x + d y``, with y downwards."""
     matrix = frame.side_data.get("DISPLAYMATRIX")
     if matrix is None:
         return (1, 0, 0, 1)
     a, b, _, c, d, *_ = struct.unpack("=9i", bytes(matrix)[:36])
-    turned = abs(b) + abs(c) > abs(a) + abs(d)  # nothing but quarter turns and mirrors is in use
+    turned = abs(b) + abs(c) > abs(a) + abs(d)  # display matrices are quarter turns and mirrors only
 
     def sign(value: int) -> int:
         return -1 if value < 0 else 1

@@ -17,17 +17,25 @@ from wtal.platform.files import write_atomically
 _MARK = "# Written by wtal-extract ({digest}). Change it as you like: it is then left alone.\n"
 
 _COPY = "labels.sha256"
-"""Says which labels were copied from ``--labels``, in the form of ``sha256sum``: what differs was changed by hand."""
+"""The file with the hash of the labels that were copied from ``--labels``, in the format of ``sha256sum``. If the
+labels have another hash, the user has changed them."""
 
 
 def place_labels(root: Path, labels: Path | None, ids: Iterable[str]) -> tuple[Path, bool]:
-    """The file of video-level labels in ``root``: a copy of ``labels``, what is there, or a form to fill in.
+    """Make sure that ``root`` has a file of video-level labels.
+
+    The file is a copy of ``labels``, the file that already exists, or a form that the user fills in.
+
+    Args:
+        root: the folder of features.
+        labels: the value of ``--labels``.
+        ids: ids of the videos, for the form.
 
     Returns:
-        Its path, and whether it is left as somebody changed it in spite of ``labels``.
+        The path of the file, and whether ``labels`` was not copied because the user has changed the existing file.
 
     Raises:
-        WtalError: ``labels`` cannot be read as such.
+        WtalError: ``labels`` is not a readable file of labels, or a video id does not fit into a CSV file.
     """
     if labels is not None:
         read_labels(labels)
@@ -59,26 +67,26 @@ def _record(name: str, data: bytes) -> bytes:
 
 
 def _copied(root: Path, name: str, data: bytes) -> bool:
-    """Whether these are labels that were copied, and nobody changed since."""
+    """Whether these labels were copied from ``--labels`` and have not been changed since."""
     record = root / _COPY
     return record.exists() and record.read_bytes() == _record(name, data)
 
 
 def _is_form(place: Path) -> bool:
-    """Whether it is a form without any label yet, which holds no work of the user."""
+    """Whether the file is a form without any label yet. Such a file can be overwritten: it has no work of the user."""
     return place.suffix == ".csv" and not any(names for _, _, names in read_labels(place))
 
 
 @dataclass(frozen=True)
 class Coverage:
-    """How labels fit the videos: videos without labels, and labelled ids without a video."""
+    """Comparison of labels and videos: videos without labels, and labelled ids without a video (``strangers``)."""
 
     unlabelled: list[str]
     strangers: list[str]
 
 
 def coverage(labels: Path, ids: Collection[str]) -> Coverage:
-    """Compare a file of labels with the videos that there are."""
+    """Compare a file of labels with the ids of the videos."""
     labelled = {id for _, id, names in read_labels(labels) if names}
     return Coverage([id for id in ids if id not in labelled], sorted(labelled.difference(ids)))
 
@@ -86,21 +94,24 @@ def coverage(labels: Path, ids: Collection[str]) -> Coverage:
 def write_description(
     root: Path, name: str, labels: Path, timebase: Timebase, clip: bool, clip_fps: float | None
 ) -> bool:
-    """Write ``dataset.toml`` (see docs/own_data.md) once there are labels, unless somebody changed the one there is.
+    """Write ``dataset.toml`` (see docs/own_data.md). Its classes are all labels in alphabetical order.
 
-    Its classes are all labels in alphabetical order.
+    Nothing is written if there are no labels yet, or if the user has changed the existing file.
 
     Returns:
-        Whether the file is left as somebody changed it.
+        Whether the file was not written because the user has changed it.
+
+    Raises:
+        WtalError: a label is not text.
     """
-    found = [label for _, _, names in read_labels(labels) for label in names]
-    if bad := [label for label in found if not isinstance(label, str) or not label]:
+    all_labels = [label for _, _, names in read_labels(labels) for label in names]
+    if bad := [label for label in all_labels if not isinstance(label, str) or not label]:
         raise WtalError(f"{labels}: label {bad[0]!r}, expected text")
-    if not found:
+    if not all_labels:
         return False
     lines = [
         f"name = {_text(name)}",
-        f"classes = [{', '.join(map(_text, sorted(set(found))))}]",
+        f"classes = [{', '.join(map(_text, sorted(set(all_labels))))}]",
         f"i3d = {_text(I3D_FOLDER)}",
         *([f"clip = {_text(CLIP_FOLDER)}"] if clip else []),
         *([f"clip_fps = {_number(clip_fps)}"] if clip and clip_fps is not None else []),

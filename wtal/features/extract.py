@@ -1,4 +1,4 @@
-"""The whole job: from a list of video files to a folder of features that training and prediction read."""
+"""The job behind ``wtal-extract``: from a list of video files to a folder of features for training and prediction."""
 
 from __future__ import annotations
 
@@ -14,55 +14,56 @@ from typing import Any
 
 from wtal.data.own_files import read_labels
 from wtal.data.timebase import Timebase
-from wtal.features.centres import Grid, centres
 from wtal.features.decode import VideoReader, import_av, probe_seconds
 from wtal.features.describe import coverage, place_labels, write_description
+from wtal.features.extraction_progress import ExtractionProgress
 from wtal.features.flow_pool import FlowPool, Pending
 from wtal.features.manifest import check_settings, claim, forget, hash_of, is_complete, sha256
-from wtal.features.meter import Meter
+from wtal.features.messages import counted, first_few
 from wtal.features.networks import Network, clip_network, flow_network, rgb_network
 from wtal.features.options import Extraction, Stream, check, unused
 from wtal.features.pipeline import Finished, queue_depth, run
-from wtal.features.settings import settings_of, versions
+from wtal.features.provenance import feature_settings, versions
 from wtal.features.shard import Shard, wait_for_other_shards
+from wtal.features.snippet_centres import Grid, centre_pieces
 from wtal.features.snippets import Cut, Piece, SubmitFlow, cut
-from wtal.features.sparse import SparseReader
+from wtal.features.sparse_reader import SparseReader
 from wtal.features.video_list import Target, check_there, find_videos, layout_targets, own_targets
-from wtal.features.words import counted, few
 from wtal.features.write import write_features, write_joint
 from wtal.platform.device import Device, choose_device, describe
 from wtal.platform.files import remove_temporaries
 from wtal.platform.progress import Reporter
 
 SHARED_FILES = ("manifest.json", "dataset.toml", "labels.csv", "labels.json", "labels.sha256")
-"""Files of the folder that every shard writes, with the same bytes."""
+"""Files in the folder of features that every shard writes, all with the same content."""
 
-_OTHER_ROWS, _OTHER_SHARE = 2, 0.02
-"""By how many rows, and which share of them, I3D features may differ from what their video's frames make."""
+_TOLERATED_ROWS, _TOLERATED_SHARE = 2, 0.02
+"""Existing I3D features may have another number of rows than the video's frames give. If the difference is larger than
+both this number of rows and this share of the rows, the user is told."""
 
 
 @dataclass
 class Summary:
-    """What became of this shard's videos."""
+    """The outcome of this shard's videos: numbers of videos, and the error message of each failed video."""
 
     extracted: int = 0
     skipped: int = 0
     damaged: int = 0
     failed: list[tuple[Path, str]] = field(default_factory=list)
-    form: Path | None = field(default=None, compare=False)  # where labels are still to be filled in
+    form: Path | None = field(default=None, compare=False)  # the file in which the user has to fill in the labels
 
 
 def extract(job: Extraction, shard: Shard, reporter: Reporter) -> Summary:
-    """Extract the features of every video that is not done yet.
+    """Extract the features of all videos of this shard that are not complete yet.
 
     Raises:
-        WtalError: the options, weights or annotations are wrong, or a file cannot be written. What is wrong with one
-            video is in the summary.
+        WtalError: the options, weights or annotations are wrong, or a file cannot be written. An error of a single
+            video is not raised; the summary has it.
     """
     check(job)
     videos, targets, notes = _plan(job)
     device = choose_device(job.device, job.precision, shard.local_rank if shard.launched else None, cpu_bf16=True)
-    settings = settings_of(job, device)
+    settings = feature_settings(job, device)
     check_settings(job.folder, settings)
     made_with = hash_of(settings)
     mine = shard.of(targets)
@@ -72,8 +73,8 @@ def extract(job: Extraction, shard: Shard, reporter: Reporter) -> Summary:
         pool = None
         if left and "flow" in job.streams:
             pool = stack.enter_context(FlowPool(job.flow_backend, _workers(job, shard)))
-        networks = _networks(job, device) if left else {}  # wrong weights leave no trace in the folder
-        for name in SHARED_FILES:  # other shards may be writing them this moment
+        networks = _networks(job, device) if left else {}  # before the first file is written, as weights may be wrong
+        for name in SHARED_FILES:  # only old temporary files, as other shards may be writing now
             remove_temporaries(job.folder, name, older_than=60)
         claim(job.folder, settings)
         if job.layout == "own":
@@ -99,7 +100,7 @@ def extract(job: Extraction, shard: Shard, reporter: Reporter) -> Summary:
 
 
 def _plan(job: Extraction) -> tuple[dict[str, Path], list[Target], list[str]]:
-    """The videos, those to extract with the places of their features, and notes for the user."""
+    """All videos by id, the targets to extract, and notes for the user."""
     notes = unused(job)
     if job.modality == "rgb":
         notes.append(
@@ -107,26 +108,30 @@ def _plan(job: Extraction) -> tuple[dict[str, Path], list[Target], list[str]]:
             "RGB and flow does not take them"
         )
     if job.labels is not None:
-        read_labels(job.labels)  # what is wrong with them is told before networks are loaded
-    found = find_videos(job.videos)
-    check_there(found.videos)
-    if found.others:
-        notes.append(f"{counted(len(found.others), 'file')} with other endings than a video's, e.g. {found.others[0]}")
+        read_labels(job.labels)  # raises an error, if any, before the networks are loaded
+    files = find_videos(job.videos)
+    check_there(files.videos)
+    if files.others:
+        notes.append(f"{counted(len(files.others), 'file')} with other endings than a video's, e.g. {files.others[0]}")
     if job.layout == "own":
-        return found.videos, own_targets(found.videos, job.folder, _grid(job)), notes
-    planned = layout_targets(found.videos, job.folder, job.layout, job.dataset, only_clip=job.modality == "none")
+        return files.videos, own_targets(files.videos, job.folder, _grid(job)), notes
+    planned = layout_targets(files.videos, job.folder, job.layout, job.dataset, only_clip=job.modality == "none")
     if planned.absent:
-        notes.append(f"{counted(len(planned.absent), 'annotated video')} without a file here: {few(planned.absent)}")
+        notes.append(
+            f"{counted(len(planned.absent), 'annotated video')} without a file here: {first_few(planned.absent)}"
+        )
     if planned.unnamed:
         unnamed = counted(len(planned.unnamed), "video")
-        notes.append(f"{unnamed} passed over, which the annotations do not train or test on: {few(planned.unnamed)}")
+        notes.append(
+            f"{unnamed} passed over, which the annotations do not train or test on: {first_few(planned.unnamed)}"
+        )
     if planned.featureless:
         without = counted(len(planned.featureless), "video")
         notes.append(
             f"{without} without I3D features here, whose frames alone say how many CLIP rows: "
-            f"{few(planned.featureless)}"
+            f"{first_few(planned.featureless)}"
         )
-    return found.videos, planned.targets, notes
+    return files.videos, planned.targets, notes
 
 
 def _grid(job: Extraction) -> Timebase:
@@ -138,7 +143,7 @@ def _workers(job: Extraction, shard: Shard) -> int:
 
 
 def _describe(job: Extraction, videos: Mapping[str, Path], summary: Summary) -> list[str]:
-    """Write labels and ``dataset.toml``; what there is to say of them."""
+    """Write the labels and ``dataset.toml``; returns notes for the user."""
     notes = []
     labels, kept = place_labels(job.folder, job.labels, videos)
     if kept:
@@ -148,11 +153,10 @@ def _describe(job: Extraction, videos: Mapping[str, Path], summary: Summary) -> 
         summary.form = labels
     elif known.unlabelled:
         number = f"{len(known.unlabelled)} of {counted(len(videos), 'video')}"
-        notes.append(f"{labels}: no label for {number}: {few(known.unlabelled)}")
+        notes.append(f"{labels}: no label for {number}: {first_few(known.unlabelled)}")
     if known.strangers:
-        notes.append(
-            f"{labels}: labels of {counted(len(known.strangers), 'video')} not among these: {few(known.strangers)}"
-        )
+        strangers = counted(len(known.strangers), "video")
+        notes.append(f"{labels}: labels of {strangers} not among these: {first_few(known.strangers)}")
     name = job.name or job.folder.resolve().name
     if write_description(job.folder, name, labels, _grid(job), job.clip, job.clip_fps):
         notes.append(f"{job.folder / 'dataset.toml'} was changed by hand and stays as it is")
@@ -173,7 +177,7 @@ def _networks(job: Extraction, device: Device) -> dict[Stream, Network]:
 
 @dataclass(frozen=True)
 class _Work:
-    """What is to be done, and with what; ``common`` is what the entries of all videos say."""
+    """Targets and the means to extract them; ``common`` has the facts that the manifest entries of all videos share."""
 
     job: Extraction
     targets: list[Target]
@@ -190,7 +194,7 @@ def _extract(work: _Work, summary: Summary, reporter: Reporter) -> None:
     seconds = {target.id: probe_seconds(target.source) or 0.0 for target in targets}
     total = sum(round(seconds[target.id] * target.timebase.fps) for target in targets)
     with reporter.work("extracting", total, "frames") as bar:
-        meter = Meter(bar, targets, seconds, job.streams[0])
+        progress = ExtractionProgress(bar, targets, seconds, job.streams[0])
 
         def finished(target: Target, done: Finished[dict[str, Any]]) -> None:
             facts = {"video": target.id, **done.facts, **work.common}
@@ -198,7 +202,7 @@ def _extract(work: _Work, summary: Summary, reporter: Reporter) -> None:
             summary.extracted += 1
             source, grid = done.facts["source"], done.facts["grid"]
             fitting = Grid(grid["stride"], grid["window"]).count(done.facts["frames"])
-            if abs(grid.get("rows", fitting) - fitting) > max(_OTHER_ROWS, _OTHER_SHARE * fitting):
+            if abs(grid.get("rows", fitting) - fitting) > max(_TOLERATED_ROWS, _TOLERATED_SHARE * fitting):
                 reporter.say(
                     f"{target.source}: its I3D features have {grid['rows']} rows, its {done.facts['frames']} frames "
                     f"make {fitting}; is it the same video, at the same rate?"
@@ -209,19 +213,19 @@ def _extract(work: _Work, summary: Summary, reporter: Reporter) -> None:
                     f"{target.source}: {counted(source['damaged_packets'], 'damaged packet')}; "
                     f"{source['filled_frames']} of {done.facts['frames']} frames are the frame before again"
                 )
-            meter.settle(target)
+            progress.settle(target)
 
         def failed(target: Target, error: Exception) -> None:
             reason = " ".join(str(error).split())
             summary.failed.append((target.source, reason))
             reporter.say(f"{target.source}: {reason}")
-            meter.settle(target)
+            progress.settle(target)
 
         def pieces(target: Target) -> tuple[Iterator[Piece], Callable[[], dict[str, Any]]]:
-            forget(job.folder, target)  # of another video of that name, or other settings
+            forget(job.folder, target)  # features of another video with this name, or of other settings
             return _open(job, target, work.pool)
 
-        run(targets, pieces, work.networks, _depth(work), finished, failed, meter.piece)
+        run(targets, pieces, work.networks, _depth(work), finished, failed, progress.piece)
 
 
 def _depth(work: _Work) -> int:
@@ -236,28 +240,28 @@ def _depth(work: _Work) -> int:
 def _open(
     job: Extraction, target: Target, pool: FlowPool | None
 ) -> tuple[Iterator[Piece], Callable[[], dict[str, Any]]]:
-    """Pieces of one video, and what its entry in the manifest says of it."""
+    """The pieces of one video, and a function that returns the facts for its manifest entry after the last piece."""
     digest = sha256(target.source)
     grid = target.timebase
     fps = Fraction(grid.fps).limit_denominator(100_000)
     stride, window = int(grid.stride), int(grid.window)
     reader: VideoReader | SparseReader
     if job.modality == "none":
-        few_rows = Grid(stride, window, target.rows)
-        reader = SparseReader(target.source, fps, job.short_side, few_rows.wanted, job.allow_truncated)
-        pieces = centres(reader.pictures(), few_rows, job.crop)
+        snippets = Grid(stride, window, target.rows)
+        reader = SparseReader(target.source, fps, job.short_side, snippets.wanted, job.allow_truncated)
+        pieces = centre_pieces(reader.pictures(), snippets, job.crop)
     else:
         reader = VideoReader(target.source, fps, job.short_side, job.allow_truncated)
         pieces = cut(reader, _cut_of(job, target, pool, digest, fps))
 
     def facts() -> dict[str, Any]:
-        found = reader.facts
+        decoded = reader.facts
         source = {"name": target.source.name, "bytes": target.source.stat().st_size, "sha256": digest}
         for name in ("codec", "width", "height", "fps", "source_frames", "seconds", "damaged_packets", "filled_frames"):
-            source[name] = getattr(found, name)
+            source[name] = getattr(decoded, name)
         return {
             "source": source,
-            "frames": found.frames,
+            "frames": decoded.frames,
             "grid": {"fps": grid.fps, "stride": stride, "window": window}
             | ({} if target.rows is None else {"rows": target.rows}),
         }
@@ -283,7 +287,7 @@ def _submitter(job: Extraction, pool: FlowPool, digest: str, fps: Fraction) -> S
     if job.flow_cache is not None:
         key = json.dumps([digest, str(fps), job.short_side, job.crop, import_av().__version__, pool.identity])
         folder = job.flow_cache / hashlib.sha256(key.encode()).hexdigest()[:32]
-        remove_temporaries(folder, older_than=60)  # of killed workers; another run may use this cache too
+        remove_temporaries(folder, older_than=60)  # from killed workers; recent ones may belong to another run
 
     def submit(block: int, frames: Any, repeat: bool) -> Pending:
         return pool.submit(frames, job.crop, repeat, folder / f"{block:06d}.npy" if folder else None)

@@ -1,7 +1,7 @@
-"""Optical flow between frames, as I3D takes it: clipped to 20 pixels and kept as 16-bit fixed point.
+"""Optical flow between frames in the form of I3D's input: clipped to 20 pixels, stored as 16-bit fixed point.
 
-A backend is anything that satisfies :class:`FlowBackend`; ``BACKENDS`` knows them by name, because worker processes
-make their own.
+A backend is any object that satisfies :class:`FlowBackend`. ``BACKENDS`` maps names to backends, because each worker
+process makes its own backend from a name.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from wtal.about import VERSION
 from wtal.errors import WtalError
 
 BOUND = 20.0
-"""Pixels a frame; larger motion is clipped, as for I3D's Kinetics weights."""
+"""Largest motion in pixels per frame; larger motion is clipped. I3D's Kinetics weights were trained with this value."""
 
 STEPS = 32767
-"""Fixed-point value of :data:`BOUND`: a step is 0.0006 pixels. Caches and networks see the same numbers."""
+"""Fixed-point value of :data:`BOUND`: a step is 0.0006 pixels. Flow from the cache equals flow just computed."""
 
 
 class FlowBackend(Protocol):
     """Computes optical flow."""
 
     identity: str
-    """Algorithm, parameters and version: what a cached result depends on."""
+    """Algorithm and version: part of the cache key."""
 
     def start_worker(self) -> None:
-        """Called once in a worker process, which has one thread: there are as many workers as CPUs."""
+        """Called once in each worker process. It limits the process to one thread, as there is one worker per CPU."""
 
     def __call__(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-        """Motion from one frame to the next: uint8 ``[H, W]`` twice -> float32 ``[H, W, 2]``, x and y in pixels."""
+        """Motion from ``first`` to ``second``, both uint8 ``[H, W]``: float32 ``[H, W, 2]``, x and y in pixels."""
 
 
 class WtalTVL1:
@@ -75,14 +75,14 @@ class OpenCVTVL1:
 
 
 BACKENDS: dict[str, Callable[[], FlowBackend]] = {"wtal": WtalTVL1, "opencv": OpenCVTVL1}
-"""By the names that ``--flow-backend`` has for them."""
+"""The values of ``--flow-backend`` and the constructors of the backends."""
 
 
 def import_cv2() -> Any:
-    """OpenCV with its contributed modules, which only ``--flow-backend opencv`` needs.
+    """OpenCV with its contributed modules. Only ``--flow-backend opencv`` needs it.
 
     Raises:
-        WtalError: it is not installed, or is the OpenCV without them.
+        WtalError: OpenCV is not installed, or has no contributed modules.
     """
     try:
         import cv2
@@ -99,34 +99,39 @@ def import_cv2() -> Any:
 
 
 def grayscale(image: np.ndarray) -> np.ndarray:
-    """uint8 RGB ``[H, W, 3]`` -> uint8 ``[H, W]``, ITU-R BT.601 luma: the bits of OpenCV's conversion."""
+    """ITU-R BT.601 luma: uint8 RGB ``[H, W, 3]`` to uint8 ``[H, W]``, bitwise equal to OpenCV's conversion."""
     red, green, blue = (image[..., channel].astype(np.int32) for channel in range(3))
     return ((9798 * red + 19235 * green + 3735 * blue + (1 << 14)) >> 15).astype(np.uint8)
 
 
 def centre_crop(image: np.ndarray, size: int) -> np.ndarray:
-    """The middle ``size`` x ``size`` of ``[H, W, ...]``, as a view."""
+    """The centre crop of ``size`` x ``size`` pixels of ``[H, W, ...]``, as a view."""
     top, left = (image.shape[0] - size) // 2, (image.shape[1] - size) // 2
     return image[top : top + size, left : left + size]
 
 
 def to_fixed(flow: np.ndarray) -> np.ndarray:
-    """Pixels to fixed point: float32 -> int16, clipped to :data:`BOUND`."""
+    """Convert flow from float32 pixels to int16 fixed point, clipped to :data:`BOUND`."""
     return np.rint(np.clip(flow, -BOUND, BOUND) * (STEPS / BOUND)).astype(np.int16)
 
 
 def flow_block(backend: FlowBackend, frames: Sequence[np.ndarray], crop: int, repeat: bool) -> np.ndarray:
-    """Flow of each frame to its successor, cropped: ``[len(frames) - 1, crop, crop, 2]`` int16.
+    """Flow from each frame to the next, cropped.
 
     Args:
-        backend: computes it, on whole frames.
-        frames: uint8 ``[H, W]``.
+        backend: computes the flow of whole frames.
+        frames: consecutive frames, uint8 ``[H, W]``.
         crop: edge of the centre crop in pixels.
-        repeat: the last frame is the video's last; its flow is that of the frame before, ``len(frames)`` in all.
+        repeat: whether the last frame is the last of the video. It has no next frame, so it gets the flow of the frame
+            before.
+
+    Returns:
+        ``[n, crop, crop, 2]`` int16, where n is ``len(frames) - 1``, or ``len(frames)`` with ``repeat``. A single frame
+        gives n = 1, all zeros.
     """
     flows = []
     for first, second in itertools.pairwise(frames):
-        if np.array_equal(first, second):  # nothing moves, at no cost: doubled frames of slow videos
+        if np.array_equal(first, second):  # videos below the fixed rate have repeated frames: no need to compute flow
             flows.append(np.zeros((crop, crop, 2), np.int16))
         else:
             flows.append(to_fixed(centre_crop(backend(first, second), crop)))

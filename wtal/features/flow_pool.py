@@ -1,4 +1,4 @@
-"""Flow in worker processes, with a cache on disk."""
+"""Optical flow computed in worker processes, with a cache on disk."""
 
 from __future__ import annotations
 
@@ -23,29 +23,36 @@ from wtal.platform.files import replacing
 
 
 class Pending(Protocol):
-    """A block of flow that is being computed or read."""
+    """A block of flow that a worker computes or reads."""
 
     def result(self) -> np.ndarray:
-        """Waits for it: ``[n, crop, crop, 2]`` int16."""
+        """Wait for the block: ``[n, crop, crop, 2]`` int16."""
 
 
 class WorkersDied(WtalError):
-    """A worker process ended by itself: nothing more can be computed."""
+    """A worker process ended unexpectedly, so the pool cannot compute any further block."""
 
 
 class FlowPool:
-    """Computes blocks of flow in ``workers`` processes.
+    """Computes blocks of flow in worker processes.
 
-    A context; leaving it ends the processes. They also end when this process is killed.
+    It is a context manager. The processes end when the context is left, and also when this process is killed.
 
     Args:
-        backend: name in :data:`wtal.features.flow.BACKENDS`.
-        workers: how many processes.
+        backend: a key of :data:`wtal.features.flow.BACKENDS`.
+        workers: the number of processes.
+
+    Attributes:
+        identity: :attr:`wtal.features.flow.FlowBackend.identity` of the backend.
+
+    Raises:
+        WtalError: the backend's package is not installed.
+        WorkersDied: a worker cannot start.
     """
 
     def __init__(self, backend: str, workers: int) -> None:
-        self.identity = BACKENDS[backend]().identity  # tells at once what is missing
-        # spawn: this process has threads (torch, decoding), which a fork would leave in pieces.
+        self.identity = BACKENDS[backend]().identity  # raises here, not in a worker, if a package is missing
+        # spawn, not fork: this process has threads (torch, decoding), and a forked child could deadlock on their locks.
         context = multiprocessing.get_context("spawn")
         self._pool = ProcessPoolExecutor(workers, context, initializer=_start, initargs=(backend,))
         try:
@@ -61,22 +68,22 @@ class FlowPool:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is not None:  # a block takes seconds, and nobody wants it any more
+        if error is not None:  # a block takes seconds and is no longer needed
             for process in list((self._pool._processes or {}).values()):
                 process.terminate()
         self._pool.shutdown(cancel_futures=True)
 
     def submit(self, frames: Sequence[np.ndarray], crop: int, repeat: bool, cached: Path | None) -> Pending:
-        """Begin one block; arguments as for :func:`wtal.features.flow.flow_block`.
+        """Start to compute one block, or to read it from the cache.
 
         Args:
-            frames: as there.
-            crop: as there.
-            repeat: as there.
-            cached: file that has the block already, or gets it.
+            frames: see :func:`wtal.features.flow.flow_block`.
+            crop: see :func:`wtal.features.flow.flow_block`.
+            repeat: see :func:`wtal.features.flow.flow_block`.
+            cached: the cache file of this block. It is read if it exists, else written. None: no cache.
 
         Returns:
-            Its flow. Its ``result`` raises :class:`wtal.platform.files.WriteError` where the cache cannot be written.
+            The block. Its ``result`` raises :class:`wtal.platform.files.WriteError` if the cache cannot be written.
         """
         try:
             return _Computing(self._pool.submit(_compute, list(frames), crop, repeat, cached))
@@ -101,16 +108,16 @@ def _died() -> WorkersDied:
 
 @contextmanager
 def _interrupt_waits() -> Iterator[None]:
-    """Ctrl-C has its effect at the end, on this process alone.
+    """Postpone Ctrl-C until the context is left, and keep it from the workers started in the context.
 
-    A terminal sends it to every process. Workers that are started in here inherit a mask that blocks it, so that it
-    cannot hit one before it is able to ignore it. The mask is of this thread, and another thread of this process may
-    still take the signal; Python would then interrupt the main thread between a worker's start and the message that
-    the worker waits for. So the handler waits too.
+    A terminal sends SIGINT to every process of its group. Workers inherit the signal mask of this thread, which blocks
+    SIGINT, so no worker can receive it before it has set SIGINT to be ignored. The mask holds for this thread only.
+    Another thread of this process may still receive the signal. Python would then interrupt the main thread, perhaps
+    between the start of a worker and the message that the worker waits for. A temporary handler prevents this.
     """
-    came: list[int] = []
+    received: list[int] = []
     main = threading.current_thread() is threading.main_thread()
-    handler = signal.signal(signal.SIGINT, lambda number, _: came.append(number)) if main else None
+    handler = signal.signal(signal.SIGINT, lambda number, _: received.append(number)) if main else None
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -118,7 +125,7 @@ def _interrupt_waits() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         if main:
             signal.signal(signal.SIGINT, handler)
-        if came:
+        if received:
             signal.raise_signal(signal.SIGINT)
 
 
@@ -126,19 +133,19 @@ _backend: FlowBackend
 
 
 def _start(backend: str) -> None:
-    """Makes ready a worker process."""
+    """Initialise a worker process."""
     global _backend
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends its workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and ends its workers
     _backend = BACKENDS[backend]()
     _backend.start_worker()
     parent = multiprocessing.parent_process()
     if parent is not None:
-        # A worker that waits for work holds both ends of its queue: it would wait for ever after a killed parent.
+        # A waiting worker holds both ends of its queue, so it would wait for ever if the parent was killed.
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
 
 def _ready() -> None:
-    """Nothing to do: what begins a worker."""
+    """Do nothing. To submit this makes the pool start a worker."""
 
 
 def _end_with(parent: multiprocessing.process.BaseProcess) -> None:
@@ -158,7 +165,7 @@ def _compute(frames: list[np.ndarray], crop: int, repeat: bool, cached: Path | N
 
 
 def _kept(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
-    """A block of the cache; None where it is not there or of no use, whatever is wrong with it."""
+    """A block from the cache; None if the file does not exist, is damaged, or has another shape or dtype."""
     try:
         block = load_npy(path)
     except WtalError:

@@ -1,8 +1,8 @@
-"""What is known of extracted features: the settings of a folder, and an entry for each finished video.
+"""The manifest of extracted features: the settings of a folder, and one entry per finished video.
 
-``manifest.json`` holds what all videos share, so that a folder never mixes features of different making;
-``manifest/<video>.json`` is written last of a video's files and says that they are complete. Neither holds a time or
-a place: the same videos and settings give the same bytes.
+``manifest.json`` has the settings that all videos share, so that a folder never mixes features with different settings.
+``manifest/<video>.json`` is written after a video's feature files and so marks them as complete. The manifest has no
+dates and no absolute paths: the same videos and settings give the same bytes.
 """
 
 from __future__ import annotations
@@ -23,39 +23,39 @@ ENTRIES = "manifest"
 
 
 def sha256(path: Path) -> str:
-    """Hash of a file, as ``sha256sum`` prints it."""
+    """SHA-256 of a file, in hexadecimal as ``sha256sum`` prints it."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_settings(root: Path, settings: Mapping[str, Any]) -> None:
-    """Refuse to put features with these settings beside others. A folder without any takes all settings.
+    """Check that the features in ``root`` have these settings. A folder without features passes.
 
     Raises:
-        WtalError: ``root`` has features with other settings, or with settings that nobody knows any more.
+        WtalError: ``root`` has features with other settings, or its ``manifest.json`` is missing or damaged.
     """
     path = root / SETTINGS
     entries = root / ENTRIES
     if not (entries.is_dir() and any(path.suffix == ".json" for path in visible(entries))):
         return
-    found = _read(path)
-    if found is None:
+    stored = _read(path)
+    if stored is None:
         what = "damaged" if path.exists() else "missing"
         raise WtalError(f"{path}: {what}, expected the settings of the features beside it; move them away")
-    made, wanted = _flat(found), _flat(json.loads(json.dumps(settings)))
-    for key in [*wanted, *made]:
-        if made.get(key) != wanted.get(key):
+    existing, wanted = _flat(stored), _flat(json.loads(json.dumps(settings)))
+    for key in [*wanted, *existing]:
+        if existing.get(key) != wanted.get(key):
             raise WtalError(
-                f"{root}: has features made with {key} {_short(made.get(key))}, "
+                f"{root}: has features made with {key} {_short(existing.get(key))}, "
                 f"now {_short(wanted.get(key))}; expected the same settings, or another --out"
             )
 
 
 def claim(root: Path, settings: Mapping[str, Any]) -> None:
-    """Make ``root`` the folder of features with these settings.
+    """Write ``manifest.json``, so that ``root`` becomes the folder of features with these settings.
 
     Raises:
-        WtalError: as :func:`check_settings`, or the folder cannot be written.
+        WtalError: ``root`` has features with other settings (:func:`check_settings`), or it cannot be written.
     """
     check_settings(root, settings)
     data = dump(settings)
@@ -65,12 +65,12 @@ def claim(root: Path, settings: Mapping[str, Any]) -> None:
 
 
 def hash_of(settings: Mapping[str, Any]) -> str:
-    """What the entry of a video says of the settings that it was made with."""
+    """A short hash of the settings, which the entry of each video stores."""
     return hashlib.sha256(dump(settings)).hexdigest()[:16]
 
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings with one level: ``weights of rgb`` where ``weights`` has several."""
+    """Settings without nesting: the key ``rgb`` inside ``weights`` becomes ``weights of rgb``."""
     flat = {}
     for key, value in settings.items():
         flat.update(
@@ -80,30 +80,30 @@ def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _short(value: Any) -> str:
-    """A value for a message: of a hash, its beginning."""
+    """A value as text for messages; a hash is shortened to its first digits."""
     whole = isinstance(value, str) and len(value) == 64
     return json.dumps(f"{value[:12]}..." if whole else value, ensure_ascii=False)
 
 
 def dump(content: Mapping[str, Any]) -> bytes:
-    """JSON as it is written: for people too, and always the same bytes."""
+    """The content as indented JSON; equal content gives equal bytes."""
     return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode()
 
 
 def entry_path(root: Path, target: Target) -> Path:
-    """The entry of one video."""
+    """The path of the entry of one video."""
     return root / ENTRIES / f"{target.id}.json"
 
 
 def is_complete(root: Path, target: Target, clip: bool, settings: str, verify: bool) -> bool:
-    """Whether a video's features are there, whole, of this source file and of these settings.
+    """Whether a video's features exist, are complete, and were extracted from this source file with these settings.
 
     Args:
         root: the folder of features.
         target: the video.
-        clip: whether there are to be CLIP features.
-        settings: their :func:`hash_of`.
-        verify: compare the hashes of source and features too, not only the sizes.
+        clip: whether CLIP features are expected.
+        settings: :func:`hash_of` the settings.
+        verify: also compare the hashes of source and features; otherwise only the sizes are compared.
     """
     entry = _read(entry_path(root, target))
     try:
@@ -123,13 +123,13 @@ def is_complete(root: Path, target: Target, clip: bool, settings: str, verify: b
 
 
 def forget(root: Path, target: Target) -> None:
-    """Remove features that are of no use any more, and their entry last.
+    """Remove the features of a video, and last its entry. Files without an entry stay.
 
     Raises:
-        WriteError: they cannot be removed.
+        WriteError: a file cannot be removed.
     """
     entry = entry_path(root, target)
-    if not entry.exists():  # then these files are not ours
+    if not entry.exists():  # without an entry, the files are not from wtal-extract
         return
     for path in (*target.files(clip=True), entry):
         try:

@@ -1,7 +1,8 @@
-"""Pieces into feature rows: I3D and CLIP, in batches of one shape across snippets and videos.
+"""The frozen networks, I3D and CLIP: from pieces to feature rows, in batches over snippets and videos.
 
-A batch is always full, the last one with zeros: kernels choose their order of summation by the batch's shape, and a
-feature must not depend on what happened to be beside it. With a batch of 1, the default on the CPU, it cannot.
+Every batch has the same size; the last one is filled up with zeros. The reason: kernels choose their order of summation
+by the shape of the batch, and a feature must not depend on how many other pieces are in its batch. A batch of 1, the
+default on the CPU, excludes this completely.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ from wtal.platform.device import Device
 
 @dataclass
 class Network:
-    """A frozen network and the way its input is made.
+    """A frozen network with its preprocessing.
 
     Attributes:
-        model: ``[B, ...]`` floating point -> ``[B, D]``.
-        prepare: ``[B, ...]`` integers on the device -> the model's input.
-        device: where it runs.
-        batch: how many pieces a forward pass takes.
+        model: maps floating point ``[B, ...]`` to ``[B, D]``.
+        prepare: maps integers ``[B, ...]`` on the device to the model's input.
+        device: the device of the model.
+        batch: the number of pieces per forward pass.
     """
 
     model: nn.Module
@@ -42,13 +43,13 @@ class Network:
         self.model.to(self.device.name)
 
     def add(self, piece: np.ndarray, done: Callable[[np.ndarray], None]) -> None:
-        """One more piece; ``done`` gets its row ``[D]`` float32, now or when the batch is full."""
+        """Add a piece. ``done`` is called with its row, float32 ``[D]``, once the batch is full or flushed."""
         self._waiting.append((piece, done))
         if len(self._waiting) == self.batch:
             self.flush()
 
     def flush(self) -> None:
-        """Run what is waiting."""
+        """Run the network on the pieces of an incomplete batch."""
         if not self._waiting:
             return
         waiting, self._waiting = self._waiting, []
@@ -67,18 +68,18 @@ class Network:
 
 
 def rgb_network(weights: Path, device: Device, batch: int) -> Network:
-    """I3D on windows of RGB, uint8 ``[window, H, W, 3]``, whose order of axes is also that of the folded network."""
+    """I3D on windows of RGB frames, uint8 ``[window, H, W, 3]``, with values scaled to -1..1."""
     model = fold(load_i3d(read_weights(weights, "--i3d-rgb"), 3, f"--i3d-rgb {weights}"))
     return Network(model, lambda x: (x.float() / 127.5 - 1).permute(0, 4, 1, 2, 3), device, batch)
 
 
 def flow_network(weights: Path, device: Device, batch: int) -> Network:
-    """I3D on windows of flow, int16 ``[window, H, W, 2]``."""
+    """I3D on windows of flow, int16 fixed point ``[window, H, W, 2]``, with values scaled to -1..1."""
     model = fold(load_i3d(read_weights(weights, "--i3d-flow"), 2, f"--i3d-flow {weights}"))
     return Network(model, lambda x: (x.float() / STEPS).permute(0, 4, 1, 2, 3), device, batch)
 
 
 def clip_network(name: str, weights: Path | None, device: Device, batch: int) -> Network:
-    """CLIP's image encoder on frames, uint8 ``[H, W, 3]``."""
+    """CLIP's image encoder on RGB frames, uint8 ``[H, W, 3]``."""
     model = load_image_encoder(name, weights)
     return Network(model, lambda x: (x.float() / 255).permute(0, 3, 1, 2).contiguous(), device, batch)

@@ -1,4 +1,4 @@
-"""What ``wtal-extract`` is asked to do: its options, and whether they go together. No torch in here."""
+"""The options of ``wtal-extract`` and their checks. torch is not imported here, so that ``--help`` is fast."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import tyro
 from wtal.errors import WtalError
 
 Stream = Literal["rgb", "flow", "clip"]
-"""What a network sees: frames, their motion, or single frames for CLIP."""
+"""The kind of input of a network: windows of RGB frames, windows of flow, or single frames for CLIP."""
 
 
 @dataclass(frozen=True)
 class Extraction:
-    """Which videos, which features of them, and where to."""
+    """Extract I3D and CLIP features from videos."""
 
     videos: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="VIDEOS")] = ()
     """Video files, folders of them, or .txt lists with one path a line."""
@@ -27,29 +27,30 @@ class Extraction:
     i3d_flow: Path | None = None
     """I3D's flow weights (flow_imagenet.pt)."""
     modality: Literal["both", "rgb", "flow", "none"] = "both"
-    """rgb saves the flow and gives up what motion tells; none extracts CLIP alone, for I3D features that are in OUT."""
+    """rgb is faster, as it needs no optical flow, but its features lack motion; none extracts CLIP features only, for
+    I3D features that are already in OUT."""
     clip: bool = True
     """Extract CLIP features too; the VLP branch needs them, CBP does not."""
     clip_model: str = "ViT-B-16-quickgelu"
     """open_clip architecture of the image encoder."""
     clip_weights: Path | None = None
-    """CLIP's weights: state dict, safetensors or OpenAI's archive; else open_clip downloads OpenAI's."""
+    """CLIP's weights: state dict, safetensors or OpenAI's archive; default: open_clip downloads OpenAI's weights."""
     clip_fps: float | None = None
-    """CLIP frames a second; else one a snippet, its centre."""
+    """CLIP frames a second; default: one per snippet, its middle frame."""
     layout: Literal["own", "wtalc", "basnet", "actionformer"] = "own"
-    """own writes a dataset.toml; the others put files where those layouts have them, beside the annotations in OUT."""
+    """own writes a dataset.toml; the others need annotations in OUT, and write features where the layout has them."""
     dataset: str = "thumos14"
     """Data set of the annotations, for layouts other than own: thumos14, activitynet12, activitynet13."""
     labels: Path | None = None
     """CSV (video,label) or JSON of video-level labels, for dataset.toml; see docs/own_data.md."""
     name: str | None = None
-    """Name of the data set in dataset.toml; else that of OUT."""
+    """Name of the data set in dataset.toml; default: the name of OUT."""
     fps: float = 25.0
-    """Frames a second that videos are brought to."""
+    """Frames a second that videos are resampled to."""
     stride: int = 16
     """Frames from one snippet to the next."""
     window: int = 16
-    """Frames that one snippet sees."""
+    """Frames in one snippet."""
     short_side: int = 256
     """Pixels of the shorter edge that frames are scaled to."""
     crop: int = 224
@@ -57,42 +58,42 @@ class Extraction:
     dtype: Literal["float32", "float16"] = "float32"
     """How features are stored; float16 halves the files."""
     workers: int | None = None
-    """Processes for optical flow; else one a CPU."""
+    """Processes for optical flow; default: one per CPU."""
     flow_backend: Literal["wtal", "opencv"] = "wtal"
-    """What computes TV-L1 flow: wtal's own op, or OpenCV's DualTVL1, which takes several times as long."""
+    """Implementation of TV-L1 flow: wtal's own op, or OpenCV's DualTVL1, which takes several times as long."""
     flow_cache: Path | None = None
     """Folder that keeps the flow (18 GB an hour of video), for another run over the same videos."""
     batch: int | None = None
-    """Snippets a forward pass; else 16 (CLIP 64) on CUDA, 1 on the CPU. It can change last bits."""
+    """Snippets per forward pass; default: 16 (CLIP: 64) on CUDA, 1 on the CPU. It can change last bits of features."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     precision: Literal["auto", "float32", "bf16"] = "auto"
     """auto is bf16 on CUDA and float32 on the CPU; bf16 is faster on CPUs with AVX512_BF16 or AMX, see the docs."""
     allow_truncated: bool = False
-    """Take what is there of videos that end before their container says or have lost over a tenth of their frames."""
+    """Also extract videos that are truncated or have lost more than a tenth of their frames."""
     verify: bool = False
-    """Compare hashes of videos and features before calling them done, not only sizes."""
+    """Compare the hashes of videos and features, not only their sizes, to decide which videos are done."""
 
     @property
     def folder(self) -> Path:
-        """``out``, once it is given."""
+        """``out``; raises WtalError if it was not given."""
         if self.out is None:
             raise WtalError("expected --out FOLDER")
         return self.out
 
     @property
     def streams(self) -> tuple[Stream, ...]:
-        """The networks that run."""
+        """The streams to extract, one network for each."""
         i3d: dict[str, tuple[Stream, ...]] = {"both": ("rgb", "flow"), "rgb": ("rgb",), "flow": ("flow",), "none": ()}
         return (*i3d[self.modality], "clip") if self.clip else i3d[self.modality]
 
 
 _LOWEST_RATE = 0.01
-"""Frames a second below which times are no longer exact."""
+"""The lowest frame rate; with a lower rate, times are no longer exact."""
 
 
 def unused(job: Extraction) -> list[str]:
-    """Options that are given and do nothing, each with the reason."""
+    """A message for each option that was given but has no effect, with the reason."""
     reasons = (
         (job.layout == "own", ("dataset",), "--layout own"),
         (not job.clip, ("clip_model", "clip_weights"), "--no-clip"),
@@ -109,7 +110,7 @@ def unused(job: Extraction) -> list[str]:
 
 
 def check(job: Extraction) -> None:
-    """Raise WtalError where options do not go together or cannot be."""
+    """Raise WtalError if an option has an impossible value, or if options contradict each other."""
     if not job.videos or job.out is None:
         raise WtalError("expected VIDEOS and --out FOLDER (all options: wtal-extract --help)")
     if job.layout == "own":

@@ -1,7 +1,8 @@
-"""Videos through decoding, flow and networks at the same time, in bounded memory.
+"""The extraction pipeline: decoding, flow and networks work at the same time, in bounded memory.
 
-One thread decodes, one video after another, and begins the flow of each block in worker processes; its pieces wait in
-a queue of fixed length. The calling thread takes them in order, waits for their flow and runs the networks.
+One thread decodes the videos one after another. It submits each block of frames to the worker processes for flow, and
+puts the pieces into a queue of limited length. The calling thread takes the pieces in order, waits for their flow and
+runs the networks.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ Facts = TypeVar("Facts")
 
 @dataclass(frozen=True)
 class Finished(Generic[Facts]):
-    """A video's features: ``[T, D]`` float32 a stream, and what the decoder found."""
+    """A video's features, float32 ``[T, D]`` for each stream, and the facts from the decoder."""
 
     features: dict[Stream, np.ndarray]
     facts: Facts
@@ -51,12 +52,12 @@ class _Failed:
 
 
 class _Last:
-    """No more videos."""
+    """The end of the queue: there are no more videos."""
 
 
 @dataclass
 class _Rows(Generic[Job]):
-    """Rows of one video as they come back from the networks, in any order."""
+    """The feature rows of one video. The networks return them in any order."""
 
     job: Job
     expected: dict[Stream, int] = field(default_factory=dict)
@@ -66,7 +67,9 @@ class _Rows(Generic[Job]):
         self.expected[stream] = self.expected.get(stream, 0) + 1
 
     def put(self, stream: Stream, row: int, features: np.ndarray) -> None:
-        self.rows.setdefault(stream, {})[row] = features.copy()  # else it would hold its whole batch
+        self.rows.setdefault(stream, {})[row] = (
+            features.copy()
+        )  # a copy, as a view would keep the whole batch in memory
 
     def complete(self) -> bool:
         return all(len(self.rows.get(stream, {})) == count for stream, count in self.expected.items())
@@ -79,11 +82,13 @@ class _Rows(Generic[Job]):
 
 
 def queue_depth(steps: Sequence[float], workers: int) -> int:
-    """How many pieces may wait: enough for each worker to have a block of flow, the next one, and two to spare.
+    """The number of pieces that the queue holds: enough for two blocks of flow per worker, and two blocks more.
+
+    So each worker has a next block ready while it computes one.
 
     Args:
-        steps: frames from one piece of a stream to its next, for every stream.
-        workers: processes that compute flow.
+        steps: for each stream, the frames from one piece to the next.
+        workers: the number of processes that compute flow.
     """
     return math.ceil((2 * workers + 2) * max(sum(BLOCK / step for step in steps), 1))
 
@@ -101,18 +106,18 @@ def run(
 
     Args:
         jobs: the videos.
-        pieces: opens a video: its pieces, and a function that tells, after them, what was found. Called, and
-            iterated, in a thread of its own.
-        networks: for each stream that occurs.
-        depth: pieces that may wait for a network.
-        finished: takes each video's features.
-        failed: takes what is wrong with a video, a :class:`WtalError` or :class:`OSError`; the others go on.
-        progress: told of each piece as its network takes it.
+        pieces: opens a video. It returns an iterator over the video's pieces, and a function that returns the facts
+            once the iterator is exhausted. It is called, and the iterator is read, in another thread.
+        networks: the network of each stream that occurs.
+        depth: the number of pieces that the queue holds, see :func:`queue_depth`.
+        finished: called with the features of each finished video.
+        failed: called with the error of a video, a :class:`WtalError` or :class:`OSError`; the other videos continue.
+        progress: called with each piece when its network takes it.
 
     Raises:
-        WorkersDied: a worker process ended by itself.
-        WriteError: nothing can be written any more.
-        Exception: anything that is not the fault of one video.
+        WorkersDied: a worker process ended unexpectedly.
+        WriteError: a file cannot be written, so the files of the next videos cannot be written either.
+        Exception: any error that is not the fault of one video.
     """
     waiting: queue.Queue[object] = queue.Queue(depth)
     stop = threading.Event()
@@ -123,7 +128,7 @@ def run(
     finally:
         stop.set()
         with contextlib.suppress(queue.Empty):
-            while True:  # make room for what the producer is about to put
+            while True:  # empty the queue, because the producer may be blocked in put()
                 waiting.get_nowait()
         producer.join()
 
@@ -156,13 +161,13 @@ def _produce(
         put(_Last())
     except _Stopped:
         return
-    except BaseException as error:  # not a video's fault: the consumer raises it
+    except BaseException as error:  # not the fault of one video: the consumer raises it
         with contextlib.suppress(_Stopped):
             put(error)
 
 
 class _Stopped(Exception):
-    """Nobody is waiting any more."""
+    """The consumer has stopped, so the producer must stop too."""
 
 
 def _consume(
@@ -181,7 +186,7 @@ def _consume(
             rows, facts = entry
             try:
                 finished(rows.job, Finished(rows.arrays(), facts))
-            except WriteError:  # the next video's features would go the same way
+            except WriteError:  # the features of the next videos cannot be written either
                 raise
             except WtalError as error:
                 failed(rows.job, error)
@@ -195,7 +200,7 @@ def _consume(
         assert current is not None
         if isinstance(item, _Failed):
             assert isinstance(item.error, Exception)
-            failed(current.job, item.error)  # rows that still come back go nowhere
+            failed(current.job, item.error)  # its rows that are still to come are dropped
         elif isinstance(item, _End):
             ended.append((current, item.facts))
         else:

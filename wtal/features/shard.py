@@ -1,4 +1,4 @@
-"""One list of videos over several processes: every process takes its own part and asks nobody."""
+"""Shards: several processes share one list of videos, each takes its own part without communication."""
 
 from __future__ import annotations
 
@@ -18,32 +18,36 @@ _LONGEST_WAIT = timedelta(days=30)
 
 @dataclass(frozen=True)
 class Shard:
-    """Part ``index`` (from 0) of ``count``; ``launched`` where torchrun started this process."""
+    """Part ``index`` (from 0) of ``count`` parts; ``launched``: torchrun started this process."""
 
     index: int = 0
     count: int = 1
     launched: bool = False
 
     def of(self, items: Sequence[Item]) -> list[Item]:
-        """This part: every ``count``-th, so that long and short videos mix."""
+        """The items of this part: every ``count``-th item, so that each part has long and short videos."""
         return list(items[self.index :: self.count])
 
     @property
     def local_rank(self) -> int:
-        """Number of this process on its machine: which GPU it takes."""
+        """The number of this process on its machine, from 0. It decides which GPU the process uses."""
         return int(os.environ.get("LOCAL_RANK", 0)) if self.launched else 0
 
     @property
     def local_count(self) -> int:
-        """Processes on this machine that share its CPUs."""
+        """The number of processes on this machine, which share its CPUs."""
         return int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if self.launched else 1
 
 
 def this_shard(option: str | None) -> Shard:
-    """What ``--shard i/n`` says (counted from 1), else what torchrun says, else everything.
+    """The shard of this process.
+
+    Args:
+        option: the value of ``--shard``, "i/n" with i from 1. None: torchrun's environment variables decide; without
+            them the shard is the whole list.
 
     Raises:
-        WtalError: the option is no such part, or the environment is only half of torchrun's.
+        WtalError: the option is malformed, or torchrun's environment variables are incomplete or invalid.
     """
     if option is not None:
         match = re.fullmatch(r"(\d+)/(\d+)", option)
@@ -72,7 +76,10 @@ def _launched() -> Shard:
 
 
 def wait_for_other_shards(shard: Shard) -> None:
-    """Under torchrun, wait until every process is done: it ends all of them when one fails."""
+    """Under torchrun, wait until every process is done.
+
+    A failed process does not block the others: torchrun ends all processes when one fails.
+    """
     if shard.launched and shard.count > 1:
         import torch.distributed as dist
 

@@ -1,11 +1,11 @@
-"""A stream of frames into the inputs of the networks: windows of RGB, windows of flow, single frames for CLIP.
+"""The inputs of the networks from a stream of frames: windows of RGB, windows of flow, single frames for CLIP.
 
-Of ``F`` frames, the windows ``[i * stride, i * stride + window)`` that are complete become snippets:
-``T = 1 + (F - window) // stride``, and one snippet, its last frame repeated, where ``F < window``. Up to
-``stride - 1`` frames at the end are in no snippet.
+A video of ``F`` frames has ``T = 1 + (F - window) // stride`` snippets: snippet ``i`` is the window
+``[i * stride, i * stride + window)``. Up to ``stride - 1`` frames at the end are in no snippet. If ``F < window``,
+there is one snippet, in which the last frame is repeated.
 
-Frame ``t``'s flow is its motion to frame ``t + 1``, so the flow of a snippet also sees the first frame after it.
-The video's last frame takes the flow of the frame before.
+The flow of frame ``t`` is the motion from frame ``t`` to frame ``t + 1``. So the flow of a snippet also depends on the
+first frame after the snippet. The last frame of the video has the flow of the frame before.
 """
 
 from __future__ import annotations
@@ -23,24 +23,25 @@ from wtal.features.flow_pool import Pending
 from wtal.features.options import Stream
 
 BLOCK = 16
-"""Frames whose flow is computed in one piece of work."""
+"""Frames per block. A worker computes the flow of one block at a time."""
 
 SubmitFlow = Callable[[int, Sequence[np.ndarray], bool], Pending]
-"""Begins the flow of block ``k``: its grey frames and their successor, and whether the last one has none."""
+"""Submits a block of flow. The arguments are the number of the block; its grey frames, followed by the first frame of
+the next block; and whether it is the last block of the video, so that there is no such frame."""
 
 
 @dataclass(frozen=True)
 class Cut:
-    """What to cut.
+    """Which pieces to cut from a video.
 
     Attributes:
-        stride: frames from one snippet to the next.
-        window: frames that one snippet sees.
+        stride: frames from the start of one snippet to the start of the next.
+        window: frames in one snippet.
         crop: edge of the centre crop in pixels.
-        rgb: cut windows of RGB.
-        flow: begins a block of flow, None for no flow.
-        clip: cut frames for CLIP.
-        clip_step: frames from one CLIP frame to the next; None takes each snippet's centre.
+        rgb: whether to cut windows of RGB.
+        flow: submits a block of flow; None: no flow.
+        clip: whether to cut frames for CLIP.
+        clip_step: frames from one CLIP frame to the next; None: the middle frame of each snippet.
     """
 
     stride: int
@@ -54,12 +55,12 @@ class Cut:
 
 @dataclass(frozen=True)
 class Piece:
-    """One input of one network.
+    """One input of one network, which gives one feature row.
 
     Attributes:
-        stream: which network's.
-        row: which row of its features.
-        data: uint8 RGB ``[window, crop, crop, 3]`` or ``[crop, crop, 3]`` for CLIP, or flow to come.
+        stream: the stream, which selects the network.
+        row: the index of the feature row.
+        data: uint8 RGB ``[window, crop, crop, 3]``; for CLIP ``[crop, crop, 3]``; for flow a :class:`FlowWindow`.
     """
 
     stream: Stream
@@ -68,12 +69,13 @@ class Piece:
 
 
 class FlowWindow:
-    """Flow of one snippet, in blocks that may still be being computed.
+    """The flow of one snippet, from blocks that workers may still be computing.
 
     Args:
-        blocks: the frame from which on each has flow, how many flows come before that, and the flows.
-        start: the window's first frame.
-        window: how many frames.
+        blocks: for each block, the index of its first frame, the number of flows to skip at its beginning, and the
+            block. The flows to skip belong to frames of earlier blocks.
+        start: index of the window's first frame.
+        window: frames in the window.
     """
 
     def __init__(self, blocks: Sequence[tuple[int, int, Pending]], start: int, window: int) -> None:
@@ -82,7 +84,7 @@ class FlowWindow:
         self._window = window
 
     def result(self) -> np.ndarray:
-        """Waits: ``[window, crop, crop, 2]`` int16; flow of missing last frames repeats."""
+        """Wait for the blocks; returns int16 ``[window, crop, crop, 2]``. For missing frames the last flow repeats."""
         stop = self._start + self._window
         parts = []
         for first, skipped, pending in self._blocks:
@@ -94,11 +96,11 @@ class FlowWindow:
 
 
 def cut(frames: Iterable[np.ndarray], what: Cut) -> Iterator[Piece]:
-    """The pieces of one video, each stream's in order; holds a window of frames and a block of grey ones.
+    """The pieces of one video, in order within each stream. At most a window and a block of frames are in memory.
 
     Args:
-        frames: uint8 RGB ``[H, W, 3]``, each at least ``crop`` high and wide; at least one.
-        what: to cut.
+        frames: uint8 RGB ``[H, W, 3]``, each at least ``crop`` high and wide; at least one frame.
+        what: which pieces to cut.
     """
     windows = _Windows(what)
     flows = _Flows(what) if what.flow is not None else None
@@ -116,7 +118,7 @@ def cut(frames: Iterable[np.ndarray], what: Cut) -> Iterator[Piece]:
 
 
 class _Windows:
-    """Windows of RGB, and their centre frames."""
+    """Cuts windows of RGB, and their middle frames for CLIP."""
 
     def __init__(self, what: Cut) -> None:
         self._what = what
@@ -146,7 +148,7 @@ class _Windows:
 
 
 class _Samples:
-    """Frames for CLIP at a rate of their own: row ``k`` is the frame nearest to ``k * step``."""
+    """Cuts frames for CLIP at a given rate: row ``k`` is the frame nearest to ``k * step``."""
 
     def __init__(self, step: Fraction) -> None:
         self._step = step
@@ -162,7 +164,7 @@ class _Samples:
 
 @dataclass(frozen=True)
 class _Block:
-    """Flow of the frames ``[first, after)``, after ``skipped`` others."""
+    """The flow of the frames ``[first, after)``; the first ``skipped`` flows of the block belong to earlier frames."""
 
     first: int
     after: int
@@ -171,14 +173,14 @@ class _Block:
 
 
 class _Flows:
-    """Windows of flow over blocks that are begun as soon as their frames are there."""
+    """Cuts windows of flow. Each block is submitted as soon as its frames have been read."""
 
     def __init__(self, what: Cut) -> None:
         assert what.flow is not None
         self._submit = what.flow
         self._stride, self._window = what.stride, what.window
-        self._grey: list[np.ndarray] = []  # of the current block
-        self._before: np.ndarray | None = None  # the frame before it
+        self._grey: list[np.ndarray] = []  # frames of the current block
+        self._before: np.ndarray | None = None  # the frame before the current block
         self._blocks: deque[_Block] = deque()
         self._number = 0
         self._row = 0
@@ -197,7 +199,7 @@ class _Flows:
         first = self._number * BLOCK
         total = first + len(self._grey)
         skipped = 0
-        if len(self._grey) == 1 and self._before is not None:  # alone it has no motion to take
+        if len(self._grey) == 1 and self._before is not None:  # a single frame has no flow to repeat
             self._grey.insert(0, self._before)
             skipped = 1
         self._blocks.append(_Block(first, total, skipped, self._submit(self._number, self._grey, True)))

@@ -1,6 +1,7 @@
-"""A video's frames in display order onto a fixed rate, and what is found out of the file on the way.
+"""The time line of a video: from source frames in display order to frames at a fixed rate, and facts about the file.
 
-A frame is anything with PyAV's ``pts``, ``time_base`` and ``duration``: a picture, or a packet that stands for one.
+A frame is any object with PyAV's attributes ``pts``, ``time_base`` and ``duration``: a decoded frame, or the packet of
+a frame that is not decoded.
 """
 
 from __future__ import annotations
@@ -11,28 +12,37 @@ from fractions import Fraction
 from typing import Any, Generic, TypeVar
 
 from wtal.errors import WtalError
-from wtal.features.clock import Clock, Resampler
-from wtal.features.length import Extent, Gaps, check_whole, declared_seconds, last_length, stated_length, tolerance
+from wtal.features.resampling import MonotonicClock, Resampler
+from wtal.features.video_length import (
+    Extent,
+    Gaps,
+    check_whole,
+    declared_seconds,
+    last_length,
+    stated_length,
+    tolerance,
+)
 
 Frame = TypeVar("Frame")
 
-_FILLED = Fraction(1, 10)  # of a video's frames that may stand in for ones that damage took
+_FILLED = Fraction(1, 10)  # the largest tolerated share of frames that replace lost ones
 
 
 @dataclass
 class Facts:
-    """What was found in a video file.
+    """Facts about a video file.
 
     Attributes:
-        codec: e.g. ``"h264"``.
-        width: in pixels, as stored.
-        height: likewise.
-        fps: the source's average frames a second.
-        source_frames: how many frames there are in the file, as far as it can be decoded.
-        frames: how many came out at the fixed rate.
-        seconds: from the first frame to the end of the last.
-        damaged_packets: how many were marked as damaged, the decoder refused, or became a frame that is damaged.
-        filled_frames: how many of ``frames`` stand in for ones that damage took: the frame before, again.
+        codec: the name of the codec, e.g. ``"h264"``.
+        width: width of the stored frames in pixels.
+        height: height of the stored frames in pixels.
+        fps: the average rate of the source in frames per second.
+        source_frames: the number of frames in the file that can be decoded.
+        frames: the number of output frames at the fixed rate.
+        seconds: time from the first frame to the end of the last frame.
+        damaged_packets: the number of packets that are marked as damaged, that the decoder rejects, or whose frame is
+            damaged.
+        filled_frames: the number of output frames that replace lost frames; each repeats the frame before.
     """
 
     codec: str
@@ -47,17 +57,17 @@ class Facts:
 
 
 class Timeline(Generic[Frame]):
-    """The frames of one file as they are at a fixed rate.
+    """Converts the frames of one file to a fixed rate, and collects facts about the file.
 
     Args:
-        container: an open file.
-        stream: its video.
-        fps: frames a second that come out.
+        container: the open file.
+        stream: its video stream.
+        fps: output frames per second.
 
     Attributes:
-        facts: complete after :meth:`finish`.
-        extent: to be told of every packet of the file.
-        second: of the last frame.
+        facts: facts about the file; complete after :meth:`finish`.
+        extent: the time span of the packets. The caller must add every packet of the file.
+        second: the time of the last frame in seconds.
     """
 
     def __init__(self, container: Any, stream: Any, fps: Fraction) -> None:
@@ -69,13 +79,13 @@ class Timeline(Generic[Frame]):
         self._container, self._stream, self._fps = container, stream, fps
         self._nominal = 1 / rate
         self._declared = declared_seconds(container, stream)
-        self._clock = Clock(self._nominal, self._declared)
+        self._clock = MonotonicClock(self._nominal, self._declared)
         self._gaps = Gaps()
         self._resampler: Resampler[Frame] = Resampler(fps)
         self._last: Any = None
 
     def push(self, frame: Any) -> Iterator[Frame]:
-        """The next frame; yields what was on screen before it, as often as that was on."""
+        """Add the next source frame; yields the frame before it once per output frame."""
         before = self.second
         self.second = self._clock.read(None if frame.pts is None else frame.pts * frame.time_base)
         if self._last is not None:
@@ -85,10 +95,11 @@ class Timeline(Generic[Frame]):
         yield from self._counted(self._resampler.push(self.second, frame))
 
     def finish(self, allow_truncated: bool) -> Iterator[Frame]:
-        """No further frame; yields the last one, as often as it is on.
+        """Call this after the last source frame; yields the last frame once per output frame.
 
         Raises:
-            WtalError: there was none; or, unless ``allow_truncated``, the file ends early or has lost many.
+            WtalError: no frame was decoded. Or, unless ``allow_truncated``: the file is truncated, or has lost more
+                than a tenth of its frames.
         """
         if self._last is None:
             raise WtalError("not one frame could be decoded")
@@ -98,7 +109,7 @@ class Timeline(Generic[Frame]):
             check_whole(self._container, self._stream, end, declared, nominal, self.extent)
         yield from self._counted(self._resampler.finish(end))
         facts.seconds = round(float(end), 6)
-        # Without damage, a gap is a frame that was meant to be on for so long: a variable frame rate.
+        # In an intact file a gap is no damage: the frame rate is variable, and the frame is meant to be shown so long.
         if facts.damaged_packets or (declared is not None and end > declared + tolerance(declared, nominal)):
             facts.filled_frames = round(self._gaps.seconds() * self._fps)
         if facts.filled_frames > _FILLED * facts.frames and not allow_truncated:

@@ -1,4 +1,4 @@
-"""Which videos there are, what they are called, and where each one's features belong."""
+"""The list of videos to extract: their files, their ids, and the paths of their features."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from wtal.data.npy import open_rows
 from wtal.data.timebase import Timebase
 from wtal.data.video_id import check_id
 from wtal.errors import WtalError
-from wtal.features.words import counted, few
+from wtal.features.messages import counted, first_few
 from wtal.platform.folders import walk
 from wtal.platform.text import read_lines
 
@@ -25,25 +25,26 @@ _ENDINGS = """
 vob webm wmv y4m
 """
 SUFFIXES = frozenset(f".{ending}" for ending in _ENDINGS.split())
-"""Names of files in a folder that are taken for videos."""
+"""Extensions of the files in a folder that count as videos."""
 
 I3D_FOLDER = "i3d"
 CLIP_FOLDER = "clip"
 
-_LONGEST_ID = 230  # bytes; the names of temporary files and entries are longer, file systems allow 255
+_LONGEST_ID = 230  # bytes; file systems allow 255, and names of temporary files and entries are longer than the id
 
 
 @dataclass(frozen=True)
 class Target:
-    """One video and the files that its features become.
+    """One video and the paths of its feature files.
 
     Attributes:
-        id: its name in annotations and feature files.
+        id: the id of the video in annotations and feature files.
         source: the video file.
-        i3d: one file for RGB and flow side by side, or one each; none where they are not to be made.
-        clip: the file for its CLIP features.
-        timebase: the grid of its snippets; stride and window are whole numbers.
-        rows: snippets of the I3D features that it has already, None where they are made here or are missing.
+        i3d: one file for the concatenation of RGB and flow, or one file for each; empty if no I3D features are
+            extracted.
+        clip: the file for CLIP features.
+        timebase: the grid of the snippets; stride and window are whole numbers.
+        rows: the number of snippets of the existing I3D features; None if they are extracted now or do not exist.
     """
 
     id: str
@@ -54,13 +55,13 @@ class Target:
     rows: int | None = None
 
     def files(self, clip: bool) -> tuple[Path, ...]:
-        """All of them, with or without the one for CLIP."""
+        """All feature files, with or without the file for CLIP."""
         return (*self.i3d, self.clip) if clip else self.i3d
 
 
 @dataclass(frozen=True)
-class Found:
-    """Video files by id, sorted, and files in folders whose endings are not among :data:`SUFFIXES`."""
+class VideoFiles:
+    """Video files by id, sorted; and the other files of the folders, whose extensions are not in :data:`SUFFIXES`."""
 
     videos: dict[str, Path]
     others: tuple[Path, ...]
@@ -68,8 +69,13 @@ class Found:
 
 @dataclass(frozen=True)
 class Planned:
-    """Targets by id, annotated videos without a file, files that the annotations do not train or test on, and targets
-    without the I3D features that were expected.
+    """The comparison of video files and annotations.
+
+    Attributes:
+        targets: the videos to extract, sorted by id.
+        absent: ids of annotated videos without a video file.
+        unnamed: ids of video files that the annotations use neither for training nor for testing.
+        featureless: ids of targets whose I3D features should exist but do not.
     """
 
     targets: list[Target]
@@ -78,37 +84,37 @@ class Planned:
     featureless: tuple[str, ...] = ()
 
 
-def find_videos(places: Sequence[Path]) -> Found:
-    """Video files; the id of each is its name without the ending.
+def find_videos(places: Sequence[Path]) -> VideoFiles:
+    """Find the video files. The id of each is its file name without the extension.
 
     Args:
-        places: video files, folders (searched through, links too, without what is hidden), and ``.txt`` lists with one
-            path a line.
+        places: video files; folders, which are searched recursively, with links but without hidden files; and ``.txt``
+            lists with one path per line.
 
     Raises:
-        WtalError: there is no video, or some have names that cannot be used: it names the first of them.
+        WtalError: there is no video, or some file names cannot be used as ids. The message lists the first ones.
     """
-    found: dict[str, Path] = {}
+    videos: dict[str, Path] = {}
     others: list[Path] = []
     bad: list[str] = []
     for path in _files(places, others):
         id = path.stem
         if complaint := _complaint(path):
             bad.append(complaint)
-        elif id in found and found[id].resolve() != path.resolve():
-            bad.append(f"{path} and {found[id]} have the same name, expected one of its own for each video")
+        elif id in videos and videos[id].resolve() != path.resolve():
+            bad.append(f"{path} and {videos[id]} have the same name, expected one of its own for each video")
         else:
-            found[id] = path
+            videos[id] = path
     if bad:
         number = f"{len(bad)} names cannot be used: " if len(bad) > 1 else ""
         raise WtalError(number + "; ".join(bad[:5]) + ("; ..." if len(bad) > 5 else ""))
-    if not found:
+    if not videos:
         raise WtalError(f"{', '.join(map(str, places))}: no video, expected files such as .mp4, .mkv, .webm or .avi")
-    return Found(dict(sorted(found.items())), tuple(others))
+    return VideoFiles(dict(sorted(videos.items())), tuple(others))
 
 
 def _complaint(path: Path) -> str | None:
-    """Why a video cannot have this name; it becomes that of other files, and a word in lists of labels."""
+    """Why the file name cannot be an id, as ids are part of other file names and of lists of labels; None if it can."""
     shown = str(path) if str(path).isprintable() else repr(str(path))
     try:
         check_id(path.stem, Path(shown))
@@ -129,7 +135,7 @@ def _files(places: Sequence[Path], others: list[Path]) -> Iterator[Path]:
             except OSError as error:
                 raise WtalError(f"{error.filename}: cannot be read ({error.strerror}), expected videos") from None
             for path in inside:
-                # A link to nothing that is called like a folder may be one: of a disk that is not there.
+                # A broken link without an extension may be a folder on a disk that is not mounted, so it is an error.
                 if path.suffix.lower() in SUFFIXES or (not path.suffix and not path.exists()):
                     yield path
                 else:
@@ -141,13 +147,15 @@ def _files(places: Sequence[Path], others: list[Path]) -> Iterator[Path]:
 
 
 def check_there(videos: dict[str, Path]) -> None:
-    """Refuse a list with files that are not there, before anything is computed."""
+    """Raise WtalError, before anything is computed, if a video file does not exist."""
     if missing := [path for path in videos.values() if not path.is_file()]:
-        raise WtalError(f"{few(missing)}: no such file ({len(missing)} of {counted(len(videos), 'video')} missing)")
+        raise WtalError(
+            f"{first_few(missing)}: no such file ({len(missing)} of {counted(len(videos), 'video')} missing)"
+        )
 
 
 def own_targets(videos: dict[str, Path], root: Path, timebase: Timebase) -> list[Target]:
-    """Targets of a ``dataset.toml``: ``i3d/<video>.npy`` and ``clip/<video>.npy``."""
+    """Targets for layout ``own``: the features are ``i3d/<video>.npy`` and ``clip/<video>.npy``."""
     return [
         Target(id, path, (root / I3D_FOLDER / f"{id}.npy",), root / CLIP_FOLDER / f"{id}.npy", timebase)
         for id, path in videos.items()
@@ -155,17 +163,18 @@ def own_targets(videos: dict[str, Path], root: Path, timebase: Timebase) -> list
 
 
 def layout_targets(videos: dict[str, Path], root: Path, layout: str, dataset: str, only_clip: bool = False) -> Planned:
-    """Targets where a layout's reader will look, for the videos that the annotations under ``root`` train or test on.
+    """Targets in a layout of a known data set, for the videos that its annotations use for training or testing.
 
     Args:
-        videos: by id.
-        root: of the layout.
-        layout: its name.
-        dataset: whose annotations.
-        only_clip: the I3D features are there already, and are left alone.
+        videos: video files by id.
+        root: root of the layout, with the annotations.
+        layout: the name of the layout.
+        dataset: the name of the data set.
+        only_clip: extract only CLIP features; the I3D features must exist.
 
     Raises:
-        WtalError: the annotations are not there, or speak of none of the videos; or no I3D features are there.
+        WtalError: there are no annotations, they have none of the videos, or with ``only_clip`` there are no I3D
+            features.
     """
     known = named(dataset)
     annotations = layout_annotations(root, layout, known)
@@ -194,7 +203,10 @@ def layout_targets(videos: dict[str, Path], root: Path, layout: str, dataset: st
 
 
 def _rows(i3d: tuple[Path, ...]) -> int | None:
-    """How many snippets I3D features have; RGB and flow may differ by the one frame that flow lacks."""
+    """The number of snippets of existing I3D features; None if a file is missing.
+
+    The smaller number counts: flow needs a next frame, so it may have fewer snippets than RGB.
+    """
     if not all(path.is_file() for path in i3d):
         return None
     rows = min(len(open_rows(path)) for path in i3d)
@@ -204,10 +216,16 @@ def _rows(i3d: tuple[Path, ...]) -> int | None:
 
 
 def layout_annotations(root: Path, layout: str, dataset: Dataset) -> Annotations:
-    """The annotations of a layout under ``root``."""
+    """The annotations of a layout under ``root``.
+
+    Raises:
+        WtalError: there are none.
+    """
     truth = LAYOUTS[layout].truth(root, dataset)
     if truth is None:
-        wanted = re.split(r",? and ", LAYOUTS[layout].wanted(dataset))[0]  # the features are what we make
+        wanted = re.split(r",? and ", LAYOUTS[layout].wanted(dataset))[
+            0
+        ]  # the rest of the list are the features, which are extracted here
         raise WtalError(
             f"{root}: no annotations of {dataset.name} in the layout {layout}, expected them there first: {wanted}"
         )
@@ -215,11 +233,11 @@ def layout_annotations(root: Path, layout: str, dataset: Dataset) -> Annotations
 
 
 def _candidates(root: Path, layout: str, dataset: Dataset, annotations: Annotations) -> Iterator[Candidate]:
-    if layout == "wtalc":  # its one file is put together from one file a video
+    if layout == "wtalc":  # its single file is made from these files, see write_joint
         for video, subset in in_splits(annotations):
             yield Candidate(video, subset, (root / I3D_FOLDER / f"{video.id}.npy",), GRID)
     elif layout == "basnet":
-        for subset in ("train", "test"):  # their presence tells the reader where to look
+        for subset in ("train", "test"):  # the layout's reader looks in these folders if they exist
             for stream in ("rgb", "flow"):
                 (root / "features" / subset / stream).mkdir(parents=True, exist_ok=True)
         yield from basnet.candidates(root, dataset, annotations, None)

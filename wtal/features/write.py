@@ -1,4 +1,4 @@
-"""A video's features into its files, whole or not at all, and the entry that says so last."""
+"""Writing feature files: each is written whole or not at all, and the manifest entry of the video is written last."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from wtal.platform.files import remove_temporaries, replacing, write_atomically
 def write_features(
     root: Path, target: Target, features: Mapping[Stream, np.ndarray], dtype: str, facts: Mapping[str, Any]
 ) -> None:
-    """Write one video's features, and its entry in the manifest.
+    """Write one video's features, then its entry in the manifest.
 
     Args:
         root: the folder of features.
-        target: where they go; one I3D file takes RGB and flow side by side.
-        features: ``[T, D]`` float32 a stream.
-        dtype: ``"float32"`` or ``"float16"``, of the files.
-        facts: what the entry tells beside the files.
+        target: the paths of the files. A single I3D file gets RGB and flow concatenated.
+        features: float32 ``[T, D]`` for each stream.
+        dtype: dtype of the files, ``"float32"`` or ``"float16"``.
+        facts: further content of the entry.
 
     Raises:
-        WtalError: the features are not finite in that type, or a file cannot be written.
+        WtalError: the features are not finite in this dtype, or a file cannot be written.
     """
     streams = [features[stream] for stream in ("rgb", "flow") if stream in features]
     if len(target.i3d) == 1:
@@ -62,24 +62,24 @@ def write_features(
 
 
 def npy_bytes(array: np.ndarray) -> bytes:
-    """A ``.npy`` file in memory."""
+    """The content of a ``.npy`` file."""
     data = io.BytesIO()
     np.save(data, array, allow_pickle=False)
     return data.getvalue()
 
 
 def write_joint(root: Path, dataset: str, older_than: float = 0.0) -> tuple[Path, int]:
-    """W-TALC's one file with the I3D features of all annotated videos, in the annotations' order.
+    """Write W-TALC's single file with the I3D features of all annotated videos, in the order of the annotations.
 
-    It is left alone where it has these features already.
+    It is written only if every video has features, and only if its content changes.
 
     Args:
         root: the folder of features.
-        dataset: whose annotations are there.
-        older_than: seconds after which a half-written file is nobody's; 0 where nobody else writes it now.
+        dataset: the name of the data set.
+        older_than: age in seconds from which temporary files are removed. 0: all, if no other process writes now.
 
     Returns:
-        Its path, and how many videos lack features; the file is written only where none does.
+        The path of the file, and the number of videos without features.
     """
     known = named(dataset)
     path = root / f"{known.prefix}-I3D-JOINTFeatures.npy"
@@ -108,13 +108,13 @@ def _holds(path: Path, array: np.ndarray) -> bool:
 
 
 class _Comparison:
-    """Takes what would be written to a file and compares it with what is in it."""
+    """A file object that compares what is written with the content of an existing file."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self.same = True
 
     def write(self, data: bytes) -> int:
-        """Compare the next bytes."""
+        """Compare ``data`` with the next bytes of the file."""
         self.same = self.same and self._file.read(len(data)) == data
         return len(data)

@@ -1,4 +1,4 @@
-"""CLIP alone, on the grid of I3D features that are there: the frame in the middle of each snippet, and no other."""
+"""CLIP frames for existing I3D features: only the middle frame of each snippet is used."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from wtal.features.snippets import Piece
 
 @dataclass(frozen=True)
 class Grid:
-    """Snippets of ``window`` frames, ``stride`` apart.
+    """The grid of snippets of one video.
 
     Attributes:
-        stride: frames from one snippet to the next.
-        window: frames that one snippet sees.
-        rows: how many snippets there are; None: as many as have all of their frames, at least one.
+        stride: frames from the start of one snippet to the start of the next.
+        window: frames in one snippet.
+        rows: the number of snippets. None: all snippets whose frames all exist, at least one.
     """
 
     stride: int
@@ -28,31 +28,31 @@ class Grid:
     rows: int | None = None
 
     def centre(self, row: int) -> int:
-        """The frame in the middle of a snippet."""
+        """The index of the frame in the middle of a snippet."""
         return row * self.stride + self.window // 2
 
     def count(self, frames: int) -> int:
-        """How many snippets that many frames make."""
+        """The number of snippets in a video of ``frames`` frames; ``rows`` is ignored."""
         return max(1 + (frames - self.window) // self.stride, 1)
 
     def wanted(self, frames: int) -> Collection[int]:
-        """The frames that :func:`centres` may ask for."""
+        """The indices of the frames that :func:`centre_pieces` may decode, in a video of ``frames`` frames."""
         rows = self.count(frames) if self.rows is None else self.rows
-        # Without a number of rows, a centre is kept before it is known whether its snippet has all of its frames.
+        # If rows is None, centre_pieces decodes a centre before it knows whether the snippet's last frame exists.
         stop = frames if self.rows is None else min(self.centre(rows - 1) + 1, frames)
         past = [frames - 1] if self.centre(rows - 1) >= frames else []
         return [*range(self.centre(0), stop, self.stride), *past]
 
 
-def centres(pictures: Iterable[Picture], grid: Grid, crop: int) -> Iterator[Piece]:
-    """CLIP's pieces of one video, in order; a snippet whose centre lies past the end takes the last frame.
+def centre_pieces(pictures: Iterable[Picture], grid: Grid, crop: int) -> Iterator[Piece]:
+    """The pieces of one video for CLIP, in order. A snippet whose centre is after the end gets the last frame.
 
     Args:
-        pictures: every frame in order, at least one.
-        grid: of the snippets.
+        pictures: all frames in order, at least one.
+        grid: the grid of the snippets.
         crop: edge of the centre crop in pixels.
     """
-    waiting: deque[np.ndarray] = deque()  # centres of snippets that may yet turn out to lack frames
+    waiting: deque[np.ndarray] = deque()  # centres of snippets whose last frame has not been read yet
     seen = row = 0
     last: Picture | None = None
 

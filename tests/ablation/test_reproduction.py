@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from wtal.ablation.check import check
+from wtal.ablation.reproduction import check
 from wtal.ablation.worlds import generator_of, made_on
 from wtal.errors import WtalError
 

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wtal.errors import WtalError
-from wtal.features.clock import Clock, Resampler
-from wtal.features.length import Gaps
+from wtal.features.resampling import MonotonicClock, Resampler
+from wtal.features.video_length import Gaps
 
 
 def resampled(times: list[Fraction], end: Fraction, fps: Fraction) -> list[int]:
@@ -57,7 +57,7 @@ def test_counted_by_hand() -> None:
 
 
 def read(stamps: list[float | None], declared: float | None = None, nominal: float = 0.04) -> list[float]:
-    clock = Clock(Fraction(nominal).limit_denominator(), None if declared is None else Fraction(declared))
+    clock = MonotonicClock(Fraction(nominal).limit_denominator(), None if declared is None else Fraction(declared))
     return [float(clock.read(None if stamp is None else Fraction(stamp).limit_denominator(10_000))) for stamp in stamps]
 
 

@@ -1,4 +1,4 @@
-"""How far an extraction is: frames, of all that the containers promise, and videos a second."""
+"""Progress of an extraction: frames done, and videos per second."""
 
 from __future__ import annotations
 
@@ -11,8 +11,15 @@ from wtal.features.video_list import Target
 from wtal.platform.progress import Work
 
 
-class Meter:
-    """Frames done, of all that the containers promise, and videos a second."""
+class ExtractionProgress:
+    """Advances a progress bar by frames.
+
+    Args:
+        work: the progress bar. Its total is the number of frames according to the containers.
+        targets: the videos.
+        seconds: the length of each video according to its container, by id.
+        stream: the stream whose pieces are counted, so that each frame counts once.
+    """
 
     def __init__(self, work: Work, targets: list[Target], seconds: Mapping[str, float], stream: Stream) -> None:
         self._work = work
@@ -22,12 +29,12 @@ class Meter:
         self._videos = 0
 
     def piece(self, target: Target, piece: Piece) -> None:
-        """A network took a piece; frames count once, by one stream."""
+        """Count the frames of a piece that a network took."""
         if piece.stream == self._stream:
             self._advance(target, min(int(target.timebase.stride), self._left[target.id]))
 
     def settle(self, target: Target) -> None:
-        """A video is done, whatever its container promised."""
+        """Count a finished video. Its remaining frames count as done, as the container may declare a wrong length."""
         self._videos += 1
         self._advance(target, self._left[target.id])
 

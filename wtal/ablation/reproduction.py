@@ -1,4 +1,4 @@
-"""Whether a world, run again, agrees with recorded results."""
+"""The reproduction check: run a recorded world again and compare it with the recorded results."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ QUICK = ("random scores", "VLP zero-shot", "CBP after warm-up", "CBP as long, no
 def check(results: Results, quick: bool) -> tuple[list[str], bool]:
     """Run the first recorded world of the first benchmark again and compare mAP and snippet rates, row by row.
 
-    Two runs of one world on the same machine, with the same versions and one thread, give the same bits. Elsewhere
-    rounding differs, and training carries that on as another seed would: then a value agrees when it is within three
-    recorded standard deviations over worlds, and each claim about the mAP of two of the rows when it comes out on the
-    recorded side.
+    Two runs of one world on the same machine, with the same versions and one thread, are bitwise equal. On another
+    machine rounding differs. Training amplifies the difference until it is as large as with another seed. So a value
+    agrees if it differs by at most three recorded standard deviations over worlds, plus 0.1 mAP or 0.01 of a rate. A
+    claim about the mAP of two rows agrees if the difference has the same sign as the recorded mean.
 
     Args:
-        results: recorded ones.
-        quick: only the first rows, up to ``CBP after F``.
+        results: the recorded results.
+        quick: compare only the first rows, up to ``CBP after F``.
 
     Returns:
-        a line a row and claim, and whether all agree.
+        One line per row and claim, and whether all agree.
 
     Raises:
-        WtalError: recorded with another generator, or without a row that is to be compared.
+        WtalError: the results were recorded with another generator, or lack a row that is to be compared.
     """
     run, now = results["runs"][0], dict[str, dict[str, Any]]()
     recipe = results["about"]["recipe"]
@@ -61,7 +61,7 @@ def check(results: Results, quick: bool) -> tuple[list[str], bool]:
 
 
 def _row(results: Results, title: str, before: dict[str, Any], now: dict[str, Any]) -> tuple[str, bool]:
-    """The row's line, and whether it agrees."""
+    """The line of one row, and whether the row agrees."""
     values = {
         "mAP": (before["mAP"], now["mAP"], 0.1),
         **{name: (before["snippets"].get(name), value, 0.01) for name, value in now["snippets"].items()},
@@ -78,7 +78,7 @@ def _row(results: Results, title: str, before: dict[str, Any], now: dict[str, An
 
 
 def _claims(results: Results, now: dict[str, dict[str, Any]]) -> list[tuple[str, bool]]:
-    """Each claim about mAP in this one world, on the side of zero that the recorded mean is on."""
+    """A line per claim about mAP, and whether its difference in this world has the sign of the recorded mean."""
     lines = []
     for claim in CLAIMS:
         recorded = paired(results, results["runs"][0]["benchmark"], claim)

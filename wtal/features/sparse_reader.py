@@ -1,9 +1,9 @@
-"""Few frames of a video: only the groups of pictures that hold one are decoded, only those frames become pictures.
+"""Sparse decoding: if only a few frames of a video are needed, only their groups of pictures are decoded.
 
-A first pass over the packets, which decodes nothing, lays out the time line; a second one hands the decoder the groups
-that are needed, each up to its last needed frame. It passes over packets instead of seeking: reading them costs little
-beside decoding, and a file is read whole for its hash anyway. Where packets do not tell which frames they become, all
-of the file is decoded, as :class:`wtal.features.decode.VideoReader` does.
+A first pass reads all packets without decoding and computes the time line. A second pass decodes the groups of pictures
+with needed frames, each up to its last needed frame. It reads and drops the other packets instead of seeking: reading
+is cheap compared to decoding, and the whole file is read for its hash anyway. If the packets do not show which frames
+they contain, :class:`wtal.features.decode.VideoReader` decodes the whole file.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ from wtal.features.decode import Picture, Pictures, VideoReader, import_av, open
 from wtal.features.timeline import Facts, Timeline
 
 Wanted = Callable[[int], Collection[int]]
-"""Of that many frames, those that will be asked for."""
+"""Maps the number of frames of a video to the indices of the needed frames."""
 
 _ONE_FRAME_A_PACKET = frozenset({"h264", "hevc", "mpeg4", "vp9", "libvpx-vp9", "av1", "libdav1d", "mjpeg", "ffv1"})
 
 
 class SparseReader:
-    """Iterates once over the frames of a video file, of which only those wanted can be made into pictures.
+    """Iterates once over the frames of a video file; only the needed frames can be converted to pictures.
 
-    Frames and facts are those of :class:`wtal.features.decode.VideoReader`.
+    Frames and facts are the same as those of :class:`wtal.features.decode.VideoReader`.
 
     Args:
-        path: the file.
-        fps: frames a second that come out.
-        short_side: their shorter edge in pixels.
-        wanted: chooses frames, once their number is known.
-        allow_truncated: as there.
+        path: the video file.
+        fps: output frames per second.
+        short_side: shorter edge of the output frames in pixels.
+        wanted: selects the needed frames once the number of frames is known.
+        allow_truncated: also read a file that ends early or has lost many frames.
 
     Attributes:
-        decoded: how many frames the decoder gave.
+        decoded: the number of frames that the decoder returned.
     """
 
     def __init__(
@@ -54,24 +54,28 @@ class SparseReader:
 
     @property
     def facts(self) -> Facts:
-        """What was found; complete after the iteration."""
+        """Facts about the file; complete after the iteration."""
         return self._sparse or self._whole.facts
 
     def pictures(self) -> Iterator[Picture]:
-        """Every frame in order; raises as :class:`wtal.features.decode.VideoReader` does."""
-        given = 0
+        """All frames in order. A frame that is not needed raises AssertionError when it is called.
+
+        Raises:
+            WtalError: see :class:`wtal.features.decode.VideoReader`.
+        """
+        yielded = 0
         try:
-            for picture in self._few():
+            for picture in self._sparse_pictures():
                 yield picture
-                given += 1
+                yielded += 1
         except (_Unusual, import_av().FFmpegError):
             self._sparse = None
             for number, picture in enumerate(self._whole.pictures()):
-                if number >= given:
+                if number >= yielded:
                     yield picture
             self.decoded += self.facts.source_frames
 
-    def _few(self) -> Iterator[Picture]:
+    def _sparse_pictures(self) -> Iterator[Picture]:
         plan = _planned(self._path, self._fps)
         self._sparse = plan.facts
         needed = sorted({plan.shown[n] for n in self._wanted(len(plan.shown))})
@@ -84,27 +88,27 @@ class SparseReader:
                 yield picture
 
     def _decoded(self, plan: _Plan, needed: list[int]) -> Generator[Any]:
-        """The needed source frames, given by their place in display order."""
+        """The needed source frames, decoded; ``needed`` has their positions in display order."""
         stamps = iter([plan.stamps[number] for number in needed])
         last_packet = plan.last_packets(needed)
         shape: tuple[int, int, tuple[int, ...]] | None = None
         stamp = next(stamps, None)
         for frame in self._frames(plan, last_packet):
             self.decoded += 1
-            found = (frame.width, frame.height, orientation(frame))
-            if frame.is_corrupt or (shape is not None and shape != found) or frame.pts is None:
+            this_shape = (frame.width, frame.height, orientation(frame))
+            if frame.is_corrupt or (shape is not None and shape != this_shape) or frame.pts is None:
                 raise _Unusual
-            shape = found
+            shape = this_shape
             plan.facts.width, plan.facts.height = frame.width, frame.height
             if stamp is not None and frame.pts >= stamp:
                 if frame.pts > stamp:
                     raise _Unusual
                 yield frame
                 stamp = next(stamps, None)
-        raise _Unusual  # more was asked for than came
+        raise _Unusual  # the decoder returned fewer frames than expected
 
     def _frames(self, plan: _Plan, last_packet: dict[int, int]) -> Iterator[Any]:
-        """What the decoder gives for the groups in ``last_packet``, each up to the packet there."""
+        """The decoder's frames for the groups in ``last_packet``, each up to the packet given there."""
         with opened(self._path) as container:
             stream = video_stream(container)
             prepare(stream)
@@ -112,7 +116,7 @@ class SparseReader:
             for number, packet in enumerate(_packets(container, stream)):
                 if group + 1 < len(plan.groups) and number == plan.groups[group + 1]:
                     group += 1
-                    if fed and stop < number - 1:  # a gap: what is before it ends here
+                    if fed and stop < number - 1:  # packets were skipped: flush the decoder
                         yield from _drained(stream)
                         fed = False
                     stop = last_packet.get(group, -1)
@@ -124,7 +128,7 @@ class SparseReader:
 
 
 class _Unusual(Exception):
-    """The packets do not tell which frames they become."""
+    """The packets do not show which frames they contain, so the whole file must be decoded."""
 
 
 def _not_wanted() -> np.ndarray:
@@ -133,9 +137,14 @@ def _not_wanted() -> np.ndarray:
 
 @dataclass
 class _Plan:
-    """What the packets tell: ``stamps`` and decoding ``places`` of the source frames in display order, the packets at
-    which ``groups`` of pictures begin that need nothing of those before, and for each frame at the fixed rate the
-    source frame ``shown``.
+    """The time line of a file, computed from its packets.
+
+    Attributes:
+        facts: the facts about the file.
+        stamps: time stamps of the source frames, in display order.
+        places: index of the packet of each source frame, in display order.
+        groups: index of the first packet of each group of pictures that can be decoded without the groups before it.
+        shown: for each output frame, the source frame that it shows.
     """
 
     facts: Facts
@@ -156,7 +165,7 @@ class _Plan:
 
 @dataclass(frozen=True)
 class _Stamp:
-    """A packet that stands for its frame."""
+    """A packet with the attributes of its frame, as :class:`wtal.features.timeline.Timeline` reads them."""
 
     number: int
     pts: int
@@ -192,7 +201,7 @@ def _planned(path: Path, fps: Fraction) -> _Plan:
                 stamp = _Stamp(number, sorted_stamps[number], stream.time_base, lengths[place])
                 shown.extend(held.number for held in timeline.push(stamp))
             shown.extend(held.number for held in timeline.finish(False))
-        except WtalError:  # told by the reader of the whole file, in its own words
+        except WtalError:  # VideoReader raises the error when it decodes the whole file
             raise _Unusual from None
         return _Plan(
             timeline.facts, sorted_stamps, array("q", order.astype(np.int64).tobytes()), _groups(stamps, keys), shown
@@ -200,7 +209,10 @@ def _planned(path: Path, fps: Fraction) -> _Plan:
 
 
 def _groups(stamps: array[int], keys: array[int]) -> array[int]:
-    """The key frames before which nothing is shown that is decoded after them, and the other way round."""
+    """The key frames that separate decoding order and display order in the same way.
+
+    All packets before such a key frame are shown before it, and all packets after it are shown after it.
+    """
     every = np.array(stamps)
     latest = np.maximum.accumulate(every)
     earliest = np.minimum.accumulate(every[::-1])[::-1]
@@ -212,6 +224,6 @@ def _packets(container: Any, stream: Any) -> Iterator[Any]:
 
 
 def _drained(stream: Any) -> Iterator[Any]:
-    """What the decoder still holds; it is then as good as new."""
+    """The frames that the decoder still holds. After them the decoder is in its initial state."""
     yield from stream.decode(None)
     stream.codec_context.flush_buffers()

@@ -1,4 +1,4 @@
-"""Time stamps into frames at a fixed rate: which source frame is on screen when, however its stamps behave."""
+"""Resampling to a fixed frame rate: repaired time stamps, and the source frame for each output frame."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from wtal.errors import WtalError
 
 Frame = TypeVar("Frame")
 
-_RESTART = 1  # seconds back in time that mean a new clock, not jitter
-_BEYOND = 10  # seconds past the declared end that no frame can have
-_LONGEST_GAP = 600  # seconds between frames, where no end is declared
+_RESTART = 1  # seconds: a larger step back in time is a restart of the time stamps, a smaller one is jitter
+_BEYOND = 10  # seconds: a time stamp later than this after the declared end is an error
+_LONGEST_GAP = 600  # seconds between two frames that are allowed if the container declares no end
 
 
-class Clock:
-    """Seconds since the first frame, never falling, from stamps that may be missing, negative or start over.
+class MonotonicClock:
+    """Seconds since the first frame, never decreasing; time stamps may be missing, negative or restart.
 
     Args:
-        nominal: seconds from frame to frame where stamps are missing.
-        declared: length in seconds that the container states, None where it does not.
+        nominal: seconds between two frames, used if a time stamp is missing.
+        declared: the length of the video in seconds according to its container; None if it declares none.
     """
 
     def __init__(self, nominal: Fraction, declared: Fraction | None) -> None:
@@ -31,10 +31,14 @@ class Clock:
         self._last: Fraction | None = None
 
     def read(self, stamp: Fraction | None) -> Fraction:
-        """Seconds of the next frame in display order.
+        """The time in seconds of the next frame in display order.
+
+        Args:
+            stamp: its time stamp in seconds; None if it has none.
 
         Raises:
-            WtalError: the stamp lies far past the declared end, or ten minutes after the last frame.
+            WtalError: the time is far after the declared end. If no end is declared: the time is more than ten minutes
+                after the frame before.
         """
         if self._last is None:
             self._origin, self._last = stamp, Fraction(0)
@@ -52,22 +56,22 @@ class Clock:
         second = max(second, self._last)
         limit = self._last + _LONGEST_GAP if self._declared is None else self._declared + _BEYOND
         if second > max(limit, self._last + self._nominal):
-            told = "an unknown length" if self._declared is None else f"{float(self._declared):.1f} s"
+            length = "an unknown length" if self._declared is None else f"{float(self._declared):.1f} s"
             raise WtalError(
-                f"time stamps jump from {float(self._last):.1f} s to {float(second):.1f} s in a video of {told}"
+                f"time stamps jump from {float(self._last):.1f} s to {float(second):.1f} s in a video of {length}"
             )
         self._last = second
         return second
 
 
 class Resampler(Generic[Frame]):
-    """Frames at a fixed rate: output ``n`` is the last frame whose time rounds to ``n / fps`` or before.
+    """Frames at a fixed rate. Output ``n`` is the last frame whose rounded time is at most ``n / fps``.
 
-    That is the rule of ffmpeg's fps filter. A source at this very rate passes unchanged, however its stamps jitter
-    by less than half a frame.
+    Times are rounded to multiples of ``1 / fps``. FFmpeg's fps filter has the same rule. A source with the same rate is
+    not changed, if its time stamps jitter by less than half a frame.
 
     Args:
-        fps: output frames a second.
+        fps: output frames per second.
     """
 
     def __init__(self, fps: Fraction) -> None:
@@ -76,14 +80,14 @@ class Resampler(Generic[Frame]):
         self._next = 0
 
     def push(self, second: Fraction, frame: Frame) -> Iterator[Frame]:
-        """The next source frame; yields what was on screen before it, as often as that was on."""
+        """Add the next source frame, shown from ``second`` on; yields the frame before it once per output frame."""
         index = math.floor(second * self._fps + Fraction(1, 2))
         if self._held is not None:
             yield from self._repeat(index)
         self._held = frame
 
     def finish(self, end: Fraction) -> Iterator[Frame]:
-        """No further frame, and the last one is on until second ``end``: ``end * fps`` frames in all, at least one."""
+        """Yield the last frame until second ``end``. In total there are ``end * fps`` output frames, at least one."""
         if self._held is not None:
             yield from self._repeat(max(math.floor(end * self._fps + Fraction(1, 2)), 1))
 

@@ -1,4 +1,4 @@
-"""What features depend on beside the video: the settings that a folder keeps, and the versions that an entry tells."""
+"""Provenance of features: the settings in the manifest of a folder, and the package versions in a video's entry."""
 
 from __future__ import annotations
 
@@ -14,8 +14,12 @@ _PACKAGES = ("wtal", "torch", "numpy", "av", "open_clip_torch")
 _OPENCV = "opencv-contrib-python-headless"
 
 
-def settings_of(job: Extraction, device: Device) -> dict[str, Any]:
-    """All that features in one folder have in common."""
+def feature_settings(job: Extraction, device: Device) -> dict[str, Any]:
+    """The settings that the features in one folder share, with hashes of the weights.
+
+    Raises:
+        WtalError: a file of weights does not exist.
+    """
     own = job.layout == "own"
     given = {"rgb": job.i3d_rgb, "flow": job.i3d_flow, "clip": job.clip_weights}
     options = {"rgb": "--i3d-rgb", "flow": "--i3d-flow", "clip": "--clip-weights"}
@@ -42,12 +46,12 @@ def settings_of(job: Extraction, device: Device) -> dict[str, Any]:
 
 
 def versions(job: Extraction) -> dict[str, str | None]:
-    """Of the packages that features come from."""
-    found: dict[str, str | None] = {}
+    """The versions of the packages that the features depend on; None for a package that is not installed."""
+    installed: dict[str, str | None] = {}
     with_opencv = "flow" in job.streams and job.flow_backend == "opencv"
     for package in (*_PACKAGES, _OPENCV) if with_opencv else _PACKAGES:
         try:
-            found[package] = metadata.version(package)
+            installed[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
-            found[package] = None
-    return found
+            installed[package] = None
+    return installed
