@@ -62,9 +62,9 @@ class Options:
     """small has the default difficulty, easy and hard have others; in the worlds of the other names the premise of the
     method is false. The prefix version-2 stands for version 2 of the generator."""
     groups: tuple[Group, ...] = ("core", "comparisons", "rounds", "candidates", "online")
-    """Parts of the table; a group starts when the one before is finished in all worlds. core is always included. online:
-    both branches train at the same time, for as many steps as in B and F; its control is B and F with the same weight
-    averaging."""
+    """Parts of the table; a group starts when the one before is finished in all worlds. core is always included.
+    online: both branches train at the same time, for as many steps as in B and F; its control is B and F with the same
+    weight averaging."""
     seed: int = 0
     """Seed of weights, order, crops and dropout."""
     recipe: str = "synthetic"
