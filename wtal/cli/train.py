@@ -124,7 +124,7 @@ def _settings(options: Options) -> RunConfig:
 
 
 def _setup(options: Options, recipe: str) -> Setup:
-    """The options that a run folder stores, besides its settings. Paths are absolute: --resume works from any folder."""
+    """The options that a run folder stores besides its settings. Paths are absolute, as --resume works anywhere."""
     names = [field.name for field in dataclasses.fields(Setup) if field.name not in ("recipe", "processes")]
     given: dict[str, Any] = {name: getattr(options, name) for name in names}
     paths = {name: str(value.resolve()) for name, value in given.items() if isinstance(value, Path)}
