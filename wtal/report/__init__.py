@@ -1,1 +1,1 @@
-"""What a person looks at: a run's scores, errors and curves as numbers, as one HTML page, as figures for a paper."""
+"""Reports of runs: scores, errors and training curves as numbers, as an HTML page, and as figures for a paper."""

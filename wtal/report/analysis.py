@@ -1,4 +1,4 @@
-"""One set of detections against the ground truth, in more detail than mAP."""
+"""The analysis of detections: average precision, precision-recall curves, kinds of errors, and missed instances."""
 
 from __future__ import annotations
 
@@ -27,27 +27,28 @@ from wtal.report.detection_errors import (
 )
 
 RECALLS = np.linspace(0, 1, 101)
-"""Where precision is read off for the curves."""
+"""The recalls at which precision-recall curves are sampled."""
 
 ALPHA = 0.5
-"""tIoU at which errors are told apart, if the evaluation has it."""
+"""The tIoU of the error analysis. If the evaluation does not have it, the nearest threshold is used."""
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """Detections of one source, examined.
+    """The analysis of the detections of one source (a branch or the ensemble).
 
     Attributes:
-        classes: those with ground truth.
-        tiou: thresholds, K of them.
-        ap: ``[C, K]`` in percent.
+        classes: the C classes with ground truth.
+        tiou: the K tIoU thresholds.
+        ap: average precision in percent, ``[C, K]``.
         precision: interpolated precision at :data:`RECALLS`, ``[C, K, 101]`` in [0, 1].
-        instances: of each class.
-        alpha: threshold of what follows.
+        instances: the number of instances of each class, ``[C]``.
+        alpha: the tIoU threshold of the attributes below.
         by_rank: detections by rank and kind, see :func:`wtal.report.detection_errors.counts_by_rank`.
-        gains: by kind of error, the points of mAP at ``alpha`` that its removal would bring.
-        by_length, by_count: missed instances.
-        detections: how many there were.
+        gains: for each kind of error, the gain in mAP at ``alpha`` if it is removed, in percent points.
+        by_length: missed instances by length.
+        by_count: missed instances by the number of instances of their class in the video.
+        detections: the number of detections.
     """
 
     classes: tuple[str, ...]
@@ -64,7 +65,7 @@ class Analysis:
 
     @property
     def mean(self) -> float:
-        """Mean AP over classes and thresholds, percent."""
+        """mAP in percent: the mean over classes and thresholds."""
         return float(self.ap.mean())
 
 
@@ -75,14 +76,14 @@ def analyse(
     tiou: Sequence[float],
     ambiguous: str = "keep",
 ) -> Analysis:
-    """Match detections at every threshold and look at what went wrong.
+    """Match detections and ground truth at every threshold, and analyse the errors.
 
     Args:
-        detections: by video id.
+        detections: the detections by video id.
         videos: the test videos, with instances.
-        protocol: as :func:`wtal.evaluate`.
-        tiou: thresholds.
-        ambiguous: as :func:`wtal.evaluate`.
+        protocol: see :func:`wtal.evaluate`.
+        tiou: tIoU thresholds.
+        ambiguous: see :func:`wtal.evaluate`.
     """
     from wtal.ops.matching import match_detections
 
@@ -92,7 +93,7 @@ def analyse(
     reachable = pairs.truth_video_index
     if protocol == "snippets":
         segments, (truth, empty) = positions(segments), on_grid(truth)
-        reachable = np.where(empty, -1, reachable)  # where no detection is
+        reachable = np.where(empty, -1, reachable)  # a video index that no detection has
     own = (pairs.video_index, pairs.class_index)
     theirs = (pairs.truth_video_index, pairs.truth_class_index)
     thresholds = tuple(dict.fromkeys(round(float(value), 12) for value in tiou))
@@ -122,22 +123,30 @@ def analyse(
 
 
 def precision_at_recalls(hits: np.ndarray, count: int) -> np.ndarray:
-    """Highest precision at any recall of at least each of :data:`RECALLS`: bool ``[K, D]`` -> ``[K, 101]``."""
+    """Interpolated precision: for each of :data:`RECALLS`, the highest precision at this recall or a higher one.
+
+    Args:
+        hits: whether each detection of one class is a true positive, by descending score, bool ``[K, D]``.
+        count: the number of instances.
+
+    Returns:
+        ``[K, 101]``.
+    """
     if hits.shape[1] == 0:
         return np.zeros((len(hits), len(RECALLS)))
     hits_so_far = np.cumsum(hits, axis=1)
     precision = hits_so_far / np.arange(1, hits.shape[1] + 1)
     highest = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-    wanted = np.ceil(RECALLS * count - 1e-9)  # so many must be found
+    wanted = np.ceil(RECALLS * count - 1e-9)  # the number of true positives for each recall
     rows = []
     for row, best in zip(hits_so_far, highest, strict=True):
-        place = np.searchsorted(row, wanted)  # the first detection with so many found
+        place = np.searchsorted(row, wanted)  # the first detection at which this number is reached
         rows.append(np.where(place < len(row), best[np.minimum(place, len(row) - 1)], 0.0))
     return np.stack(rows)
 
 
 def removal_gains(matched: Matched, kinds: np.ndarray, instances: np.ndarray) -> dict[str, float]:
-    """Points of mAP that the removal of each kind of error would bring."""
+    """The gain in mAP, in percent points, if all detections of a kind of error are removed; for each kind."""
 
     def mean_ap(kept: np.ndarray) -> float:
         hits = (matched.instance >= 0)[None, kept]
@@ -150,6 +159,6 @@ def removal_gains(matched: Matched, kinds: np.ndarray, instances: np.ndarray) ->
 
 
 def _by_score(hits: np.ndarray, scores: np.ndarray, labels: np.ndarray, label: int) -> np.ndarray:
-    """Columns of one class by falling score: bool ``[K, D]`` -> ``[K, D of the class]``."""
+    """The columns of one class by descending score: bool ``[K, D]`` -> ``[K, D of the class]``."""
     own = np.flatnonzero(labels == label)
     return hits[:, own[np.argsort(-scores[own], kind="stable")]]

@@ -1,18 +1,18 @@
-"""Training curves of a run, from what TensorBoard reads too."""
+"""Training curves of a run, read from its TensorBoard files."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 Curves = dict[str, dict[str, list[float]]]
-"""Stage (``warmup``, ``B1``, ``F1``, ...) -> loss term -> its value after each epoch. Stages in order of training."""
+"""For each stage (``warmup``, ``B1``, ``F1``, ..., in order of training) and loss term, the value after each epoch."""
 
 
 def read_curves(folder: Path) -> Curves:
-    """The loss curves that a run has written so far; where a resumed run wrote an epoch again, the later value.
+    """The loss curves that a run has written so far. If a resumed run repeated an epoch, the later value counts.
 
     Args:
-        folder: the run's ``tensorboard`` folder; one that is not there has no curves.
+        folder: the run's ``tensorboard`` folder; if it does not exist, there are no curves.
     """
     from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
     from tensorboard.util.tensor_util import make_ndarray

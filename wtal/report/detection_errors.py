@@ -1,17 +1,18 @@
-"""Why detections are wrong and instances missed: the taxonomy of DETAD.
+"""Kinds of errors and missed instances, with the taxonomy of DETAD.
 
-Alwassel et al., "Diagnosing Error in Temporal Action Detectors" (ECCV 2018). A detection is, by the first of these
-that holds at tIoU threshold alpha:
+Alwassel et al., "Diagnosing Error in Temporal Action Detectors" (ECCV 2018). The kind of a detection is the first of
+these that applies, at tIoU threshold alpha:
 
 * **true positive**: the evaluation matched it to an instance of its class;
-* **double detection**: it overlaps an instance of its class by alpha or more, but a better detection took that one;
-* **wrong label**: it overlaps an instance of another class by alpha or more;
-* **localization**: it overlaps an instance of its class by 0.1 or more;
-* **confusion**: it overlaps an instance of another class by 0.1 or more;
+* **double detection**: its tIoU with an instance of its class is alpha or more, but a detection with a higher score was
+  matched to this instance;
+* **wrong label**: its tIoU with an instance of another class is alpha or more;
+* **localization**: its tIoU with an instance of its class is 0.1 or more;
+* **confusion**: its tIoU with an instance of another class is 0.1 or more;
 * **background**: none of these.
 
-DETAD looks at the instance of highest tIoU only; asking in the order above differs where instances of two classes lie
-at the same place (THUMOS14: every CliffDiving is also Diving), where it would call a true positive a wrong label.
+DETAD considers only the instance with the highest tIoU. The result differs if instances of two classes have the same
+segment (THUMOS14: every CliffDiving is also Diving): DETAD would then call a true positive a wrong label.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import numpy as np
 
 KINDS = ("true positive", "double detection", "wrong label", "localization", "confusion", "background")
 NEAR = 0.1
-"""Overlap below which a detection has nothing to do with an instance."""
+"""The lowest tIoU at which an error is attributed to an instance."""
 
 RANKS = 10
 """Detections are counted up to rank 10 G, where G is the number of instances of their class."""
@@ -32,16 +33,18 @@ RANKS = 10
 
 @dataclass(frozen=True)
 class Matched:
-    """Detections and instances of the same videos and classes, and which took which.
+    """D detections and G instances of the same videos and classes, and the matching between them.
 
     Attributes:
-        segments: ``[D, 2]``, in the unit of ``truth``.
-        scores: ``[D]``.
-        video, label: int ``[D]``.
-        truth: instances ``[G, 2]``.
-        truth_video, truth_label: int ``[G]``.
-        instance: int ``[D]``, the instance that a detection was matched to, -1 for none.
-        classes: number of classes.
+        segments: segments of the detections, ``[D, 2]``, in the unit of ``truth``.
+        scores: scores of the detections, ``[D]``.
+        video: index of the video of each detection, int ``[D]``.
+        label: index of the class of each detection, int ``[D]``.
+        truth: segments of the instances, ``[G, 2]``.
+        truth_video: index of the video of each instance, int ``[G]``.
+        truth_label: index of the class of each instance, int ``[G]``.
+        instance: index of the instance that each detection was matched to, int ``[D]``; -1 for none.
+        classes: the number of classes.
     """
 
     segments: np.ndarray
@@ -55,7 +58,7 @@ class Matched:
     classes: int
 
     def ranks(self) -> np.ndarray:
-        """Rank of each detection in its class by falling score, from 0, in units of the class's instances."""
+        """The rank of each detection in its class by descending score, divided by the class's number of instances."""
         ranks = np.empty(len(self.scores))
         counts = np.bincount(self.truth_label, minlength=self.classes)
         for label in range(self.classes):
@@ -66,7 +69,7 @@ class Matched:
 
 
 def overlaps(segments: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """tIoU of every pair: ``[D, 2]`` and ``[G, 2]`` -> ``[D, G]``; of two equal points 1."""
+    """The tIoU of every pair: ``[D, 2]`` and ``[G, 2]`` -> ``[D, G]``. Two equal segments of length 0 have tIoU 1."""
     start = np.maximum(segments[:, None, 0], truth[None, :, 0])
     end = np.minimum(segments[:, None, 1], truth[None, :, 1])
     shared = np.clip(end - start, 0, None)
@@ -77,7 +80,7 @@ def overlaps(segments: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 def error_kinds(matched: Matched, alpha: float) -> np.ndarray:
-    """Index into :data:`KINDS` of each detection, int64 ``[D]``."""
+    """The kind of each detection as an index into :data:`KINDS`, int64 ``[D]``."""
     kinds = np.full(len(matched.scores), KINDS.index("background"))
     for video in np.unique(matched.video):
         here = np.flatnonzero(matched.video == video)
@@ -95,14 +98,17 @@ def error_kinds(matched: Matched, alpha: float) -> np.ndarray:
 
 
 def counts_by_rank(matched: Matched, kinds: np.ndarray) -> np.ndarray:
-    """Detections of each kind whose rank lies in [r, r + 1) times their class's instances: ``[RANKS, kinds]``."""
+    """The number of detections of each kind with rank (:meth:`Matched.ranks`) in [r, r + 1): ``[RANKS, kinds]``."""
     ranks = matched.ranks()
     return np.stack([np.bincount(kinds[(ranks >= r) & (ranks < r + 1)], minlength=len(KINDS)) for r in range(RANKS)])
 
 
 @dataclass(frozen=True)
 class Bin:
-    """Instances whose length or number lies in a range, and how many of them no detection was matched to."""
+    """A range of a property of instances: its name, its number of instances, and how many of them are missed.
+
+    An instance is missed if no detection was matched to it.
+    """
 
     name: str
     instances: int
@@ -110,14 +116,14 @@ class Bin:
 
 
 def missed_by(values: np.ndarray, detected: np.ndarray, edges: Sequence[float], names: Sequence[str]) -> list[Bin]:
-    """Missed instances by a property of theirs.
+    """Missed instances by ranges of a property.
 
     Args:
-        values: ``[G]``.
-        detected: bool ``[G]``.
-        edges: E ascending numbers; a bin reaches up to and including the first, above it up to the second, ..., above
-            the last.
-        names: of the E + 1 bins.
+        values: the property of each instance, ``[G]``.
+        detected: whether a detection was matched to the instance, bool ``[G]``.
+        edges: E ascending edges of the bins. Each edge belongs to the bin below it; the first and the last bin are
+            unbounded.
+        names: names of the E + 1 bins.
     """
     place = np.searchsorted(edges, values)
     return [
@@ -127,13 +133,15 @@ def missed_by(values: np.ndarray, detected: np.ndarray, edges: Sequence[float], 
 
 
 def length_names(edges: Sequence[float]) -> list[str]:
-    """Names of the bins of lengths in seconds."""
+    """Names of the bins by length in seconds."""
     between = [f"{a:g}–{b:g} s" for a, b in itertools.pairwise(edges)]
     return [f"≤ {edges[0]:g} s", *between, f"> {edges[-1]:g} s"]
 
 
 def length_edges(seconds: np.ndarray) -> tuple[float, ...]:
-    """Edges of the length bins: DETAD's for ActivityNet where instances are as long as there, else THUMOS14's."""
+    """Edges of the bins by length in seconds: DETAD's edges for ActivityNet if the median is above 18 s, else those for
+    THUMOS14.
+    """
     return (30, 60, 120, 180) if len(seconds) and np.median(seconds) > 18 else (3, 6, 12, 18)
 
 
@@ -142,7 +150,7 @@ COUNT_EDGES, COUNT_NAMES = (1, 3, 7, 15), ("1", "2–3", "4–7", "8–15", "> 1
 
 
 def siblings(matched: Matched) -> np.ndarray:
-    """How many instances of its class an instance's video has, itself among them: int ``[G]``."""
+    """For each instance, the number of instances of its class in its video, itself included: int ``[G]``."""
     key = matched.truth_video * matched.classes + matched.truth_label
     _, inverse, counts = np.unique(key, return_inverse=True, return_counts=True)
     result: np.ndarray = counts[inverse]

@@ -1,4 +1,4 @@
-"""The report's figures for a paper: PNG, SVG or PDF through matplotlib, no window system needed."""
+"""Figures for a paper: PNG, SVG or PDF, drawn with matplotlib; no display is needed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FIGURES = ("timeline", "precision", "errors", "missed", "classes", "training", "results")
-"""What :func:`draw` can draw."""
+"""The figures that :func:`draw` knows."""
 
 SUFFIXES = (".png", ".svg", ".pdf")
 
@@ -36,22 +36,22 @@ _STYLE: dict[Any, Any] = {
     "axes.linewidth": 0.6,
     "lines.linewidth": 1.2,
     "legend.frameon": False,
-    "svg.fonttype": "none",  # text stays text
+    "svg.fonttype": "none",  # text is stored as text, not as outlines
     "pdf.fonttype": 42,
-    "text.parse_math": False,  # names come from data
+    "text.parse_math": False,  # a "$" in a name from the data is no formula
 }
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What a figure is about, where there is a choice.
+    """The options of a figure.
 
     Attributes:
-        source: ``cbp``, ``vlp`` or ``ensemble``; None for the run's own branch.
-        video: id, None for the first test video.
-        label: class, None for the video's first label (timeline), or the mean over classes.
-        span: seconds that the timeline shows, None for the whole video.
-        tiou: threshold of precision and recall, None for that of the error breakdown.
+        source: ``cbp``, ``vlp`` or ``ensemble``; None: the branch of the run's settings.
+        video: id of the video; None: the first test video.
+        label: the class; None: the first label of the video in a timeline, else the mean over classes.
+        span: first and last second of a timeline; None: the whole video.
+        tiou: tIoU threshold of precision and recall; None: that of the error analysis.
     """
 
     source: str | None = None
@@ -62,16 +62,16 @@ class Choice:
 
 
 def draw(figure: str, studies: Sequence[Study], out: Path, choice: Choice) -> None:
-    """Draw one figure into a file; its suffix says the format.
+    """Draw one figure into a file.
 
     Args:
         figure: one of :data:`FIGURES`.
-        studies: a run; for ``precision``, ``training`` and ``results`` also several, overlaid.
-        out: file to write, one of :data:`SUFFIXES`.
-        choice: video, class, ...
+        studies: one run; for ``precision``, ``training`` and ``results`` also several runs, overlaid.
+        out: the file to write. Its extension, one of :data:`SUFFIXES`, determines the format.
+        choice: the options of the figure.
 
     Raises:
-        WtalError: an unknown figure, format, video or class, or a run that lacks what the figure shows.
+        WtalError: the figure, format, video or class is unknown, or the run lacks the data of the figure.
     """
     if figure not in FIGURES:
         raise WtalError(f"figure {figure!r}, expected one of {', '.join(FIGURES)}")
@@ -101,7 +101,7 @@ def draw(figure: str, studies: Sequence[Study], out: Path, choice: Choice) -> No
 
 
 def _short(name: str, most: int = 40) -> str:
-    """A name that leaves room for the figure."""
+    """A name, shortened to at most ``most`` characters so that it leaves room for the figure."""
     return name if len(name) <= most else f"{name[: most - 1]}…"
 
 
@@ -156,7 +156,7 @@ def chosen(study: Study, choice: Choice) -> tuple[VideoScores, str]:
     """The video and the class of a timeline.
 
     Raises:
-        WtalError: no such video or class.
+        WtalError: the video or the class does not exist.
     """
     assert study.data is not None
     by_id = {item.video.id: item for item in study.scored}
@@ -182,7 +182,7 @@ def _lane(axes: Axes, name: str, color: str) -> None:
 
 
 def matches(detections: Sequence[Detection], truth: Sequence[Instance], alpha: float = ALPHA) -> list[bool]:
-    """Which detections of one video and class the evaluation matches to an instance."""
+    """For each detection of one video and class, whether the evaluation matches it to an instance."""
     from wtal.ops.matching import match_detections
 
     if not detections or not truth:
@@ -194,7 +194,7 @@ def matches(detections: Sequence[Detection], truth: Sequence[Instance], alpha: f
 
 
 def _bars(axes: Axes, detections: Sequence[Detection], hits: Sequence[bool]) -> None:
-    """Detections in rows, the best on top; filled where one matches an instance."""
+    """Draw detections as bars in rows, the best on top. A bar is filled if its detection matches an instance."""
     rows: list[list[Detection]] = []
     best = detections[0].score if detections else 1.0
     for detection, hit in zip(detections, hits, strict=True):

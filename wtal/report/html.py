@@ -1,7 +1,8 @@
-"""The report as one HTML file: template, style and scripts of ``page/`` around a payload, nothing fetched.
+"""The report as one HTML file: template, style and scripts of ``page/`` with the data, without external resources.
 
-Two locks keep data from becoming markup or code: in the payload ``<`` is written as an escape, so no text can end its
-element, and the page's Content-Security-Policy admits the one script and the one style sheet by their hash.
+Two measures prevent that text from the data is executed as markup or code. In the payload ``<`` is escaped, so no text
+can close the script element. The page's Content-Security-Policy allows only the one script and the one style sheet with
+the right hash.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ _SCRIPTS = ("dom", "localize", "charts", "sections", "timeline", "sliders", "exp
 
 
 def html(payload: Mapping[str, Any], title: str) -> str:
-    """The page.
+    """The HTML page.
 
     Args:
-        payload: what :func:`wtal.report.payload.payload` made.
-        title: of the document.
+        payload: the data from :func:`wtal.report.payload.payload`.
+        title: title of the document.
     """
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
@@ -43,7 +44,7 @@ def html(payload: Mapping[str, Any], title: str) -> str:
 
 
 def to_json(payload: Mapping[str, Any]) -> str:
-    """JSON that may stand inside a ``<script>`` element; what is not finite becomes null."""
+    """JSON that is safe inside a ``<script>`` element. Numbers that are not finite become null."""
     text = dumps(payload, ensure_ascii=False, separators=(",", ":"))
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")

@@ -1,9 +1,10 @@
-"""What the page is given: studies as one JSON value.
+"""The payload: the data of the HTML page, as one JSON value.
 
-Frame scores are the bulk. Only the classes that could be looked for in a video are kept (probability of at least
-:data:`FLOOR` in any source, the best of any source, or in the ground truth), as 16-bit integers: 200 videos of 2000
-snippets with three such classes are 6.4 MB. ``q`` stands for the float32 nearest to ``q / 65535``; the page localises
-from these, so what it shows may differ from the run's own detections in the last digits of a score.
+Frame scores take most of the space. In each video, only classes are kept that the page may localise: those with a
+video-level probability of at least :data:`FLOOR` in any source, the best class of each source, and the classes of the
+ground truth. Their scores are 16-bit integers: 200 videos of 2000 snippets with three such classes are 6.4 MB. An
+integer ``q`` stands for the float32 nearest to ``q / 65535``. The page localises from these values, so the scores of
+its detections may differ in the last digits from those of the run.
 """
 
 from __future__ import annotations
@@ -27,19 +28,22 @@ from wtal.report.scores import VideoScores
 from wtal.report.study import Study
 
 FLOOR = 0.05
-"""Lowest theta_cls that the page offers."""
+"""The lowest theta_cls that can be chosen in the page."""
 
 _LEVELS = 65535
 _VIDEO_SUFFIXES = (".mp4", ".webm", ".mkv", ".mov", ".avi", ".m4v", ".ogv")
 
 
 def payload(studies: Sequence[Study], limit: int = 200, videos: Path | None = None) -> dict[str, Any]:
-    """Everything that the page shows.
+    """All data of the page.
 
     Args:
-        studies: one run, or several to compare; videos to explore come with one run only.
-        limit: at most so many videos, evenly from the data set's order.
-        videos: folder of the source videos ``<id>.mp4`` (or .webm, .mkv, .mov, .avi), to link to.
+        studies: one run, or several runs to compare. The timeline explorer is included only for a single run.
+        limit: the largest number of videos in the explorer, evenly spaced in the data set's order.
+        videos: folder of the source videos ``<id>.mp4`` (or .webm, .mkv, .mov, .avi), to which the page links.
+
+    Raises:
+        WtalError: ``limit`` is less than 1.
     """
     return {
         "wtal": VERSION,
@@ -122,7 +126,7 @@ def _video(item: VideoScores, data: VideoSet, folder: Path | None, ambiguous: st
 
 
 def kept_classes(item: VideoScores, labels: Sequence[int]) -> list[int]:
-    """Indices of the classes that are looked for in a video at any theta_cls from :data:`FLOOR` on, and its labels."""
+    """Indices of the classes that are localised in a video for any theta_cls >= :data:`FLOOR`, and of its labels."""
     kept = set(labels)
     for source in item.sources:
         _, level = item.of(source)
@@ -131,12 +135,12 @@ def kept_classes(item: VideoScores, labels: Sequence[int]) -> list[int]:
 
 
 def _packed(values: np.ndarray) -> str:
-    """Values in [0, 1] as base64 of little-endian 16-bit integers, in C order."""
+    """Encode values in [0, 1] as base64 of little-endian 16-bit integers, in C order."""
     return base64.b64encode(np.rint(values.astype(np.float64) * _LEVELS).astype("<u2").tobytes()).decode()
 
 
 def _file(video_id: str, folder: Path | None) -> str | None:
-    """URL of a source video, if there is one."""
+    """The URL of a source video; None if the file does not exist."""
     if folder is None:
         return None
     for suffix in _VIDEO_SUFFIXES:

@@ -1,4 +1,4 @@
-"""Frame scores of a run's branches on its test videos: what the report draws and the page localises from."""
+"""Frame scores of a run's branches on its test videos, for the figures and for localisation in the page."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from wtal.platform.device import Device
 from wtal.settings.config import LocalizeConfig, RunConfig
 
 BRANCHES = ("cbp", "vlp")
-_BATCH = 16  # as wtal.inference.frame_scores: where a score falls in its batch decides how its last bit is rounded
+_BATCH = 16  # equal to wtal.inference.frame_scores: the position in a batch can change the last bit of a score
 
 
 @dataclass(frozen=True)
@@ -39,11 +39,11 @@ class VideoScores:
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """The branches, and ``ensemble`` where there are both."""
+        """The branches, and ``ensemble`` if there are two branches."""
         return (*self.frames, "ensemble") if len(self.frames) > 1 else tuple(self.frames)
 
     def of(self, source: str) -> tuple[Tensor, Tensor]:
-        """Frame scores ``[T, C]`` and video-level probabilities ``[C]`` of a branch or of the ensemble, their mean."""
+        """Frame scores ``[T, C]`` and video-level probabilities ``[C]`` of a branch; for ``ensemble`` their means."""
         names = BRANCHES if source == "ensemble" else (source,)
         frames = torch.stack([self.frames[name] for name in names]).mean(0)
         return frames, torch.stack([self.video_level[name] for name in names]).mean(0)
@@ -52,7 +52,7 @@ class VideoScores:
 def score_videos(
     branches: Branches, data: VideoSet, videos: Sequence[Video], config: RunConfig, device: Device
 ) -> list[VideoScores]:
-    """Scores of each branch for each video; of ``cbp`` alone where that is all there is, or a video lacks CLIP."""
+    """Scores of each branch for each video; only of ``cbp`` if there is no ``vlp`` or a video lacks CLIP features."""
     names = BRANCHES if branches.has_vlp and all(video.clip is not None for video in videos) else BRANCHES[:1]
     scored: list[VideoScores | None] = [None] * len(videos)
     for batch in whole_videos(data, videos, _BATCH, with_clip="vlp" in names):

@@ -1,7 +1,7 @@
-"""A run, opened for looking at: its table and curves, and where its data are still there its scores and their analysis.
+"""A study: the content of a report about one run. It has the run's table and curves, its scores and their analysis.
 
-Tables and curves come from the run folder. Scores come from its checkpoint and the data set's features, so that any run
-can be looked at, also one that was trained long ago.
+Table and curves are read from the run folder. Scores are computed from its checkpoint and the features of the data set,
+so an old run can have a report too. If the data set cannot be opened, scores and analysis are missing.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ from wtal.runs.videos import open_again
 
 @dataclass(frozen=True)
 class Study:
-    """What there is to know of a run.
+    """The content of a report about one run.
 
     Attributes:
-        name: the run folder's.
+        name: name of the run folder.
         run: the run.
-        rows: its table.
+        rows: the rows of its table.
         curves: its training losses.
-        versions: what it was made with.
-        data: its data set, None where that could not be opened; ``trouble`` says why.
-        scored: the test videos' scores, empty without data.
-        detections: of each source (``cbp``, ``vlp``, ``ensemble``), by video id.
-        analyses: of each source; empty without temporal ground truth.
-        trouble: why parts are missing, empty if none is.
-        ambiguous: what the analyses do with detections that meet an ambiguous interval, as :func:`wtal.evaluate`.
+        versions: versions of wtal and other packages in training.
+        data: its data set; None if it cannot be opened.
+        scored: scores of the test videos; empty without ``data``.
+        detections: for each source (``cbp``, ``vlp``, ``ensemble``), the detections by video id.
+        analyses: the analysis of each source; empty without temporal ground truth.
+        trouble: the reason why parts are missing; empty if none is missing.
+        ambiguous: the treatment of detections that overlap an ambiguous interval, see :func:`wtal.evaluate`.
     """
 
     name: str
@@ -58,14 +58,14 @@ class Study:
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """The branches that have detections, the most complete last."""
+        """The sources with detections: the branches, then ``ensemble``."""
         return tuple(self.detections)
 
 
 def studies(
     folders: Sequence[Path], device: str, reporter: Reporter, root: Path | None = None, ambiguous: str | None = None
 ) -> list[Study]:
-    """Open runs; where two folders have the same name, each goes by its whole path."""
+    """Open several runs. If two folders have the same name, the names of all studies are the paths."""
     opened = [study(folder, device, reporter, root, ambiguous) for folder in folders]
     if len({one.name for one in opened}) < len(opened):
         return [replace(one, name=str(folder)) for one, folder in zip(opened, folders, strict=True)]
@@ -78,14 +78,14 @@ def study(
     """Open a run and score its test videos.
 
     Args:
-        folder: of the run.
-        device: as ``--device``.
-        reporter: shows progress of what takes time.
-        root: where its data are now; None where they were in training.
-        ambiguous: as :func:`wtal.evaluate`; None: as the run was configured.
+        folder: the run folder.
+        device: the value of ``--device``.
+        reporter: shows progress and notes.
+        root: the folder of its data; None: the same folder as in training.
+        ambiguous: see :func:`wtal.evaluate`; None: the run's setting.
 
     Raises:
-        WtalError: not a run folder, or one without a checkpoint.
+        WtalError: the folder is no run folder or has no checkpoint, or the classes of the data set have changed.
     """
     run = Run.open(folder)
     versions = folder / "versions.json"

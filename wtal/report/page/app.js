@@ -1,4 +1,4 @@
-// Puts the page together from the payload.
+// Builds the page from the payload.
 
 (() => {
   const data = JSON.parse(document.getElementById("payload").textContent), { runs } = data;
@@ -48,11 +48,11 @@
   });
   dark.addEventListener("change", () => explorer?.timeline.draw());
 
-  /** For scripts: what the page shows, as values. */
+  /** The content of the page as values, for scripts and tests. */
   window.wtalReport = {
     payload: data,
     settings: () => ({ ...explorer.settings.values, source: explorer.settings.source }),
-    detections: () => data.explorer.videos.map((video, v) => explorer.detect(v).map((found) => [found.label, found.start, found.end, found.score, found.from, found.to])),
+    detections: () => data.explorer.videos.map((video, v) => explorer.detect(v).map((one) => [one.label, one.start, one.end, one.score, one.from, one.to])),
     measured: () => explorer.measured,
     evaluate: (all) => Localize.evaluate(data.explorer.videos, all, data.explorer.tiou, first.protocol),
     exp: Localize.exp,

@@ -1,6 +1,6 @@
-// Charts as SVG, drawn at the width that they have, so that text stays readable on a narrow screen.
+// Charts as SVG. Each is drawn in its actual width, so that text stays readable on a narrow screen.
 
-/** Draws again whenever the width changes. draw(width) -> element. */
+/** A chart that is redrawn whenever its width changes; draw(width) returns its element. */
 function responsive(draw) {
   const box = h("div", { class: "chart" });
   let last = 0;
@@ -16,7 +16,7 @@ function responsive(draw) {
 }
 
 /**
- * Lines over a common x axis.
+ * A line chart.
  * series: [{name, kind, points: [[x, y], ...]}]; x, y: {label, low, high, format}; bands: [{from, to, text}].
  */
 function lineChart({ title, series, x, y, bands = [], height = 260 }) {
@@ -72,7 +72,7 @@ function lineChart({ title, series, x, y, bands = [], height = 260 }) {
   });
 }
 
-/** Stacked columns. columns: [{name, values}], one value for each of kinds. */
+/** A chart of stacked columns. columns: [{name, values}], with one value per kind. */
 function stackedColumns({ title, columns, kinds, xLabel, height = 240 }) {
   const margin = { left: 40, right: 6, top: 8, bottom: 38 };
   return responsive((width) => {

@@ -1,4 +1,4 @@
-// The timeline explorer: pick a video and a class, move thresholds, see what is found.
+// The timeline explorer: the user selects a video and a class, changes thresholds, and sees the detections.
 
 class Explorer {
   constructor(data, run) {
@@ -6,7 +6,7 @@ class Explorer {
     this.protocol = run.protocol;
     this.frames = data.videos.map((video) => Localize.framesOf(video));
     this.alpha = data.tiou.includes(0.5) ? 0.5 : data.tiou[0];
-    this.quality = null; // mAP of each video on its own
+    this.quality = null; // the mAP of each video, computed on this video only
     this.order = data.videos.map((video, v) => v);
     this.current = 0;
     this.place = 0;
@@ -28,7 +28,7 @@ class Explorer {
     this.readout = h("span", { class: "readout" });
     this.link = h("a", { target: "_blank", rel: "noopener", hidden: true });
     this.result = h("div", { class: "live", role: "status", "aria-live": "polite" });
-    this.found = h("div");
+    this.results = h("div");
     const button = (text, label, act) => h("button", { type: "button", "aria-label": label, title: label, click: act }, text);
     this.element = h("div", {}, this.result,
       h("div", { class: "explorer" },
@@ -41,7 +41,7 @@ class Explorer {
           h("div", { class: "tools" }, button("−", "Zoom out", () => this.timeline.zoom(1 / 1.5)), button("+", "Zoom in", () => this.timeline.zoom(1.5)), button("whole", "Show the whole video", () => this.timeline.fit()), this.link, this.readout),
           legend([["k-0", measured ? "ground truth, and detections that match it (filled)" : "ground truth"], ["miss", "detections that match nothing (outlined)"]]),
           h("p", { class: "note", id: "timeline-keys" }, "Drag to move, Ctrl + wheel or double click to zoom. On the timeline: ← → move, + − zoom, 0 the whole video, n and p the next and previous detection. Dashed lines are the lowest and highest frame threshold."),
-          this.settings.element, this.found)));
+          this.settings.element, this.results)));
     this.sort();
   }
 
@@ -90,19 +90,19 @@ class Explorer {
   thresholds() { return this.settings.values.theta_loc; }
   detect(v) {
     const video = this.data.videos[v], { source, values } = this.settings;
-    const found = Localize.detect(video, (place) => this.frames[v](source, place), source, values);
-    return found.filter((one) => !Localize.meets([one.from, one.to], video.ambiguous || []));
+    const detections = Localize.detect(video, (place) => this.frames[v](source, place), source, values);
+    return detections.filter((one) => !Localize.meets([one.from, one.to], video.ambiguous || []));
   }
 
-  /** The current video again at once, all videos a little later. */
+  /** Updates the current video at once, and all videos after a short delay. */
   update() {
     const video = this.data.videos[this.current], label = video.classes[this.place], { source } = this.settings;
     const truth = (video.truth || []).filter((row) => row[2] === label).map((row) => [row[0], row[1]]);
-    const detections = this.detect(this.current).filter((found) => found.label === label);
+    const detections = this.detect(this.current).filter((detection) => detection.label === label);
     const snippets = this.protocol === "snippets", same = (segment) => segment;
     const place = snippets ? Localize.positions : same, placeTruth = snippets ? Localize.onGrid : same;
-    const taken = Localize.match(detections.map((found) => place([found.from, found.to])), truth.map(placeTruth), this.alpha);
-    detections.forEach((found, i) => { found.matched = taken[i] >= 0; });
+    const taken = Localize.match(detections.map((detection) => place([detection.from, detection.to])), truth.map(placeTruth), this.alpha);
+    detections.forEach((detection, i) => { detection.matched = taken[i] >= 0; });
     this.timeline.show({
       video, truth, active: source, detections, thresholds: [Math.min(...this.thresholds()), Math.max(...this.thresholds())],
       lanes: this.data.sources.map((key) => ({ source: key, column: this.frames[this.current](key, this.place) })),
@@ -115,13 +115,13 @@ class Explorer {
   tabulate(video, label, truth, detections) {
     const name = this.data.classes[label], looked = Localize.lookedFor(video, this.settings.source, this.settings.values).includes(this.place);
     const level = video.level[this.settings.source][this.place];
-    const hit = detections.filter((found) => found.matched).length;
+    const hit = detections.filter((detection) => detection.matched).length;
     const facts = `${name}: probability ${level.toFixed(3)}${looked ? "" : ", below the class threshold, not looked for"}. ${detections.length} detections${truth.length ? `, ${hit} of ${truth.length} instances matched at tIoU ${this.alpha}` : ""}.`;
-    const rows = detections.slice(0, 100).map((found, i) => [
-      h("th", { scope: "row" }, h("button", { type: "button", class: "link", "aria-label": `Show detection ${i + 1} in the timeline`, click: () => { this.timeline.focusOn(found.from, found.to); this.timeline.canvas.focus(); } }, String(i + 1))),
-      found.from.toFixed(2), found.to.toFixed(2), (found.to - found.from).toFixed(2), found.score.toFixed(4), h("td", { class: "text" }, video.truth ? (found.matched ? "matches" : "matches nothing") : "", video.file && [" ", h("a", { href: at(video.file, found.from), target: "_blank", rel: "noopener" }, "video")]),
+    const rows = detections.slice(0, 100).map((detection, i) => [
+      h("th", { scope: "row" }, h("button", { type: "button", class: "link", "aria-label": `Show detection ${i + 1} in the timeline`, click: () => { this.timeline.focusOn(detection.from, detection.to); this.timeline.canvas.focus(); } }, String(i + 1))),
+      detection.from.toFixed(2), detection.to.toFixed(2), (detection.to - detection.from).toFixed(2), detection.score.toFixed(4), h("td", { class: "text" }, video.truth ? (detection.matched ? "matches" : "matches nothing") : "", video.file && [" ", h("a", { href: at(video.file, detection.from), target: "_blank", rel: "noopener" }, "video")]),
     ]);
-    this.found.replaceChildren(h("p", { class: "note" }, facts), ...(rows.length ? [table(`Detections of ${name}, best first`, ["", "start (s)", "end (s)", "length (s)", "score", h("th", { class: "text", scope: "col" }, "")], rows, { class: "scroll clip" })] : []));
+    this.results.replaceChildren(h("p", { class: "note" }, facts), ...(rows.length ? [table(`Detections of ${name}, best first`, ["", "start (s)", "end (s)", "length (s)", "score", h("th", { class: "text", scope: "col" }, "")], rows, { class: "scroll clip" })] : []));
   }
 
   read(second) {
@@ -142,7 +142,7 @@ class Explorer {
 
   // ---- all videos ----
 
-  /** Localise all videos and measure, in slices between which the page stays responsive. */
+  /** Localises and evaluates all videos, in short slices so that the page stays responsive. */
   evaluateSoon(first = false) {
     clearTimeout(this.timer);
     this.measured = null;
@@ -160,7 +160,7 @@ class Explorer {
     const { videos, tiou } = this.data;
     this.measured = Localize.evaluate(videos, all, tiou, this.protocol) || { mean: null, perTiou: [] };
     this.quality = videos.map((video, v) => (video.truth?.length ? Localize.evaluate([video], [all[v]], [this.alpha], this.protocol).mean : null));
-    const count = all.reduce((total, found) => total + found.length, 0), part = videos.length < this.data.of ? `the ${videos.length} of ${this.data.of} test videos in this page` : `all ${videos.length} test videos`;
+    const count = all.reduce((total, listed) => total + listed.length, 0), part = videos.length < this.data.of ? `the ${videos.length} of ${this.data.of} test videos in this page` : `all ${videos.length} test videos`;
     this.result.replaceChildren(...(this.measured.mean == null ? [] : [h("span", {}, h("b", {}, fixed(this.measured.mean)), " mAP, mean"), ...tiou.map((value, k) => h("span", {}, fixed(this.measured.perTiou[k]), h("small", {}, ` at ${value}`)))]), h("span", {}, `${count} detections in ${part}`));
     if (this.byName.value !== "random") this.sort();
     else this.fillList();
@@ -169,5 +169,5 @@ class Explorer {
   }
 }
 
-/** URL of a video file at a second. */
+/** The URL of a video file, starting at the given second. */
 const at = (file, second) => `${file}#t=${Math.max(0, second).toFixed(2)}`;

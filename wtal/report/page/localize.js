@@ -1,9 +1,9 @@
-// wtal.inference.localize.detect and the evaluation in the browser: the arithmetic of csrc/common, bit for bit.
-// Math.fround after every operation is float32 arithmetic: a double result of two float32 values, rounded once more, is
-// the correctly rounded float32 result for + - * /.
+// Localisation (wtal.inference.localize.detect) and evaluation in the browser, bitwise equal to the arithmetic in
+// csrc/common. Math.fround after every operation gives float32 arithmetic: if the double result of + - * / on two
+// float32 values is rounded to float32, it is the correctly rounded float32 result.
 const Localize = (() => {
   const f = Math.fround;
-  const TINY = 2 ** -126; // smallest normal float32
+  const TINY = 2 ** -126; // the smallest normal float32
 
   // ---- csrc/common/exp.h ----
   const LOG2E = 1.4426950216293335, LN2_HIGH = 0.693115234375, LN2_LOW = 3.194618329871446e-5;
@@ -28,7 +28,7 @@ const Localize = (() => {
 
   // ---- wtal/inference/localize.py ----
 
-  /** Scores of one class over a video brought to [0, 1]. */
+  /** The scores of one class in a video, scaled to [0, 1]. */
   function scale(column) {
     let low = Infinity, high = -Infinity;
     for (const value of column) {
@@ -36,21 +36,21 @@ const Localize = (() => {
       if (value > high) high = value;
     }
     const spread = Math.max(f(high - low), TINY);
-    return column.map((value) => f(f(value - low) / spread)); // a Float32Array rounds, too
+    return column.map((value) => f(f(value - low) / spread)); // storing in a Float32Array rounds too
   }
 
-  /** Scores of `parts` parts of each snippet, linear between the middles of snippets. */
+  /** The scores with each snippet divided into `parts` parts, interpolated linearly between the centres of snippets. */
   function upsample(column, parts) {
     if (parts === 1) return column;
-    const found = new Float32Array(parts * column.length), last = column.length - 1;
+    const finer = new Float32Array(parts * column.length), last = column.length - 1;
     for (let part = 0; part < parts; ++part) {
       const offset = (part + 0.5) / parts - 0.5, share = f(Math.abs(offset)), step = offset < 0 ? -1 : 1;
       for (let t = 0; t <= last; ++t) {
         const own = column[t], other = column[Math.min(Math.max(t + step, 0), last)];
-        found[t * parts + part] = f(own + f(f(other - own) * share));
+        finer[t * parts + part] = f(own + f(f(other - own) * share));
       }
     }
-    return found;
+    return finer;
   }
 
   // ---- csrc/common/proposal_rule.h ----
@@ -75,9 +75,9 @@ const Localize = (() => {
     return f(inside - sum(column, end, high + 1, sum(column, low, start)) / outer);
   }
 
-  /** Maximal runs above each threshold, each run once: [start, end, score]. */
+  /** The maximal runs above each threshold, without duplicates: [[start, end, score], ...]. */
   function proposals(column, thresholds, kind) {
-    const found = [];
+    const runs = [];
     const above = (t, threshold) => t >= 0 && t < column.length && column[t] > threshold;
     thresholds.forEach((threshold, k) => {
       const lower = thresholds.filter((other, i) => other < threshold || (other === threshold && i < k));
@@ -88,10 +88,10 @@ const Localize = (() => {
         end = start + 1;
         while (end < column.length && column[end] > threshold) ++end;
         if (lower.some((other) => !above(start - 1, other) && !above(end, other))) continue;
-        found.push([start, end, proposalScore(column, start, end, kind)]);
+        runs.push([start, end, proposalScore(column, start, end, kind)]);
       }
     });
-    return found;
+    return runs;
   }
 
   // ---- csrc/common/soft_nms_decay.h, csrc/cpu/soft_nms.cpp ----
@@ -99,15 +99,15 @@ const Localize = (() => {
   const EPSILON = f(1e-6);
 
   /**
-   * Soft-NMS of one group: places and scores of the survivors, in the order taken: [[place, score], ...].
-   * entries: [start, end, score]. Segments that do not overlap leave each other as they are (a factor of exactly 1).
+   * Soft-NMS of one group: index and score of each kept entry, in the order of selection: [[index, score], ...].
+   * entries: [[start, end, score], ...]. Segments without overlap do not change each other: the factor is exactly 1.
    */
   function suppress(entries, settings) {
     const sigma = f(settings.sigma), iou = f(settings.iou_threshold), least = f(settings.min_score);
     const gaussian = settings.nms === "gaussian", hard = settings.nms === "hard", everywhere = hard && iou <= 0;
     const count = entries.length;
     const starts = new Float32Array(count), ends = new Float32Array(count), lengths = new Float32Array(count);
-    const scores = new Float32Array(count), running = new Int32Array(count); // running: places, ascending
+    const scores = new Float32Array(count), running = new Int32Array(count); // running: ascending indices
     let left = 0;
     for (let i = 0; i < count; ++i) {
       [starts[i], ends[i], scores[i]] = entries[i];
@@ -116,7 +116,7 @@ const Localize = (() => {
     }
     const kept = [];
     while (kept.length < settings.max_detections && left) {
-      let best = running[0]; // of equal scores the first
+      let best = running[0]; // of equal scores, the first wins
       for (let at = 1; at < left; ++at) if (scores[running[at]] > scores[best]) best = running[at];
       kept.push([best, scores[best]]);
       let still = 0;
@@ -141,7 +141,7 @@ const Localize = (() => {
     return kept;
   }
 
-  /** The classes to look for: places in video.classes whose probability passes theta_cls, and the best. */
+  /** The classes to localise, as indices into video.classes: those with a probability above theta_cls, and the best. */
   function lookedFor(video, source, settings) {
     const level = video.level[source], theta = f(settings.theta_cls);
     let best = 0;
@@ -152,24 +152,24 @@ const Localize = (() => {
   }
 
   /**
-   * Detections of one video, by class and in the order taken: {label, start, end, score, from, to}.
-   * `columns(i)` gives the frame scores of class video.classes[i] as a Float32Array; `from` and `to` are seconds.
+   * The detections of one video, by class and in the order of selection: [{label, start, end, score, from, to}, ...].
+   * `columns(i)` returns the frame scores of class video.classes[i] as a Float32Array; `from` and `to` are seconds.
    */
   function detect(video, columns, source, settings) {
-    const thresholds = settings.theta_loc.map(f), parts = settings.upsample, found = [];
+    const thresholds = settings.theta_loc.map(f), parts = settings.upsample, detections = [];
     for (const place of lookedFor(video, source, settings)) {
       const level = video.level[source][place];
       const column = columns(place);
-      // In a video of one snippet there is nothing that it could stand out from.
+      // A video of one snippet is a single proposal: its score cannot be compared with other snippets.
       const entries = column.length === 1 ? [[0, parts, 1]] : proposals(upsample(column, parts), thresholds, settings.score);
       for (const entry of entries) entry[2] = f(Math.max(entry[2], 0) * level);
       for (const [at, score] of suppress(entries, settings)) {
         const [start, end] = entries[at];
         const from = Math.max(0, edge(video, start / parts)), to = Math.min(edge(video, end / parts), video.end ?? Infinity);
-        if (from < to) found.push({ label: video.classes[place], start, end, score, from, to });
+        if (from < to) detections.push({ label: video.classes[place], start, end, score, from, to });
       }
     }
-    return found;
+    return detections;
   }
 
   // ---- wtal/data/timebase.py ----
@@ -186,7 +186,7 @@ const Localize = (() => {
     return a[0] === b[0] && a[1] === b[1] ? 1 : 0;
   }
 
-  /** Index of the instance that each detection of one video and class takes, or -1; both are [start, end]. */
+  /** For each detection of one video and class, the index of the matched instance, or -1. Both are lists of [start, end]. */
   function match(detections, instances, threshold) {
     const taken = new Set();
     return detections.map((detection) => {
@@ -194,21 +194,21 @@ const Localize = (() => {
       instances.forEach((instance, i) => {
         if (taken.has(i)) return;
         const overlap = tiou(detection, instance);
-        if (overlap >= most) [best, most] = [i, overlap]; // of equal ones the last
+        if (overlap >= most) [best, most] = [i, overlap]; // of equal overlaps, the last wins
       });
       if (best >= 0) taken.add(best);
       return best;
     });
   }
 
-  /** Area under the interpolated precision-recall curve; hits by falling score. */
+  /** The area under the interpolated precision-recall curve; hits are in the order of descending score. */
   function averagePrecision(hits, count) {
-    let found = hits.reduce((total, hit) => total + hit, 0), best = 0, area = 0;
+    let positives = hits.reduce((total, hit) => total + hit, 0), best = 0, area = 0;
     for (let i = hits.length - 1; i >= 0; --i) {
-      best = Math.max(best, found / (i + 1));
+      best = Math.max(best, positives / (i + 1));
       if (hits[i]) {
         area += best;
-        --found;
+        --positives;
       }
     }
     return area / count;
@@ -222,7 +222,7 @@ const Localize = (() => {
   const onGrid = (segment) => segment.map((second) => roundHalfEven((second * 25) / 16));
   const positions = (segment) => segment.map((second) => roundHalfEven(((second * 25) / 16) * 1e9) / 1e9);
 
-  /** Whether a detection shares a snippet with one of the ambiguous intervals of its video. */
+  /** Whether a detection shares a snippet with an ambiguous interval of its video. */
   function meets(segment, intervals) {
     if (!intervals.length) return false;
     const [start, end] = positions(segment).map(Math.trunc);
@@ -230,12 +230,12 @@ const Localize = (() => {
   }
 
   /**
-   * mAP in percent at each threshold: {mean, perTiou}; null where no video has an instance.
-   * `found[v]` are detect's for `videos[v]`; protocol is "seconds" or "snippets".
+   * mAP in percent at each threshold: {mean, perTiou}; null if no video has an instance.
+   * `detected[v]` has the detections of `videos[v]` from detect; protocol is "seconds" or "snippets".
    */
-  function evaluate(videos, found, thresholds, protocol) {
+  function evaluate(videos, detected, thresholds, protocol) {
     const snippets = protocol === "snippets", same = (segment) => segment;
-    const place = snippets ? onGrid : same, placeFound = snippets ? positions : same;
+    const place = snippets ? onGrid : same, placeDetection = snippets ? positions : same;
     const byClass = new Map(); // class -> {count, videos: [{truth, detections}]}
     videos.forEach((video, v) => {
       for (const [start, end, label] of video.truth || []) {
@@ -244,21 +244,21 @@ const Localize = (() => {
         own.count += 1;
         if (!own.videos.has(v)) own.videos.set(v, []);
         const segment = place([start, end]);
-        if (!snippets || segment[0] < segment[1]) own.videos.get(v).push(segment); // nothing can match an empty one
+        if (!snippets || segment[0] < segment[1]) own.videos.get(v).push(segment); // an empty instance cannot be matched
       }
     });
     if (!byClass.size) return null;
     const detections = new Map([...byClass.keys()].map((label) => [label, []]));
-    found.forEach((listed, v) => {
+    detected.forEach((listed, v) => {
       for (const entry of [...listed].sort((a, b) => b.score - a.score)) {
         if (meets([entry.from, entry.to], videos[v].ambiguous || [])) continue;
-        detections.get(entry.label)?.push({ score: entry.score, v, segment: placeFound([entry.from, entry.to]) });
+        detections.get(entry.label)?.push({ score: entry.score, v, segment: placeDetection([entry.from, entry.to]) });
       }
     });
     const perTiou = thresholds.map((threshold) => {
       let total = 0;
       for (const [label, own] of byClass) {
-        const ordered = detections.get(label).sort((a, b) => b.score - a.score); // stable
+        const ordered = detections.get(label).sort((a, b) => b.score - a.score); // the sort is stable
         const byVideo = new Map();
         ordered.forEach((entry, i) => {
           if (!byVideo.has(entry.v)) byVideo.set(entry.v, []);
@@ -281,7 +281,7 @@ const Localize = (() => {
 
   // ---- the payload ----
 
-  /** Base64 of little-endian 16-bit integers as float32 in [0, 1]. */
+  /** Decodes base64 of little-endian 16-bit integers to float32 in [0, 1]. */
   function unpack(text) {
     const bytes = Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
     const view = new DataView(bytes.buffer), values = new Float32Array(bytes.length / 2);
@@ -289,7 +289,7 @@ const Localize = (() => {
     return values;
   }
 
-  /** Frame scores of one video by source and place of the class, unpacked when first asked for. */
+  /** The frame scores of one video, by source and index of the class; decoded at the first access. */
   function framesOf(video) {
     const unpacked = {}, scaled = new Map();
     const raw = (name) => (unpacked[name] ??= unpack(video.frames[name]));

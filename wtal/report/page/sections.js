@@ -1,4 +1,4 @@
-// The sections that show what the run folder and the analysis say: table, classes, curves, errors, training.
+// The sections from the run folder and the analysis: table, classes, precision and recall, errors, training.
 
 const kindOfRun = (i) => `c-${i % 6}`;
 const sourcesOf = (runs) => Object.keys(SOURCES).filter((source) => runs.every((run) => run.analyses[source]));
@@ -8,7 +8,7 @@ const preferred = (runs) => {
   return sources[sources.length - 1];
 };
 
-/** A place whose content is made anew by render(); returns the place. */
+/** An element with the content from render(again); a call of again() renders the content again. */
 function live(render) {
   const box = h("div");
   const again = () => box.replaceChildren(...[render(again)].flat().filter(Boolean));
@@ -175,7 +175,7 @@ function trainingSection(runs) {
     withCurves.forEach((run, i) => {
       let epoch = 0;
       for (const [stage, values] of Object.entries(run.curves)) {
-        if (stage === "control") continue; // beside the schedule, not part of it
+        if (stage === "control") continue; // the control is no part of the schedule
         const length = Math.max(...Object.values(values).map((list) => list.length));
         lines.push({ name: runs.length > 1 ? run.name : stage, kind: kindOfRun(i), points: (values[term] || []).map((value, at) => [epoch + at + 1, value]) });
         if (i === 0) bands.push({ from: epoch + 0.5, to: epoch + length + 0.5, text: stage === "warmup" ? "warm-up" : stage });

@@ -1,5 +1,5 @@
-// The localisation settings as controls. `values` is what wtal.settings.config.LocalizeConfig holds; a control changes it only
-// when a person moves it, so that the run's own thresholds stay whatever they are until then.
+// Controls for the localisation settings. `values` has the fields of wtal.settings.config.LocalizeConfig. A control changes a
+// value only when the user moves it, so the run's own thresholds stay exact until then.
 
 class Sliders {
   constructor(explorer, changed) {
@@ -28,7 +28,7 @@ class Sliders {
     this.show();
   }
 
-  /** Thresholds from the three sliders: evenly from lowest to highest. */
+  /** The thresholds from the three sliders, evenly spaced from the lowest to the highest. */
   spread() {
     const of = (name) => Number(this.controls.find((control) => control.name === name).input.value);
     const [low, high] = [of("lowest"), of("highest")].sort((a, b) => a - b), number = of("number");

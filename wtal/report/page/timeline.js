@@ -1,9 +1,9 @@
-// The timeline: ground truth, scores and detections of one class of one video on one time axis.
+// The timeline: ground truth, scores and detections of one class in one video, on a common time axis.
 
 class Timeline {
   /** view: {video, truth, lanes, thresholds, detections, matched}; see show(). */
   constructor(moved) {
-    this.moved = moved; // called with the second under the cursor, or null
+    this.moved = moved; // called with the time under the cursor in seconds, or null
     this.canvas = h("canvas", { tabindex: 0, role: "img", "aria-describedby": "timeline-keys" });
     this.overview = h("canvas", { class: "overview", "aria-hidden": "true" });
     this.element = h("div", { class: "stage" }, this.canvas, this.overview);
@@ -14,8 +14,9 @@ class Timeline {
   }
 
   /**
-   * video: of the payload; truth: [[start, end], ...] seconds; lanes: [{source, column}]; active: the source that is
-   * localised; thresholds: lowest and highest; detections: of the class, by falling score, with `matched`.
+   * video: a video of the payload; truth: [[start, end], ...] in seconds; lanes: [{source, column}]; active: the
+   * source that is localised; thresholds: the lowest and the highest; detections: those of the class, by descending
+   * score, with `matched`.
    */
   show(view) {
     if (this.view?.video !== view.video) {
@@ -30,7 +31,7 @@ class Timeline {
     this.draw();
   }
 
-  // ---- where things are ----
+  // ---- coordinates ----
   left = 78;
   get height() { return 30 + 30 + this.view.lanes.length * 66 + 14 + Math.max(2, this.rows.length) * 15 + 12; }
   x(second) { return this.left + ((second - this.window[0]) / (this.window[1] - this.window[0])) * (this.width - this.left - 8); }
@@ -89,7 +90,7 @@ class Timeline {
     this.canvas.addEventListener("wheel", (event) => {
       if (event.ctrlKey || event.metaKey) this.zoom(Math.exp(-event.deltaY / 300), this.second(own(event)));
       else if (Math.abs(event.deltaX) > Math.abs(event.deltaY) || event.shiftKey) this.pan((event.deltaX || event.deltaY) / this.width);
-      else return; // the page scrolls
+      else return; // let the page scroll
       event.preventDefault();
     }, { passive: false });
     this.canvas.addEventListener("keydown", (event) => {
@@ -114,9 +115,9 @@ class Timeline {
     this.overview.addEventListener("pointerup", () => { brushing = false; });
   }
 
-  /** Move the cursor to the next or previous start of a detection. */
+  /** Moves the cursor to the start of the next or previous detection. */
   step(direction) {
-    const starts = this.view.detections.map((found) => found.from).sort((a, b) => direction * (a - b));
+    const starts = this.view.detections.map((detection) => detection.from).sort((a, b) => direction * (a - b));
     const at = this.cursor ?? (direction > 0 ? -Infinity : Infinity);
     const next = starts.find((start) => direction * (start - at) > 1e-9);
     if (next === undefined) return;
@@ -159,7 +160,7 @@ class Timeline {
     }
     top += 14;
     const highest = this.view.detections[0]?.score || 1;
-    this.rows.forEach((row, r) => row.forEach((found) => this.box(g, found.from, found.to, top + 15 * r, 11, 0.35 + 0.65 * (found.score / highest), found.matched, color(found.matched ? "truth" : "miss"))));
+    this.rows.forEach((row, r) => row.forEach((detection) => this.box(g, detection.from, detection.to, top + 15 * r, 11, 0.35 + 0.65 * (detection.score / highest), detection.matched, color(detection.matched ? "truth" : "miss"))));
     if (this.cursor !== null) {
       g.strokeStyle = color("ink");
       g.beginPath();
@@ -183,7 +184,7 @@ class Timeline {
     return g;
   }
 
-  /** A segment: filled, or an outline; at least two pixels wide. */
+  /** Draws a segment, filled or as an outline, at least two pixels wide. */
   box(g, start, end, top, height, alpha, filled, color) {
     const x = this.x(start), width = Math.max(this.x(end) - x, 2);
     g.globalAlpha = alpha;
@@ -197,7 +198,7 @@ class Timeline {
     g.globalAlpha = 1;
   }
 
-  /** Scores in [0, 1]; where snippets are narrower than a pixel, the range of what falls into each pixel. */
+  /** Draws scores in [0, 1]. If snippets are narrower than a pixel, each pixel shows the range of their scores. */
   curve(g, column, top, height, color) {
     const { video } = this.view, bottom = top + height, y = (value) => bottom - value * height;
     const from = Math.max(0, Math.floor(Localize.position(video, this.window[0])) - 1), to = Math.min(column.length, Math.ceil(Localize.position(video, this.window[1])) + 1);
@@ -276,10 +277,10 @@ class Timeline {
     g.fillRect(0, 0, this.width, height);
     g.fillStyle = color("truth");
     for (const [start, end] of this.view.truth) g.fillRect(x(start), 4, Math.max(x(end) - x(start), 1.5), 8);
-    for (const found of this.view.detections.slice(0, 2 * this.view.truth.length || 10)) {
-      g.fillStyle = color(found.matched ? "truth" : "miss");
-      g.globalAlpha = found.matched ? 1 : 0.6;
-      g.fillRect(x(found.from), 15, Math.max(x(found.to) - x(found.from), 1.5), 6);
+    for (const detection of this.view.detections.slice(0, 2 * this.view.truth.length || 10)) {
+      g.fillStyle = color(detection.matched ? "truth" : "miss");
+      g.globalAlpha = detection.matched ? 1 : 0.6;
+      g.fillRect(x(detection.from), 15, Math.max(x(detection.to) - x(detection.from), 1.5), 6);
     }
     g.globalAlpha = 1;
     g.strokeStyle = color("accent");
@@ -290,18 +291,18 @@ class Timeline {
   }
 }
 
-/** Detections in as few rows as it takes for none to overlap, at most `most`; the best come first. */
+/** Distributes detections, best first, over as few rows as possible without overlap, and at most `most` rows. */
 function pack(detections, most) {
   const rows = [];
-  for (const found of detections) {
-    const row = rows.find((candidate) => candidate.every((other) => found.from >= other.to || found.to <= other.from));
-    if (row) row.push(found);
-    else if (rows.length < most) rows.push([found]);
+  for (const detection of detections) {
+    const row = rows.find((candidate) => candidate.every((other) => detection.from >= other.to || detection.to <= other.from));
+    if (row) row.push(detection);
+    else if (rows.length < most) rows.push([detection]);
   }
   return rows;
 }
 
-/** Seconds as people read them: 1:05, or 65.2 where the window is short. */
+/** Seconds as text: 1:05, or 65.2 if the visible span is short. */
 function clock(second, span) {
   if (span < 20) return `${Number(second.toFixed(2))} s`;
   const minutes = Math.floor(second / 60), rest = second - 60 * minutes;
