@@ -80,7 +80,7 @@ def test_frames_at_another_rate_are_ffmpegs(test_data: Path) -> None:
 
 
 def test_clip_fps_takes_frames_of_25_a_second(test_data: Path) -> None:
-    """So it is up to a tenth of a second earlier than frames that were brought to 5 a second at once, and never later."""
+    """They are up to a tenth of a second earlier than frames that were brought to 5 a second at once, never later."""
     at_25, _ = shown(test_data, 25)
     what = Cut(16, 16, 1, rgb=False, flow=None, clip=True, clip_step=Fraction(25, 5))
     frames = (np.zeros((1, 1, 3), np.uint8) for _ in at_25)
