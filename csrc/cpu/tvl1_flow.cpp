@@ -36,8 +36,8 @@ using torch::stable::Tensor;
   attributes void name##_move(flow::Fields& f, int64_t band, const flow::Rates& rates) {                     \
     flow::move_band(f, band, rates);                                                                         \
   }                                                                                                          \
-  attributes float name##_close(flow::Fields& f, const flow::Rates& rates) {                                 \
-    return flow::close_bands(f, rates);                                                                      \
+  attributes void name##_close(flow::Fields& f, int64_t band, const flow::Rates& rates) {                    \
+    flow::close_band(f, band, rates);                                                                        \
   }                                                                                                          \
   constexpr flow::Kernels k_##name{name##_residual, name##_median, name##_move, name##_close};
 
@@ -77,10 +77,11 @@ Tensor tvl1_flow(const Tensor& first, const Tensor& second, double tau, double l
   };
   const int64_t threads = torch::stable::get_num_threads();
   if (pairs < threads) {
-    Team team;
+    const int64_t members = std::min(threads, flow::kBands);
+    Team team(members);
     const auto each = [&](int64_t count, const auto& function) { team.each(count, function); };
-    torch::stable::parallel_for(0, std::min(threads, flow::kBands), 1, [&](int64_t begin, int64_t) {
-      if (begin > 0) return team.help();
+    torch::stable::parallel_for(0, members, 1, [&](int64_t begin, int64_t) {
+      if (begin > 0) return team.help(begin);
       struct End {
         Team& team;
         ~End() { team.end(); }

@@ -4,7 +4,9 @@
 // in place. The last row of a band's dual needs the first row of the next band's flow, so it is updated after
 // all bands are done.
 #pragma once
+#include <array>
 #include <cmath>
+#include <vector>
 
 #include "cpu/tvl1_flow_planes.h"
 
@@ -24,6 +26,7 @@ struct Fields {
       residual;              // gradient of the warped image; (warped image - first image) - gradient . flow
   std::vector<float> zeros;  // a row
   Plane change;              // one row per band: the squared change of the flow, summed per column
+  alignas(kCacheLine) std::array<double, kBands> changes{};  // the sum of each of these rows
 
   explicit Fields(Size size)
       : ux_dual(size),
@@ -35,9 +38,13 @@ struct Fields {
         residual(size),
         zeros(size.width, 0.f),
         change({bands(size.height), size.width}) {}
+
+  void clear_dual(int64_t begin, int64_t end) {
+    for (Plane* dual : {&ux_dual, &uy_dual, &vx_dual, &vy_dual}) dual->clear(begin, end);
+  }
 };
 
-struct Rates {
+struct alignas(kCacheLine) Rates {
   float threshold, theta, dual;
 };
 
@@ -83,6 +90,20 @@ WTAL_INLINE void dual_rows(Fields& f, int64_t y, int64_t below, float rate) {
   dual_row(f.v.row(y), f.v.row(below), f.vx_dual.row(y), f.vy_dual.row(y), width, rate);
 }
 
+// Sums in this order whatever the width of the vectors is.
+WTAL_INLINE double sum_of(const float* values, int64_t count) {
+  constexpr int64_t kLanes = 8;
+  double lanes[kLanes] = {};
+  int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) {
+    for (int64_t lane = 0; lane < kLanes; ++lane) lanes[lane] += values[i + lane];
+  }
+  for (; i < count; ++i) lanes[i % kLanes] += values[i];
+  double sum = 0;
+  for (const double lane : lanes) sum += lane;
+  return sum;
+}
+
 // Updates the flow of one band, and its dual except the last row.
 WTAL_INLINE void move_band(Fields& f, int64_t band, const Rates& rates) {
   const auto [height, width] = f.residual.size();
@@ -93,19 +114,14 @@ WTAL_INLINE void move_band(Fields& f, int64_t band, const Rates& rates) {
     move_row(f, y, change, rates.threshold, rates.theta);
     if (y > begin) dual_rows(f, y - 1, y, rates.dual);
   }
+  f.changes[band] = sum_of(change, width);
 }
 
-// Updates the last row of each band's dual. Returns the sum of the squared changes of the flow.
-WTAL_INLINE float close_bands(Fields& f, const Rates& rates) {
-  const auto [height, width] = f.residual.size();
-  double sum = 0;
-  for (int64_t band = 0; band < bands(height); ++band) {
-    const int64_t end = band_begin(height, band + 1);
-    dual_rows(f, end - 1, std::min(end, height - 1), rates.dual);
-    const float* const change = f.change.row(band);
-    for (int64_t x = 0; x < width; ++x) sum += change[x];
-  }
-  return static_cast<float>(sum);
+// Updates the last row of one band's dual. Every row is updated by the thread that has its band: the rows
+// would otherwise travel between the cores in each iteration.
+WTAL_INLINE void close_band(Fields& f, int64_t band, const Rates& rates) {
+  const int64_t height = f.residual.size().height, end = band_begin(height, band + 1);
+  dual_rows(f, end - 1, std::min(end, height - 1), rates.dual);
 }
 
 }  // namespace wtal::flow

@@ -3,6 +3,8 @@
 // which calls a function for all indices below a number, in any order and possibly on several threads.
 #pragma once
 #include <limits>
+#include <numeric>
+#include <vector>
 
 #include "cpu/tvl1_flow_iteration.h"
 #include "cpu/tvl1_flow_median.h"
@@ -15,7 +17,7 @@ struct Kernels {
   void (*residual)(Fields&, const Plane& first, const WarpSource& second, int64_t begin, int64_t end);
   void (*median)(const Plane&, Plane&, int64_t side, int64_t begin, int64_t end);
   void (*move)(Fields&, int64_t band, const Rates&);
-  float (*close)(Fields&, const Rates&);
+  void (*close)(Fields&, int64_t band, const Rates&);
 };
 
 WTAL_INLINE void set_residual(Fields& f, const Plane& first, const WarpSource& second, int64_t begin,
@@ -40,13 +42,17 @@ void refine(Plane& u, Plane& v, const Plane& first, const Plane& second, const S
   const Size size = first.size();
   const int64_t count = bands(size.height);
   const auto begin = [&](int64_t band) { return band_begin(size.height, band); };
-  const WarpSource source(second);
+  WarpSource source(size);
   Fields f(size);
   Plane smooth_u(size), smooth_v(size);
   std::swap(f.u, u);
   std::swap(f.v, v);
   const Rates rates{s.threshold(), static_cast<float>(s.theta), s.dual_rate()};
   const float enough = s.enough(size);
+  each(count, [&](int64_t band) {
+    source.rows(second, begin(band), begin(band + 1));
+    f.clear_dual(begin(band), begin(band + 1));
+  });
   for (int64_t warp = 0; warp < s.warps; ++warp) {
     each(count, [&](int64_t band) { kernels.residual(f, first, source, begin(band), begin(band + 1)); });
     float error = std::numeric_limits<float>::max();
@@ -63,7 +69,8 @@ void refine(Plane& u, Plane& v, const Plane& first, const Plane& second, const S
       }
       for (int64_t inner = 0; inner < s.inner && error > enough; ++inner) {
         each(count, [&](int64_t band) { kernels.move(f, band, rates); });
-        error = kernels.close(f, rates);
+        each(count, [&](int64_t band) { kernels.close(f, band, rates); });
+        error = static_cast<float>(std::accumulate(f.changes.begin(), f.changes.begin() + count, 0.0));
       }
     }
   }
@@ -71,40 +78,42 @@ void refine(Plane& u, Plane& v, const Plane& first, const Plane& second, const S
   std::swap(f.v, v);
 }
 
-WTAL_INLINE Plane as_floats(const uint8_t* pixels, Size size) {
-  Plane plane(size);
-  for (int64_t y = 0; y < size.height; ++y, pixels += size.width) {
-    std::copy(pixels, pixels + size.width, plane.row(y));
-  }
-  return plane;
+WTAL_INLINE void to_floats(const uint8_t* pixels, Plane& plane) {
+  const auto [height, width] = plane.size();
+  for (int64_t y = 0; y < height; ++y, pixels += width) std::copy(pixels, pixels + width, plane.row(y));
 }
 
 // first, second [H, W] -> flow [H, W, 2]
 template <class Each>
 void flow_of_pair(const uint8_t* first, const uint8_t* second, float* flow, Size size, const Settings& s,
                   const Kernels& kernels, const Each& each) {
-  std::vector<Plane> firsts, seconds;
-  firsts.push_back(as_floats(first, size));
-  seconds.push_back(as_floats(second, size));
   const std::vector<Size> sizes = pyramid_sizes(size, s);
-  for (size_t level = 1; level < sizes.size(); ++level) {
-    firsts.push_back(resized(firsts.back(), sizes[level], 1 / s.scale_step, 1 / s.scale_step, 1.f));
-    seconds.push_back(resized(seconds.back(), sizes[level], 1 / s.scale_step, 1 / s.scale_step, 1.f));
-  }
-  Plane u(firsts.back().size()), v(firsts.back().size());
-  for (size_t level = firsts.size(); level-- > 0;) {
-    const Size now = firsts[level].size(), before = u.size();
-    if (level + 1 < firsts.size()) {
+  std::vector<Plane> images[2];
+  for (auto& levels : images)
+    for (const Size level : sizes) levels.emplace_back(level);
+  each(2, [&](int64_t image) {
+    std::vector<Plane>& levels = images[image];
+    to_floats(image ? second : first, levels[0]);
+    for (size_t level = 1; level < sizes.size(); ++level) {
+      resize(levels[level - 1], levels[level], 1 / s.scale_step, 1 / s.scale_step, 1.f);
+    }
+  });
+  Plane flows[2]{Plane(sizes.back()), Plane(sizes.back())};
+  for (Plane& axis : flows) axis.clear(0, sizes.back().height);
+  for (size_t level = sizes.size(); level-- > 0;) {
+    const Size now = sizes[level], before = flows[0].size();
+    if (level + 1 < sizes.size()) {
       const double step_y = static_cast<double>(before.height) / static_cast<double>(now.height);
       const double step_x = static_cast<double>(before.width) / static_cast<double>(now.width);
       const auto gain = static_cast<float>(1 / s.scale_step);
-      u = resized(u, now, step_y, step_x, gain);
-      v = resized(v, now, step_y, step_x, gain);
+      Plane finer[2]{Plane(now), Plane(now)};
+      each(2, [&](int64_t axis) { resize(flows[axis], finer[axis], step_y, step_x, gain); });
+      std::swap(flows, finer);
     }
-    refine(u, v, firsts[level], seconds[level], s, kernels, each);
+    refine(flows[0], flows[1], images[0][level], images[1][level], s, kernels, each);
   }
   for (int64_t y = 0; y < size.height; ++y) {
-    const float *from_u = u.row(y), *from_v = v.row(y);
+    const float *from_u = flows[0].row(y), *from_v = flows[1].row(y);
     for (int64_t x = 0; x < size.width; ++x, flow += 2) flow[0] = from_u[x], flow[1] = from_v[x];
   }
 }

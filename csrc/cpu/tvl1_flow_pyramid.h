@@ -2,6 +2,7 @@
 // for floats.
 #pragma once
 #include <cmath>
+#include <vector>
 
 #include "cpu/tvl1_flow_planes.h"
 
@@ -28,8 +29,8 @@ struct Taps {
 };
 
 // step_x, step_y: source pixels per target pixel. Every value is multiplied by gain.
-WTAL_INLINE Plane resized(const Plane& from, Size size, double step_y, double step_x, float gain) {
-  Plane to(size);
+WTAL_INLINE void resize(const Plane& from, Plane& to, double step_y, double step_x, float gain) {
+  const Size size = to.size();
   const Taps rows(from.size().height, size.height, step_y), columns(from.size().width, size.width, step_x);
   for (int64_t y = 0; y < size.height; ++y) {
     const float *upper = from.row(rows.low[y]), *lower = from.row(rows.high[y]);
@@ -43,7 +44,6 @@ WTAL_INLINE Plane resized(const Plane& from, Size size, double step_y, double st
       out[x] = (above * (1.f - down) + below * down) * gain;
     }
   }
-  return to;
 }
 
 }  // namespace wtal::flow

@@ -4,32 +4,24 @@
 #pragma once
 #include <array>
 #include <cmath>
+#include <memory>
 
 #include "cpu/tvl1_flow_planes.h"
 
 namespace wtal::flow {
 
-class WarpSource {
+class alignas(kCacheLine) WarpSource {
  public:
   typedef float Four __attribute__((vector_size(16)));
   // A coordinate far outside is clamped to a position whose 4 x 4 taps are all in the margin and zero.
   static constexpr int64_t kMargin = 4;
   static constexpr int kSteps = 32;
 
-  explicit WarpSource(const Plane& image)
-      : size_(image.size()),
+  // Before at(), rows() must have been called for all rows.
+  explicit WarpSource(Size size)
+      : size_(size),
         stride_(size_.width + 2 * kMargin),
-        pixels_(static_cast<size_t>(stride_ * (size_.height + 2 * kMargin)), Four{}) {
-    const int64_t height = size_.height, width = size_.width;
-    for (int64_t y = 0; y < height; ++y) {
-      const float *row = image.row(y), *above = image.row(std::max<int64_t>(y - 1, 0)),
-                  *below = image.row(std::min(y + 1, height - 1));
-      Four* out = &pixels_[(y + kMargin) * stride_ + kMargin];
-      for (int64_t x = 0; x < width; ++x) {
-        const float left = row[std::max<int64_t>(x - 1, 0)], right = row[std::min(x + 1, width - 1)];
-        out[x] = Four{row[x], 0.5f * (right - left), 0.5f * (below[x] - above[x]), 0.f};
-      }
-    }
+        pixels_(new Four[static_cast<size_t>(stride_ * (size_.height + 2 * kMargin))]) {
     for (int i = 0; i < kSteps; ++i) {
       const float x = static_cast<float>(i) / kSteps, a = -0.75f, after = x + 1, before = 1 - x;
       auto& weights = weights_[i];
@@ -37,6 +29,28 @@ class WarpSource {
       weights[1] = ((a + 2) * x - (a + 3)) * x * x + 1;
       weights[2] = ((a + 2) * before - (a + 3)) * before * before + 1;
       weights[3] = 1.f - weights[0] - weights[1] - weights[2];
+    }
+  }
+
+  // Fills rows [begin, end), and the margin beside them.
+  WTAL_INLINE void rows(const Plane& image, int64_t begin, int64_t end) {
+    const int64_t height = size_.height, width = size_.width;
+    const int64_t first = begin ? begin : -kMargin, last = end < height ? end : height + kMargin;
+    for (int64_t y = first; y < last; ++y) {
+      Four* out = &pixels_[(y + kMargin) * stride_];
+      if (y < 0 || y >= height) {
+        std::fill(out, out + stride_, Four{});
+        continue;
+      }
+      std::fill(out, out + kMargin, Four{});
+      std::fill(out + kMargin + width, out + stride_, Four{});
+      out += kMargin;
+      const float *row = image.row(y), *above = image.row(std::max<int64_t>(y - 1, 0)),
+                  *below = image.row(std::min(y + 1, height - 1));
+      for (int64_t x = 0; x < width; ++x) {
+        const float left = row[std::max<int64_t>(x - 1, 0)], right = row[std::min(x + 1, width - 1)];
+        out[x] = Four{row[x], 0.5f * (right - left), 0.5f * (below[x] - above[x]), 0.f};
+      }
     }
   }
 
@@ -62,7 +76,7 @@ class WarpSource {
 
   Size size_;
   int64_t stride_;
-  std::vector<Four> pixels_;
+  std::unique_ptr<Four[]> pixels_;
   std::array<std::array<float, 4>, kSteps> weights_;
 };
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -52,12 +51,29 @@ def kill(process: subprocess.Popen[bytes], how: int = signal.SIGKILL, patience: 
         time.sleep(0.05)
 
 
-def peak_memory(process: subprocess.Popen[bytes]) -> dict[int, int]:
-    """Waits for the command; the largest resident size of it and of each worker, in bytes."""
-    peaks: dict[int, int] = {}
-    while process.poll() is None:
-        for pid, status in members(process.pid).items():
-            if match := re.search(r"VmHWM:\s+(\d+) kB", status):
-                peaks[pid] = max(peaks.get(pid, 0), int(match[1]) * 1024)
-        time.sleep(0.05)
+RECORD = """
+import atexit, os, sys
+def record():
+    with open("/proc/self/status") as status:
+        peak = next(line.split()[1] for line in status if line.startswith("VmHWM:"))
+    kinds = {"--multiprocessing-fork": "worker", "wtal.cli.extract": "command"}
+    kind = next((kind for word, kind in kinds.items() if word in sys.orig_argv), "other")
+    with open(os.path.join(os.environ["PEAKS"], f"{kind}-{os.getpid()}"), "w") as file:
+        file.write(peak)
+atexit.register(record)
+"""
+
+
+def recording(folder: Path) -> dict[str, str]:
+    """The environment of a command whose processes write down, as they end, the most memory that they have held."""
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(RECORD)
+    return {"PYTHONPATH": str(folder), "PEAKS": str(folder)}
+
+
+def recorded(folder: Path) -> dict[str, list[int]]:
+    """The largest resident sizes in bytes, as the kernel counts them: of the command and of each worker."""
+    peaks: dict[str, list[int]] = {}
+    for path in folder.glob("*-*"):
+        peaks.setdefault(path.name.split("-")[0], []).append(1024 * int(path.read_text()))
     return peaks
