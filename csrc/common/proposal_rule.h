@@ -73,6 +73,7 @@ struct Grouping {
   const T *low = nullptr, *spread = nullptr;  // [B, C], the values for `rescale`; only on CUDA
 
   // A cell is one (b, c, k); cells are numbered in this order.
+  WTAL_HOST_DEVICE int64_t columns() const { return batch * classes; }
   WTAL_HOST_DEVICE int64_t cells() const { return batch * classes * levels; }
 
   WTAL_HOST_DEVICE Column<T> column(int64_t b, int64_t c) const {

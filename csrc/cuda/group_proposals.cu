@@ -1,5 +1,5 @@
-// group_proposals on CUDA: measure the columns if they are to be rescaled, count, number the rows, one wait
-// for the number of proposals, write.
+// group_proposals on CUDA: gather the columns, measure them if they are to be rescaled, count, number the
+// rows, one wait for the number of proposals, write.
 #include <torch/csrc/stable/library.h>
 
 #include <tuple>
@@ -21,16 +21,29 @@ template <class T>
 Proposals group(const ProposalsArgs& args) {
   Grouping<T> grouping = args.grouping<T>();
   const int64_t cells = grouping.cells();
-  const unsigned blocks = blocks_for(cells, kGroupingWarps);
+  const unsigned blocks = blocks_for(grouping.columns(), kGroupingWarps);
   const cudaStream_t stream = current_stream(args.scores);
 
-  const int64_t columns = grouping.rescale ? grouping.batch * grouping.classes : 0;
+  // A warp reads a column in whole lines if its snippets lie side by side.
+  const bool gathers = cells > 0 && grouping.snippets > 0 && grouping.stride_t != 1;
+  Tensor gathered =
+      torch::stable::new_empty(args.scores, {gathers ? grouping.columns() * grouping.snippets : 0});
+  if (gathers) {
+    launch("group_proposals: gathering the columns", gather_columns_kernel<T>,
+           static_cast<unsigned>(gather_blocks(grouping)), kGroupingThreads, 0, stream, grouping,
+           gathered.mutable_data_ptr<T>());
+    grouping.scores = gathered.const_data_ptr<T>();
+    grouping.stride_b = grouping.classes * grouping.snippets;
+    grouping.stride_c = grouping.snippets;
+    grouping.stride_t = 1;
+  }
+
+  const int64_t columns = grouping.rescale && cells > 0 ? grouping.columns() : 0;
   Tensor low = torch::stable::new_empty(args.scores, {columns});
   Tensor spread = torch::stable::new_empty(args.scores, {columns});
   if (columns > 0) {
-    launch("group_proposals: measuring the columns", column_ranges_kernel<T>,
-           blocks_for(columns, kGroupingWarps), kGroupingThreads, 0, stream, grouping,
-           low.mutable_data_ptr<T>(), spread.mutable_data_ptr<T>());
+    launch("group_proposals: measuring the columns", column_ranges_kernel<T>, blocks, kGroupingThreads, 0,
+           stream, grouping, low.mutable_data_ptr<T>(), spread.mutable_data_ptr<T>());
     grouping.low = low.const_data_ptr<T>();
     grouping.spread = spread.const_data_ptr<T>();
   }

@@ -22,32 +22,30 @@ static_assert(sizeof(NmsFaults) == 3 * sizeof(long long));
 template <class T>
 Kept suppress(const NmsArgs& args) {
   const cudaStream_t stream = current_stream(args.scores);
-  const T* segments = args.segments.const_data_ptr<T>();
-  const T* scores = args.scores.const_data_ptr<T>();
-  const int64_t* offsets = args.offsets.const_data_ptr<int64_t>();
+  const NmsInput<T> input{args.segments.const_data_ptr<T>(), args.scores.const_data_ptr<T>(),
+                          args.offsets.const_data_ptr<int64_t>(), args.groups};
+  const NmsSettings<T> settings{args.suppression<T>(), args.max_per_group};
   const unsigned group_blocks = blocks_for(args.groups, 1);
 
   Tensor faults_tensor = torch::stable::new_empty(args.offsets, {3});
   auto* const faults = reinterpret_cast<long long*>(faults_tensor.mutable_data_ptr<int64_t>());
   check_cuda(cudaMemsetAsync(faults, kNoFaultByte, sizeof(NmsFaults), stream), "soft_nms: clearing");
   launch("soft_nms: checking the values", check_values_kernel<T>,
-         blocks_for(args.count + args.groups + 1, kNmsThreads), kNmsThreads, 0, stream, segments, scores,
-         offsets, args.count, args.groups, faults);
+         blocks_for(args.count + args.groups + 1, kNmsThreads), kNmsThreads, 0, stream, input, args.count,
+         faults);
 
   Tensor running = torch::stable::new_empty(args.scores, {args.count});
-  Tensor keep = torch::stable::new_empty(args.offsets, {args.count});
+  Tensor kept_rows = torch::stable::new_empty(args.offsets, {args.count});
   Tensor kept_scores = torch::stable::new_empty(args.scores, {args.count});
   Tensor counts = torch::stable::new_empty(args.offsets, {args.groups});
+  const NmsKept<T> kept{kept_rows.mutable_data_ptr<int64_t>(), kept_scores.mutable_data_ptr<T>(),
+                        counts.mutable_data_ptr<int64_t>()};
   if (args.groups > 0) {
     launch("soft_nms: suppressing in small groups", suppress_small_kernel<T>,
-           blocks_for(args.groups, kSmallWarps), kSmallThreads, 0, stream, segments, scores, offsets,
-           args.groups, args.suppression<T>(), args.max_per_group, faults, keep.mutable_data_ptr<int64_t>(),
-           kept_scores.mutable_data_ptr<T>(), counts.mutable_data_ptr<int64_t>());
+           blocks_for(args.groups, kSmallWarps), kSmallThreads, 0, stream, input, settings, faults, kept);
     if (args.count > kWarpGroup) {
       launch("soft_nms: suppressing in large groups", suppress_kernel<T>, group_blocks, kNmsThreads, 0,
-             stream, segments, scores, offsets, args.groups, args.suppression<T>(), args.max_per_group,
-             faults, running.mutable_data_ptr<T>(), keep.mutable_data_ptr<int64_t>(),
-             kept_scores.mutable_data_ptr<T>(), counts.mutable_data_ptr<int64_t>());
+             stream, input, settings, faults, running.mutable_data_ptr<T>(), kept);
     }
   }
   Tensor rows = torch::stable::new_empty(args.offsets, {args.groups + 1});
@@ -67,9 +65,8 @@ Kept suppress(const NmsArgs& args) {
   Tensor keep_out = torch::stable::new_empty(args.offsets, {total});
   Tensor scores_out = torch::stable::new_empty(args.scores, {total});
   if (total > 0) {
-    launch("soft_nms: compacting", compact_kernel<T>, group_blocks, kNmsThreads, 0, stream, offsets,
-           rows.const_data_ptr<int64_t>(), args.groups, keep.const_data_ptr<int64_t>(),
-           kept_scores.const_data_ptr<T>(), keep_out.mutable_data_ptr<int64_t>(),
+    launch("soft_nms: compacting", compact_kernel<T>, group_blocks, kNmsThreads, 0, stream, input, kept,
+           rows.const_data_ptr<int64_t>(), keep_out.mutable_data_ptr<int64_t>(),
            scores_out.mutable_data_ptr<T>());
   }
   return {keep_out, scores_out, rows};

@@ -12,12 +12,36 @@ namespace wtal {
 
 constexpr int kNmsThreads = 512, kNmsWarps = kNmsThreads / kWarpSize;
 
+// What is to be suppressed: group g has rows offsets[g] to offsets[g + 1].
+template <class T>
+struct NmsInput {
+  const T* segments;       // [N, 2]
+  const T* scores;         // [N]
+  const int64_t* offsets;  // [G + 1]
+  int64_t groups;          // G
+};
+
+// How: at most `limit` rows of each group are kept.
+template <class T>
+struct NmsSettings {
+  Suppression<T> rule;
+  int64_t limit;
+};
+
+// What is kept of each group, from offsets[g] on: rows in the order in which they are taken, their scores,
+// and how many there are.
+template <class T>
+struct NmsKept {
+  int64_t* rows;    // [N]
+  T* scores;        // [N]
+  int64_t* counts;  // [G]
+};
+
 // faults: the first position each in offsets, segments and scores that breaks a rule; kNoFault before.
 template <class T>
 __global__ void __launch_bounds__(kNmsThreads)
-    check_values_kernel(const T* __restrict__ segments, const T* __restrict__ scores,
-                        const int64_t* __restrict__ offsets, int64_t count, int64_t groups,
-                        long long* __restrict__ faults) {
+    check_values_kernel(NmsInput<T> input, int64_t count, long long* __restrict__ faults) {
+  const auto [segments, scores, offsets, groups] = input;
   const int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.x;
   const int64_t first = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   for (int64_t g = first; g <= groups; g += step) {
@@ -101,30 +125,31 @@ struct BlockTeam {
   }
 };
 
-// What one group needs. Rows [begin, end); what is kept goes to `begin` on.
+// One group: rows [begin, end); what is kept goes to `begin` on.
 template <class T>
 struct NmsGroup {
-  const T *segments, *scores;
-  int64_t begin, end, limit;
-  int64_t* keep;
-  T* kept_scores;
+  NmsInput<T> input;
+  NmsKept<T> kept;
+  int64_t begin, end;
 
+  __device__ uint32_t size() const { return static_cast<uint32_t>(end - begin); }
+  __device__ T score(uint32_t row) const { return input.scores[begin + row]; }
   __device__ Interval<T> interval(uint32_t row) const {
     const int64_t i = begin + row;
-    return make_interval(segments[2 * i], segments[2 * i + 1]);
+    return make_interval(input.segments[2 * i], input.segments[2 * i + 1]);
   }
-  __device__ uint32_t size() const { return static_cast<uint32_t>(end - begin); }
   __device__ void take(int64_t selected, uint32_t row, T score) const {
-    keep[begin + selected] = begin + row;
-    kept_scores[begin + selected] = score;
+    kept.rows[begin + selected] = begin + row;
+    kept.scores[begin + selected] = score;
   }
 };
 
 // The sequential definition with kRows rows of the group in the registers of each thread. Decay and the
 // search for the next to take are one pass. Returns how many were taken.
 template <class T, int kRows, class Team>
-__device__ inline int64_t suppress_registers(const NmsGroup<T>& group, const Suppression<T>& rule,
+__device__ inline int64_t suppress_registers(const NmsGroup<T>& group, const NmsSettings<T>& settings,
                                              Team& team) {
+  const Suppression<T>& rule = settings.rule;
   Interval<T> own[kRows];
   T running[kRows];
   Front<T> mine;
@@ -132,11 +157,11 @@ __device__ inline int64_t suppress_registers(const NmsGroup<T>& group, const Sup
   for (int r = 0; r < kRows; ++r) {
     const uint32_t row = team.rank() + r * Team::kSize;
     const bool there = row < group.size();
-    running[r] = there ? rule.admit(group.scores[group.begin + row]) : rule.kDropped;
+    running[r] = there ? rule.admit(group.score(row)) : rule.kDropped;
     own[r] = there ? group.interval(row) : make_interval(T(0), T(0));
     mine.see(running[r], row);
   }
-  for (int64_t selected = 0; selected < group.limit; ++selected) {
+  for (int64_t selected = 0; selected < settings.limit; ++selected) {
     const Front<T> best = team.first(mine);
     if (best.none()) return selected;
     const Interval<T> taken = group.interval(best.row);
@@ -153,21 +178,22 @@ __device__ inline int64_t suppress_registers(const NmsGroup<T>& group, const Sup
       mine.see(running[r], row);
     }
   }
-  return group.limit;
+  return settings.limit;
 }
 
 // The same for a group of any size, with the running scores in memory: running [N], a thread looks at its own
 // only.
 template <class T>
-__device__ inline int64_t suppress_memory(const NmsGroup<T>& group, const Suppression<T>& rule, T* running,
-                                          BlockTeam& team) {
+__device__ inline int64_t suppress_memory(const NmsGroup<T>& group, const NmsSettings<T>& settings,
+                                          T* running, BlockTeam& team) {
+  const Suppression<T>& rule = settings.rule;
   Front<T> mine;
   running += group.begin;
   for (uint32_t row = team.rank(); row < group.size(); row += BlockTeam::kSize) {
-    running[row] = rule.admit(group.scores[group.begin + row]);
+    running[row] = rule.admit(group.score(row));
     mine.see(running[row], row);
   }
-  for (int64_t selected = 0; selected < group.limit; ++selected) {
+  for (int64_t selected = 0; selected < settings.limit; ++selected) {
     const Front<T> best = team.first(mine);
     if (best.none()) return selected;
     const Interval<T> taken = group.interval(best.row);
@@ -185,7 +211,7 @@ __device__ inline int64_t suppress_memory(const NmsGroup<T>& group, const Suppre
       mine.see(score, row);
     }
   }
-  return group.limit;
+  return settings.limit;
 }
 
 // Rows a thread: what fits in 128 registers beside the arithmetic.
@@ -201,62 +227,56 @@ __device__ inline bool no_fault(const long long* faults) {
   return faults[0] == kNoFault && faults[1] == kNoFault && faults[2] == kNoFault;
 }
 
-// Writes the rows kept of each group of up to kWarpGroup rows from offsets[g] on, and how many to counts[g]:
-// a warp a group. Faulty input: none, in any group.
+// Groups of up to kWarpGroup rows: a warp a group. Faulty input: nothing is kept, in any group.
 template <class T>
 __global__ void __launch_bounds__(kSmallThreads, kSmallBlocks<T>)
-    suppress_small_kernel(const T* __restrict__ segments, const T* __restrict__ scores,
-                          const int64_t* __restrict__ offsets, int64_t groups, Suppression<T> rule,
-                          int64_t limit, const long long* __restrict__ faults, int64_t* __restrict__ keep,
-                          T* __restrict__ kept_scores, int64_t* __restrict__ counts) {
+    suppress_small_kernel(NmsInput<T> input, NmsSettings<T> settings, const long long* __restrict__ faults,
+                          NmsKept<T> kept) {
   const bool fine = no_fault(faults);
   const int64_t step = static_cast<int64_t>(gridDim.x) * kSmallWarps;
-  for (int64_t g = static_cast<int64_t>(blockIdx.x) * kSmallWarps + threadIdx.x / kWarpSize; g < groups;
+  for (int64_t g = static_cast<int64_t>(blockIdx.x) * kSmallWarps + threadIdx.x / kWarpSize; g < input.groups;
        g += step) {
-    const int64_t begin = fine ? offsets[g] : 0, end = fine ? offsets[g + 1] : 0;
+    const int64_t begin = fine ? input.offsets[g] : 0, end = fine ? input.offsets[g + 1] : 0;
     if (end - begin > kWarpGroup) continue;
-    const NmsGroup<T> group{segments, scores, begin, end, limit, keep, kept_scores};
     WarpTeam team;
-    const int64_t selected = suppress_registers<T, kWarpRows>(group, rule, team);
-    if (team.rank() == 0) counts[g] = selected;
+    const int64_t selected =
+        suppress_registers<T, kWarpRows>(NmsGroup<T>{input, kept, begin, end}, settings, team);
+    if (team.rank() == 0) kept.counts[g] = selected;
   }
 }
 
 // The same for the groups of more rows: a block a group. running [N] is scratch.
 template <class T>
 __global__ void __launch_bounds__(kNmsThreads)
-    suppress_kernel(const T* __restrict__ segments, const T* __restrict__ scores,
-                    const int64_t* __restrict__ offsets, int64_t groups, Suppression<T> rule, int64_t limit,
-                    const long long* __restrict__ faults, T* __restrict__ running, int64_t* __restrict__ keep,
-                    T* __restrict__ kept_scores, int64_t* __restrict__ counts) {
+    suppress_kernel(NmsInput<T> input, NmsSettings<T> settings, const long long* __restrict__ faults,
+                    T* __restrict__ running, NmsKept<T> kept) {
   if (!no_fault(faults)) return;
   BlockTeam team;
-  for (int64_t g = blockIdx.x; g < groups; g += gridDim.x) {
-    const int64_t begin = offsets[g], end = offsets[g + 1], size = end - begin;
+  for (int64_t g = blockIdx.x; g < input.groups; g += gridDim.x) {
+    const NmsGroup<T> group{input, kept, input.offsets[g], input.offsets[g + 1]};
+    const int64_t size = group.end - group.begin;
     if (size <= kWarpGroup) continue;
-    const NmsGroup<T> group{segments, scores, begin, end, limit, keep, kept_scores};
     int64_t selected;
     if (size <= kFewRows * kNmsThreads) {
-      selected = suppress_registers<T, kFewRows>(group, rule, team);
+      selected = suppress_registers<T, kFewRows>(group, settings, team);
     } else if (size <= kMostRows<T> * kNmsThreads) {
-      selected = suppress_registers<T, kMostRows<T>>(group, rule, team);
+      selected = suppress_registers<T, kMostRows<T>>(group, settings, team);
     } else {
-      selected = suppress_memory(group, rule, running, team);
+      selected = suppress_memory(group, settings, running, team);
     }
-    if (threadIdx.x == 0) counts[g] = selected;
+    if (threadIdx.x == 0) kept.counts[g] = selected;
   }
 }
 
-// Moves what suppress_kernel kept to rows[g] on.
+// Moves what was kept of group g to rows[g] on.
 template <class T>
 __global__ void __launch_bounds__(kNmsThreads)
-    compact_kernel(const int64_t* __restrict__ offsets, const int64_t* __restrict__ rows, int64_t groups,
-                   const int64_t* __restrict__ keep, const T* __restrict__ kept_scores,
+    compact_kernel(NmsInput<T> input, NmsKept<T> kept, const int64_t* __restrict__ rows,
                    int64_t* __restrict__ keep_out, T* __restrict__ scores_out) {
-  for (int64_t g = blockIdx.x; g < groups; g += gridDim.x) {
+  for (int64_t g = blockIdx.x; g < input.groups; g += gridDim.x) {
     for (int64_t i = threadIdx.x; i < rows[g + 1] - rows[g]; i += blockDim.x) {
-      keep_out[rows[g] + i] = keep[offsets[g] + i];
-      scores_out[rows[g] + i] = kept_scores[offsets[g] + i];
+      keep_out[rows[g] + i] = kept.rows[input.offsets[g] + i];
+      scores_out[rows[g] + i] = kept.scores[input.offsets[g] + i];
     }
   }
 }

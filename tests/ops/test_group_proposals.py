@@ -215,6 +215,22 @@ def test_many_cells(device: str) -> None:
 
 
 @pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("unique", [False, True])
+def test_more_thresholds_and_classes_than_a_warp_has_lanes(device: str, unique: bool) -> None:
+    """The next lower threshold is another lane's, or one of other 32; runs and what lies before them cross 32."""
+    rng = np.random.default_rng(4)
+    scores = np.cumsum(rng.random((2, 130, 34), dtype=np.float32) - 0.5, axis=1).astype(np.float32)
+    thresholds = rng.permutation(np.linspace(-3, 3, 35))
+    thresholds[34] = thresholds[0]
+    lengths = np.array([130, 64])
+    expected = definition(scores, thresholds, lengths, min_length=2, unique=unique)
+    found = group_proposals(
+        *(torch.from_numpy(array).to(device) for array in (scores, thresholds, lengths)), min_length=2, unique=unique
+    )
+    assert_same(found, expected)
+
+
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("score", ["max", "mean", "oic"])
 def test_what_lies_beyond_a_video_changes_nothing(device: str, score: Any) -> None:
     scores = torch.rand(3, 20, 2, device=device)

@@ -48,7 +48,7 @@ TABLE: list[tuple[str, str] | tuple[str, str, str]] = [
     # ---- bits
     ("not.{b32,b64}", "~{a}"),
     ("not.pred", "!{a}"),
-    ("and.{b32,b64,pred}", "{a} & {b}"),
+    ("and.{b16,b32,b64,pred}", "{a} & {b}"),
     ("or.{b32,b64,pred}", "{a} | {b}"),
     ("xor.{b32,b64,pred}", "{a} ^ {b}"),
     ("shl.{b32,b64}", "shift_left<{T}>({a}, {b:u32})"),
@@ -79,7 +79,7 @@ TABLE: list[tuple[str, str] | tuple[str, str, str]] = [
     ("setp.gt.{s32,u32,s64,u64}", "{a} > {b}", "pred"),
     ("setp.ge.{s32,u32,s64,u64}", "{a} >= {b}", "pred"),
     *((f"setp.{name}.{{f32,f64}}", expression, "pred") for name, expression in COMPARISONS.items()),
-    ("selp.{u16,b32,u32,b64,u64,f32,f64}", "{c:pred} ? {a} : {b}"),
+    ("selp.{b16,u16,b32,u32,b64,u64,f32,f64}", "{c:pred} ? {a} : {b}"),
     # ---- moves and conversions
     ("mov.{pred,u16,b32,u32,b64,u64,f32,f64}", "{a}"),
     ("cvta.to.global.u64", "{a}"),
