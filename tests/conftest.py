@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from forked.commands import Commands
 from hypothesis import settings
 
 # 'python -m pytest' puts this source tree first, whose wtal has no kernels: the tests are about the installed one.
@@ -53,6 +54,14 @@ def test_data() -> Path:
     if not path.is_dir():
         pytest.fail(f"WTAL_TEST_DATA={folder} is not a folder")
     return path
+
+
+@pytest.fixture(scope="session")
+def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
+    """Runs commands of wtal, each in a process of its own."""
+    running = Commands(tmp_path_factory.mktemp("commands"))
+    yield running
+    running.close()
 
 
 @pytest.fixture(scope="session")
