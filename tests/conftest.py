@@ -15,6 +15,9 @@ from hypothesis import settings
 # 'python -m pytest' puts this source tree first, whose wtal has no kernels: the tests are about the installed one.
 sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != Path(__file__).parents[1]]
 
+LONGEST = Path(__file__).with_name("longest.txt")
+"""Files of tests, the one that takes longest first; which others there are makes no difference."""
+
 # Fresh examples in every run, also where CI is set; a failure prints the line that brings its example back.
 settings.register_profile("default", deadline=None, derandomize=False, print_blob=True, database=None)
 settings.register_profile("quick", settings.get_profile("default"), max_examples=15)
@@ -24,9 +27,21 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Let each process of pytest-xdist take whole files: what a file's tests share is then made once."""
+    """Let each process of pytest-xdist take whole files, in the order in which they were collected.
+
+    What a file's tests share is then made once.
+    """
     if getattr(config.option, "dist", "no") == "load":
         config.option.dist = "loadfile"
+        config.option.loadscopereorder = False  # that order would be by number of tests
+
+
+def longest_first(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Order the files of several processes: were a long one the last, all other processes would wait for it."""
+    if not hasattr(config, "workerinput"):
+        return
+    places = {name: place for place, name in enumerate(LONGEST.read_text().split())}
+    items.sort(key=lambda item: places.get(item.nodeid.partition("::")[0], len(places)))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -34,6 +49,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if item.get_closest_marker("slow"):
                 item.add_marker(pytest.mark.skip(reason="a long drill; pytest -m slow runs it"))
+    longest_first(config, items)
     needs_gpu = [item for item in items if item.get_closest_marker("gpu")]
     if not needs_gpu:
         return
