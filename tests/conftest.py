@@ -15,6 +15,10 @@ from hypothesis import settings
 # 'python -m pytest' puts this source tree first, whose wtal has no kernels: the tests are about the installed one.
 sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != Path(__file__).parents[1]]
 
+# Beside another process of the tests, a thread that waits must leave its core; read when torch is loaded.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 LONGEST = Path(__file__).with_name("longest.txt")
 """Files of tests, the one that takes longest first; which others there are makes no difference."""
 
