@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from forked.commands import Commands
 from hypothesis import settings
 
 # 'python -m pytest' puts this source tree first, whose wtal has no kernels: the tests are about the installed one.
 sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != Path(__file__).parents[1]]
+
+# Beside another process of the tests, a thread that waits must leave its core; read when torch is loaded.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+LONGEST = Path(__file__).with_name("longest.txt")
+"""Files of tests, the one that takes longest first; which others there are makes no difference."""
 
 # Fresh examples in every run, also where CI is set; a failure prints the line that brings its example back.
 settings.register_profile("default", deadline=None, derandomize=False, print_blob=True, database=None)
@@ -23,9 +31,21 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Let each process of pytest-xdist take whole files: what a file's tests share is then made once."""
+    """Let each process of pytest-xdist take whole files, in the order in which they were collected.
+
+    What a file's tests share is then made once.
+    """
     if getattr(config.option, "dist", "no") == "load":
         config.option.dist = "loadfile"
+        config.option.loadscopereorder = False  # that order would be by number of tests
+
+
+def longest_first(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Order the files of several processes: were a long one the last, all other processes would wait for it."""
+    if not hasattr(config, "workerinput"):
+        return
+    places = {name: place for place, name in enumerate(LONGEST.read_text().split())}
+    items.sort(key=lambda item: places.get(item.nodeid.partition("::")[0], len(places)))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -33,6 +53,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if item.get_closest_marker("slow"):
                 item.add_marker(pytest.mark.skip(reason="a long drill; pytest -m slow runs it"))
+    longest_first(config, items)
     needs_gpu = [item for item in items if item.get_closest_marker("gpu")]
     if not needs_gpu:
         return
@@ -53,6 +74,14 @@ def test_data() -> Path:
     if not path.is_dir():
         pytest.fail(f"WTAL_TEST_DATA={folder} is not a folder")
     return path
+
+
+@pytest.fixture(scope="session")
+def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
+    """Runs commands of wtal, each in a process of its own."""
+    running = Commands(tmp_path_factory.mktemp("commands"))
+    yield running
+    running.close()
 
 
 @pytest.fixture(scope="session")

@@ -52,7 +52,7 @@ try:
     code = main()
 except SystemExit as stop:
     code = stop.code
-print("exit", code, "loaded", sorted({{"torch", "open_clip"}} & sys.modules.keys()))
+print("exit", code, "loaded", sorted({{"torch", "open_clip", "matplotlib"}} & sys.modules.keys()))
 """
     )
     assert f"usage: {command} " in done.stdout, done.stderr

@@ -2,17 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
-
-
-def ablate(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-P", "-m", "wtal.cli.ablate", *map(str, arguments)], capture_output=True, text=True, cwd=cwd
-    )
 
 
 @pytest.mark.parametrize(
@@ -30,20 +20,8 @@ def ablate(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedP
         (["--report-only", "--runs", "nothing"], "nothing: no world has a row yet"),
     ],
 )
-def test_mistakes(tmp_path, arguments: list[str], told: str) -> None:
-    done = ablate(*arguments, cwd=tmp_path)
+def test_mistakes(commands, tmp_path, arguments: list[str], told: str) -> None:
+    done = commands("ablate", *arguments, folder=tmp_path)
     assert done.returncode == 2
     assert len(done.stderr.strip().splitlines()) == 1
     assert f"wtal-ablate: error: {told}" in done.stderr or told in done.stderr
-
-
-def test_help_needs_no_torch() -> None:
-    script = (
-        "import sys; sys.argv = ['wtal-ablate', '--help']\n"
-        "from wtal.cli.ablate import main\n"
-        "try:\n    main()\nexcept SystemExit as stop:\n    assert stop.code in (0, None)\n"
-        "assert 'torch' not in sys.modules and 'matplotlib' not in sys.modules"
-    )
-    done = subprocess.run([sys.executable, "-P", "-c", script], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "usage: wtal-ablate" in done.stdout

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -91,16 +90,17 @@ def test_root_goes_with_a_run(files) -> None:
 
 @pytest.mark.skipif(not FULL.exists(), reason="no /dev/full here")
 @pytest.mark.parametrize("words", [["{p}", "{g}"], ["{p}", "{g}", "--json"], ["--help"], ["--version"]])
-def test_a_full_disk_behind_stdout_is_one_line(files, words: list[str]) -> None:
-    words = [word.format(p=files[0], g=files[1]) for word in words]
+def test_a_full_disk_behind_stdout_is_one_line(commands, files, words: list[str]) -> None:
+    done = commands("eval", *(word.format(p=files[0], g=files[1]) for word in words), stdout=FULL)
+    assert done.stderr == "wtal-eval: error: standard output cannot be written (No space left on device)\n"
+    assert done.returncode == 2
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="no /dev/full here")
+def test_nothing_is_left_to_write_when_the_interpreter_ends(files) -> None:
     with FULL.open("w") as full:
-        done = subprocess.run(
-            [sys.executable, "-P", "-m", "wtal.cli.eval", *words],
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "COLUMNS": "200"},
-        )
+        command = [sys.executable, "-P", "-m", "wtal.cli.eval", *map(str, files)]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
     assert done.stderr == "wtal-eval: error: standard output cannot be written (No space left on device)\n"
     assert done.returncode == 2
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import resource
-import subprocess
-import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from forked.commands import Commands
 
 from wtal.runs.run import Run
 
@@ -55,21 +54,11 @@ class Ended:
     text: str
 
 
-class Commands:
-    """Runs commands of wtal, each in a process of its own that is forked after the imports (``process.py``)."""
+class Drills:
+    """Runs commands of wtal in processes that may be told to strike themselves (``strike.py``)."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.count = 0
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200", "WTAL_CACHE": str(folder / "cache")}
-        self.server = subprocess.Popen(
-            [sys.executable, "-P", str(Path(__file__).with_name("process.py"))],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=folder,
-            env=environment,
-        )
+    def __init__(self, commands: Commands) -> None:
+        self.commands = commands
 
     def __call__(self, command: str, *arguments: object, strike: tuple[int, str, int] | None = None) -> Ended:
         """Run a command to its end."""
@@ -78,31 +67,19 @@ class Commands:
 
     def start(self, command: str, *arguments: object, strike: tuple[int, str, int] | None = None) -> int:
         """Begin a command; returns its process id. Call :meth:`end` before the next."""
-        self.count += 1
-        self.output = self.folder / f"output-{self.count}.txt"
-        words = [str(word) for word in arguments]
-        request = {"command": command, "arguments": words, "output": str(self.output), "strike": strike}
-        self.server.stdin.write(json.dumps(request) + "\n")
-        self.server.stdin.flush()
-        return int(self.server.stdout.readline())
+        prepare = strike and (Path(__file__).with_name("strike.py"), "arm", strike)
+        return self.commands.start(command, *arguments, prepare=prepare, joined=True)
 
     def end(self) -> Ended:
         """Wait for the command."""
-        return Ended(int(self.server.stdout.readline()), self.output.read_text(encoding="utf-8"))
-
-    def close(self) -> None:
-        """End the server."""
-        self.server.stdin.close()
-        self.server.wait(timeout=60)
-        self.server.stdout.close()
+        code, text, _ = self.commands.end()
+        return Ended(code, text)
 
 
 @pytest.fixture(scope="session")
-def wtal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
+def wtal(commands: Commands) -> Drills:
     """Runs commands."""
-    commands = Commands(tmp_path_factory.mktemp("commands"))
-    yield commands
-    commands.close()
+    return Drills(commands)
 
 
 @dataclass(frozen=True)
@@ -189,7 +166,7 @@ def outcome() -> type[Outcome]:
 
 
 @pytest.fixture(scope="session")
-def whole(tiny: Tiny, wtal: Commands, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(tiny: Tiny, wtal: Drills, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of an undisturbed run."""
     folder = tmp_path_factory.mktemp("whole") / "run"
     done = wtal("train", *tiny.arguments(folder))

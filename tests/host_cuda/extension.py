@@ -2,7 +2,7 @@
 
 The build is one shared library a variant under build/host_cuda, compiled by the C++ compiler that built wtal ($CXX or
 c++), each source anew when it or a header it includes has changed. It happens within the tests, so that plain
-``pip install '.[dev]' && pytest`` has it, and a wheel never does.
+``pip install '.[dev]' && pytest -n 2`` has it, and a wheel never does.
 """
 
 from __future__ import annotations
@@ -72,17 +72,17 @@ def digest(path: str | Path) -> str:
 def compile_source(source: Path, folder: Path, flags: list[str]) -> Path:
     """Object file of one source; see made_by."""
     source, target = source.relative_to(ROOT), folder.relative_to(ROOT) / f"{source.stem}.o"
-    command = [*compiler(), *flags, "-MMD", "-MF", str(target.with_suffix(".d"))]
+    command = [*compiler(), *flags, "-MMD", "-MF", f"{target}.d"]
     return made_by([*command, "-x", "c++", "-c", str(source), "-o", str(target)], target, torch.__version__)
 
 
 def made_by(command: list[str], target: Path, version: str) -> Path:
-    """The target of a compiler's command, which writes its dependencies beside it as ``.d``.
+    """The target of a compiler's command, which writes its dependencies beside it, as its name and ``.d``.
 
     Kept while the command, the version and every file of this tree it read are the same. All paths are relative to the
     tree, so a copy of it can begin with a copy of its objects.
     """
-    record, dependencies = target.with_suffix(".json"), target.with_suffix(".d")
+    record, dependencies = Path(f"{target}.json"), Path(f"{target}.d")
     with contextlib.suppress(OSError, ValueError):
         known = json.loads((ROOT / record).read_text())
         if known["command"] == [*command, version] and all(

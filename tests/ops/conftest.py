@@ -11,7 +11,7 @@ import pytest
 from host_cuda import extension
 from ptx import extension as ptx
 
-# The order in which threads and blocks run; printed, so that a failure can be had again.
+# The order in which threads and blocks run; printed with a failure, so that it can be had again.
 SEED = int(os.environ.get("WTAL_HOST_CUDA_SEED") or random.randrange(1, 2**32))
 VARIANT = os.environ.get("WTAL_HOST_CUDA_VARIANT", "plain")
 
@@ -54,12 +54,14 @@ def backend(request: pytest.FixtureRequest) -> Iterator[None]:
     if request.node.get_closest_marker("cuda_on_ptx"):
         if ptx.nvcc() is None:
             pytest.skip("nvcc is not on the path")
+        print(f"WTAL_HOST_CUDA_SEED={SEED}")
         with ptx.in_place_of_the_cpu(SEED):
             yield
         return
     if request.node.get_closest_marker("cuda_on_host") is None:
         yield
         return
+    print(f"WTAL_HOST_CUDA_SEED={SEED}")
     extension.load(VARIANT, SEED)
     with extension.in_place_of_the_cpu():
         yield

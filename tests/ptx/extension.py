@@ -62,7 +62,7 @@ def ptx_of(source: Path) -> Path:
         "-isystem",
         f"{host.TORCH / 'include'}",
     ]
-    command += ["-DTORCH_TARGET_VERSION=0x020b000000000000", "-MMD", "-MF", str(target.with_suffix(".d"))]
+    command += ["-DTORCH_TARGET_VERSION=0x020b000000000000", "-MMD", "-MF", f"{target}.d"]
     return host.ROOT / host.made_by(
         [*command, "-ptx", str(source.relative_to(host.ROOT)), "-o", str(target)], target, nvcc_version()
     )
@@ -77,7 +77,7 @@ def write_translated(entries: list[Entry], folder: Path) -> list[Path]:
         if not source.exists() or source.read_text() != text:
             source.write_text(text)
         sources.append(source)
-    for old in {path.stem for path in folder.iterdir()} - {source.stem for source in sources}:
+    for old in {path.name.split(".")[0] for path in folder.iterdir()} - {source.stem for source in sources}:
         for path in folder.glob(f"{old}.*"):
             path.unlink()
     return sources

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from forked.commands import Commands
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -102,10 +103,6 @@ class Job:
         options = [word for name, value in SETTINGS.items() for word in (f"--{name}", str(value))]
         return ["--dataset", str(self.toml), "--out", str(out), "--schedule.control", *options]
 
-    def alone(self, *arguments: object) -> None:
-        command = [sys.executable, "-P", "-m", "wtal.cli.train", *map(str, arguments)]
-        subprocess.run(command, env=self.environment, check=True, capture_output=True, timeout=120)
-
     def together(self, notes: Path, *arguments: object, **drill: object) -> Ended:
         notes.mkdir()
         launch = [sys.executable, "-P", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -128,9 +125,10 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
 
 
 @pytest.fixture(scope="module")
-def one(job: Job) -> Path:
+def one(job: Job, commands: Commands) -> Path:
     """The run folder of one process."""
-    job.alone(*job.new(job.folder / "one"))
+    done = commands("train", *job.new(job.folder / "one"), environment={"COLUMNS": job.environment["COLUMNS"]})
+    assert done.returncode == 0, done.stderr
     return job.folder / "one"
 
 

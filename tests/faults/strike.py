@@ -1,33 +1,11 @@
-"""Runs commands of wtal in processes of their own, each forked from this one after its imports (they take seconds).
-
-One JSON object a line on stdin: ``command``, ``arguments``, ``output`` (a file for both streams) and, for a process
-that is to strike itself, ``strike``: ``[signal, point, count]``, sent the ``count``-th time that it comes to ``point``.
-Answers on stdout: the process id, then the exit code (minus the signal).
-"""
+"""Makes a process of ``wtal-train`` strike itself, so that each run is cut off at the same place."""
 
 from __future__ import annotations
 
-import importlib
-import json
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-
-def warm_up() -> None:
-    """Everything that the first training step would import."""
-    import torch
-    from torch.utils.tensorboard import SummaryWriter  # noqa: F401
-
-    import wtal.training.job  # noqa: F401
-
-    torch.set_num_threads(1)
-    for kind in (torch.optim.Adam, torch.optim.AdamW):
-        parameter = torch.nn.Parameter(torch.zeros(1))
-        parameter.grad = torch.zeros(1)
-        kind([parameter]).step()
 
 
 def arm(signal: int, point: str, count: int) -> None:
@@ -95,46 +73,3 @@ def arm(signal: int, point: str, count: int) -> None:
         "before a result is saved": lambda: after(trainer, "measure"),
     }
     points[point]()
-
-
-def child(request: dict[str, Any]) -> int:
-    """What the forked process does."""
-    output = os.open(request["output"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    for stream in (1, 2):
-        os.dup2(output, stream)
-    if request.get("strike"):
-        arm(*request["strike"])
-    sys.argv = [f"wtal-{request['command']}", *request["arguments"]]
-    try:
-        code = importlib.import_module(f"wtal.cli.{request['command']}").main()
-    except SystemExit as stop:
-        code = stop.code or 0
-    except BaseException:
-        import traceback
-
-        traceback.print_exc()
-        code = 1
-    sys.stdout.flush()
-    sys.stderr.flush()
-    return int(code or 0)
-
-
-def main() -> None:
-    """Serve until stdin ends."""
-    warm_up()
-    for line in sys.stdin:
-        request = json.loads(line)
-        process = os.fork()
-        if process == 0:
-            code = 1
-            try:
-                code = child(request)
-            finally:
-                os._exit(code)
-        print(process, flush=True)
-        _, status = os.waitpid(process, 0)
-        print(os.waitstatus_to_exitcode(status), flush=True)
-
-
-if __name__ == "__main__":
-    main()
