@@ -29,14 +29,14 @@ from conftest import machine
 from test_features import CPU, ROOT, VIDEOS, generated, run_measured, write
 
 from wtal.errors import WtalError
-from wtal.features.centres import Grid, centres
 from wtal.features.decode import VideoReader
 from wtal.features.flow import grayscale
 from wtal.features.networks import Network, clip_network, rgb_network
-from wtal.features.sparse import SparseReader
+from wtal.features.snippet_centres import Grid, centre_pieces
+from wtal.features.sparse_reader import SparseReader
 from wtal.models.clip_image import load_image_encoder
 from wtal.models.i3d import load_i3d
-from wtal.models.weights import read_weights
+from wtal.models.weight_files import read_weights
 from wtal.ops import tvl1_flow
 from wtal.platform.device import Device, choose_device
 
@@ -150,7 +150,7 @@ def decoding(report: Report, video: Path, rounds: int) -> None:
             picture()
 
     def sparse() -> None:
-        for _ in centres(SparseReader(video, Fraction(25), 256, grid.wanted).pictures(), grid, 224):
+        for _ in centre_pieces(SparseReader(video, Fraction(25), 256, grid.wanted).pictures(), grid, 224):
             pass
 
     sides = {"every frame as a picture": every, "wtal, the centres of snippets": sparse}

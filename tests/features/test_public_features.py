@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from wtal.data.timebase import Timebase
-from wtal.features.centres import Grid
 from wtal.features.decode import VideoReader
+from wtal.features.snippet_centres import Grid
 from wtal.features.snippets import Cut, cut
 from wtal.features.timeline import Facts, Timeline
 
