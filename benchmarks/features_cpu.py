@@ -1,6 +1,6 @@
 """Extraction on the CPU beside the usual way, all sides in turn in every round, so that a busy minute hits them alike.
 
-    python -P benchmarks/features_cpu.py --table benchmarks/results/features-cpu.txt
+    python -P benchmarks/features_cpu.py --table features-cpu.txt
 
 Times are the medians of the rounds; a ratio is the median of the rounds' ratios. The sides, videos and weights are
 those of ``test_features.py``. For two idle cores; ``--rounds 1 --frames 17`` shows soon whether all of it runs.
