@@ -1,5 +1,5 @@
-// The rules of group_proposals that CPU and CUDA share: which runs of one (video, class, threshold) are
-// proposals, and their scores.
+// What group_proposals shares between CPU and CUDA: runs, columns of scores, the cells of a call, and the
+// score of a proposal.
 #pragma once
 #include <cfloat>
 #include <cstdint>
@@ -90,28 +90,6 @@ struct Grouping {
     return column;
   }
 };
-
-// Whether a lower threshold (or an earlier equal one) gives this run too. All scores of the run are above the
-// lower threshold, so it gives the same run if and only if neither neighbour of the run is above it.
-template <class T>
-WTAL_HOST_DEVICE inline bool given_before(const Grouping<T>& grouping, const Column<T>& column, int64_t k,
-                                          Run run) {
-  const T threshold = grouping.thresholds[k];
-  for (int64_t other = 0; other < grouping.levels; ++other) {
-    const T lower = grouping.thresholds[other];
-    if (!(lower < threshold || (lower == threshold && other < k))) continue;
-    if (!column.above(run.start - 1, lower) && !column.above(run.end, lower)) return true;
-  }
-  return false;
-}
-
-// Whether a maximal run is a proposal.
-template <class T>
-WTAL_HOST_DEVICE inline bool is_proposal(const Grouping<T>& grouping, const Column<T>& column, int64_t k,
-                                         Run run) {
-  return run.end - run.start >= grouping.min_length &&
-         !(grouping.unique && given_before(grouping, column, k, run));
-}
 
 template <class T>
 WTAL_HOST_DEVICE inline T proposal_score(ProposalScore kind, const Column<T>& column, Run run) {

@@ -147,6 +147,27 @@ void try_soft_nms(Source& source) {
 
 // ---- group_proposals
 // ---------------------------------------------------------------------------------------------
+// The definition that the kernels are compared with. Whether a lower threshold (or an earlier equal one)
+// gives this run too. All scores of the run are above the lower threshold, so it gives the same run if and
+// only if neither neighbour of the run is above it.
+template <class T>
+bool given_before(const Grouping<T>& grouping, const Column<T>& column, int64_t k, Run run) {
+  const T threshold = grouping.thresholds[k];
+  for (int64_t other = 0; other < grouping.levels; ++other) {
+    const T lower = grouping.thresholds[other];
+    if (!(lower < threshold || (lower == threshold && other < k))) continue;
+    if (!column.above(run.start - 1, lower) && !column.above(run.end, lower)) return true;
+  }
+  return false;
+}
+
+// Whether a maximal run is a proposal.
+template <class T>
+bool is_proposal(const Grouping<T>& grouping, const Column<T>& column, int64_t k, Run run) {
+  return run.end - run.start >= grouping.min_length &&
+         !(grouping.unique && given_before(grouping, column, k, run));
+}
+
 template <class T>
 void try_group_proposals(Source& source) {
   const int64_t snippets = source.below(300), classes = 1 + source.below(20), levels = source.below(5);

@@ -2,7 +2,7 @@
 
 The build is one shared library a variant under build/host_cuda, compiled by the C++ compiler that built wtal ($CXX or
 c++), each source anew when it or a header it includes has changed. It happens within the tests, so that plain
-``pip install '.[dev]' && pytest -n 2`` has it, and a wheel never does.
+``pip install '.[dev]' && pytest`` has it, and a wheel never does.
 """
 
 from __future__ import annotations
