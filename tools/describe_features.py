@@ -1,6 +1,6 @@
 """A table of figures of features and annotation, of real and of generated data beside each other.
 
-    python tools/describe_features.py DIR/dataset.toml small version-2 [--world 0]
+    python tools/describe_features.py DIR/dataset.toml small version-2 [--world 0] [--clip]
 
 Reads the training videos, which need temporal annotation (train_segments of dataset.toml, or train_segments.csv beside
 it); wtal/data/synthetic/realism.py says what each figure is.
@@ -15,17 +15,18 @@ from pathlib import Path
 
 import numpy as np
 
+from wtal.data.clip_alignment import read_aligned_clip
 from wtal.data.features import read_features
 from wtal.data.open import BENCHMARKS, open_data
 from wtal.data.own_files import read_segments
-from wtal.data.synthetic.realism import Measured, describe
+from wtal.data.synthetic.realism import Measured, describe, describe_zero_shot
 from wtal.data.video import Video, VideoSet
 from wtal.errors import WtalError
 
 
-def measured(data: VideoSet, video: Video) -> Measured:
-    """A video's features, and its instances on the grid."""
-    features = read_features(video)
+def measured(data: VideoSet, video: Video, clip: bool) -> Measured:
+    """A video's features, or its CLIP features on the same grid, and its instances on that grid."""
+    features = read_aligned_clip(video, len(read_features(video))) if clip else read_features(video)
     if video.instances is None:
         raise WtalError(f"video {video.id}: no temporal annotation, expected some to measure by (train_segments)")
     found = []
@@ -37,7 +38,7 @@ def measured(data: VideoSet, video: Video) -> Measured:
     return Measured(features, tuple(found))
 
 
-def figures(source: str, world: int) -> dict[str, float]:
+def figures(source: str, world: int, clip: bool) -> dict[str, float]:
     """Of a ``dataset.toml``, or of an embedded benchmark by name."""
     data = open_data("synthetic", shapes=source, world=world) if source in BENCHMARKS else open_data(source)
     beside = Path(source).with_name("train_segments.csv")
@@ -47,8 +48,9 @@ def figures(source: str, world: int) -> dict[str, float]:
         training = tuple(
             replace(video, instances=tuple(instance for _, instance in known.get(video.id, ()))) for video in training
         )
-    videos = [measured(data, video) for video in training]
-    return describe([video for video in videos if video.instances])
+    videos = [found for video in training if (found := measured(data, video, clip)).instances]
+    zero_shot = describe_zero_shot(videos, data.text_features) if clip and data.text_features is not None else {}
+    return describe(videos) | zero_shot
 
 
 def shown(value: float) -> str:
@@ -61,16 +63,19 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sources", nargs="+", help=f"paths of dataset.toml, or of {', '.join(BENCHMARKS)}")
     parser.add_argument("--world", type=int, default=0, help="of embedded benchmarks")
+    parser.add_argument(
+        "--clip", action="store_true", help="CLIP features instead of I3D features, and what the texts detect"
+    )
     options = parser.parse_args()
     try:
-        columns = [figures(source, options.world) for source in options.sources]
+        columns = [figures(source, options.world, options.clip) for source in options.sources]
     except WtalError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print("| | " + " | ".join(options.sources) + " |")
     print("| --- |" + " ---: |" * len(columns))
-    for name in columns[0]:
-        print(f"| {name} | " + " | ".join(shown(column[name]) for column in columns) + " |")
+    for name in dict.fromkeys(name for column in columns for name in column):
+        print(f"| {name} | " + " | ".join(shown(column[name]) if name in column else "-" for column in columns) + " |")
     return 0
 
 

@@ -19,17 +19,18 @@ from wtal.data.synthetic.events import draw_real_instances
 from wtal.data.synthetic.features import _blurred
 from wtal.data.synthetic.parameters import ControlParameters, Parameters, RealParameters
 from wtal.data.synthetic.randomness import ar1
-from wtal.data.synthetic.realism import Measured, _auc, _distance, describe
+from wtal.data.synthetic.realism import Measured, _auc, _distance, describe, describe_zero_shot
 from wtal.data.synthetic.world import make_world
 
 
-def figures(parameters: Parameters, world: int) -> dict[str, float]:
+def figures(parameters: Parameters, world: int, clip: bool = False) -> dict[str, float]:
     resolved = parameters.resolved()
     prototypes = make_world(world, parameters.size.classes, resolved)
     made = [
         make_video(world, name, prototypes, resolved) for name, subset in video_ids(parameters) if subset == "train"
     ]
-    return describe([Measured(v.i3d, tuple((s.start, s.end, s.label) for s in v.instances)) for v in made])
+    videos = [Measured(v.clip if clip else v.i3d, tuple((s.start, s.end, s.label) for s in v.instances)) for v in made]
+    return describe(videos) | (describe_zero_shot(videos, prototypes.clip.text) if clip else {})
 
 
 # Real features of THUMOS14 (docs/synthetic.md), and how far version 2 may be from them.
@@ -166,3 +167,57 @@ def test_figures_of_features_that_are_known() -> None:
     assert found["class right from the mean of action"] > 0.95
     assert found["score, 1 away"] == pytest.approx(0.0, abs=0.1)
     assert found["score, first and last snippet of an instance"] == pytest.approx(1.0, abs=0.1)
+
+
+def test_what_a_text_detects_by_its_definition() -> None:
+    random = np.random.default_rng(4)
+    text = random.standard_normal((3, 5))
+    text /= np.linalg.norm(text, axis=1, keepdims=True)
+    videos = [
+        Measured(random.standard_normal((30, 5)), ((3, 9, number % 3), (12, 20, (number + 1) % 3)))
+        for number in range(6)
+    ]
+    areas, missed, detected, right = [], [], [], 0
+    cosines = [[[float(row @ one) / float(np.linalg.norm(row)) for one in text] for row in v.features] for v in videos]
+    level = [np.mean([row[c] for video in cosines for row in video]) for c in range(3)]
+    for video, cosine in zip(videos, cosines, strict=True):
+        present = {label for _, _, label in video.instances}
+        means = [np.mean([row[c] for row in cosine]) - level[c] for c in range(3)]
+        right += max(range(3), key=lambda c: means[c]) in present
+        for label in present:
+            own = [any(s <= t < e and c == label for s, e, c in video.instances) for t in range(30)]
+            score = [row[label] for row in cosine]
+            half = (min(score) + max(score)) / 2
+            inside = [s for s, is_own in zip(score, own, strict=True) if is_own]
+            outside = [s for s, is_own in zip(score, own, strict=True) if not is_own]
+            areas.append(np.mean([a > b for a in inside for b in outside]))
+            missed.append(np.mean([s <= half for s in inside]))
+            detected.append(np.mean([s > half for s in outside]))
+    assert describe_zero_shot(videos, text) == {
+        "AUC within a video, cosine with the text": pytest.approx(np.mean(areas)),
+        "AUC within a video, cosine with the text, lowest tenth": pytest.approx(np.percentile(areas, 10)),
+        "class right from the mean cosine": pytest.approx(right / 6),
+        "action that the cosine misses": pytest.approx(np.mean(missed)),
+        "other snippets that the cosine detects": pytest.approx(np.mean(detected)),
+    }
+
+
+def test_clip_like_features_are_as_hard_as_the_others() -> None:
+    """Version 1's are easier than its I3D-like ones in every video: there VLP after B is far above CBP."""
+    similar = {
+        "AUC within a video, probe of the class": 0.06,
+        "AUC within a video, probe of the class, lowest tenth": 0.1,
+        "variance between videos": 0.08,
+        "autocorrelation in background, lag 1": 0.08,
+        "autocorrelation in background, lag 4": 0.06,
+        "autocorrelation in background, lag 16": 0.05,
+    }
+    i3d, clip = figures(VERSION_2, 0), figures(VERSION_2, 0, clip=True)
+    assert {name: clip[name] for name in similar} == {
+        name: pytest.approx(i3d[name], abs=margin) for name, margin in similar.items()
+    }
+    before = figures(DEFAULT, 0, clip=True)
+    assert before["AUC within a video, probe of the class, lowest tenth"] > 0.9
+    # The premise of the method: the text misses little of the action, and detects much of the rest.
+    assert clip["action that the cosine misses"] < 0.25
+    assert clip["other snippets that the cosine detects"] > 0.35

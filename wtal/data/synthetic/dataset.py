@@ -97,7 +97,7 @@ def make_video(seed: int, video_id: str, world: World, parameters: Parameters) -
     return SyntheticVideo(
         events,
         i3d_features(events, world.i3d, parameters.i3d, generator(seed, Purpose.I3D, video_id), real=real),
-        clip_features(events, world.clip, parameters.clip, generator(seed, Purpose.CLIP, video_id)),
+        clip_features(events, world.clip, parameters.clip, generator(seed, Purpose.CLIP, video_id), real=real),
     )
 
 

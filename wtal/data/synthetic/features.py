@@ -33,7 +33,7 @@ def i3d_features(
     nuisance = _nuisance(events.num_snippets, world.drift, p, rng, pace)  # [T, D]
     # Version 1 adds in place: another order of additions would round differently.
     x = nuisance if real is None else np.zeros_like(nuisance)
-    gain = 1.0 if real is None else float(np.exp(real.video_gain_sigma * rng.standard_normal()))
+    gain = _video_gain(real, rng)
     for action in events.actions:
         c, strength = action.label, gain * action.gain
         x[action.start : action.core_start] += strength * p.phase * world.phase[c, 0]
@@ -46,28 +46,35 @@ def i3d_features(
         looks = world.distractors[event.prototype] if event.phase is None else world.shared_phase[event.phase]
         x[event.start : event.end] += p.distractor * looks + _motion(world, p, rng)
     if real is not None:
-        x = _blurred(x, real.blur * pace)
-        x += nuisance
-        x += np.float32(real.slow_noise) * ar1(rng, len(x), x.shape[1], real.slow_correlation ** (1.0 / pace))
+        x = _in_real_video(x, nuisance, real, rng, pace)
         for c in events.labels:
-            x += np.float32(real.venue * np.exp(real.venue_sigma * rng.standard_normal())) * world.scene[c]
+            x += _venue(real.venue, real, rng) * world.scene[c]
     x *= np.float32(x.shape[1] ** 0.5 / p.norm)
     return x
 
 
 def clip_features(
-    events: Events, world: CLIPWorld, p: CLIPParameters, rng: np.random.Generator, pace: float = 1.0
+    events: Events,
+    world: CLIPWorld,
+    p: CLIPParameters,
+    rng: np.random.Generator,
+    pace: float = 1.0,
+    real: RealParameters | None = None,
 ) -> np.ndarray:
     """CLIP-like features ``[T, D]`` float32, unit norm; arguments as in :func:`i3d_features`."""
-    y = _nuisance(events.num_snippets, world.drift, p, rng, pace)  # [T, D]
-    y += p.modality_gap * world.image_mean
-    venue = p.scene_elsewhere / max(1, len(events.labels))  # per class
-    for c in events.labels:
-        y[events.kinds < SnippetKind.PHASE] += venue * world.scene[c]
+    nuisance = _nuisance(events.num_snippets, world.drift, p, rng, pace)  # [T, D]
+    y = nuisance if real is None else np.zeros_like(nuisance)
+    gain = _video_gain(real, rng)
+    venue = 0.0  # per class
+    if real is None:
+        y += p.modality_gap * world.image_mean
+        venue = p.scene_elsewhere / max(1, len(events.labels))
+        for c in events.labels:
+            y[events.kinds < SnippetKind.PHASE] += venue * world.scene[c]
     for action in events.actions:
-        c = action.label
-        y[action.start : action.end] += action.gain * p.phase * world.action[c] + p.scene_in_action * world.scene[c]
-        y[action.core_start : action.core_end] += action.gain * (p.core - p.phase) * world.action[c]
+        c, strength = action.label, gain * action.gain
+        y[action.start : action.end] += strength * p.phase * world.action[c] + p.scene_in_action * world.scene[c]
+        y[action.core_start : action.core_end] += strength * (p.core - p.phase) * world.action[c]
     for context in events.contexts:
         c = context.label
         strength = p.scene_in_context - (venue if c in events.labels else 0.0)  # the venue was already added
@@ -75,7 +82,32 @@ def clip_features(
         y[context.snippets] += (strength * jitter).astype(np.float32) * world.scene[c]
     for event in events.distractors:
         y[event.start : event.end] += p.distractor * world.distractors[event.prototype]
+    if real is not None:
+        y = _in_real_video(y, nuisance, real, rng, pace)
+        y += p.modality_gap * world.image_mean
+        for c in events.labels:
+            y += _venue(p.scene_elsewhere, real, rng) * world.scene[c]
     return unit(y)
+
+
+def _video_gain(real: RealParameters | None, rng: np.random.Generator) -> float:
+    """The factor on all actions of a video; version 1 has none and draws nothing."""
+    return 1.0 if real is None else float(np.exp(real.video_gain_sigma * rng.standard_normal()))
+
+
+def _venue(strength: float, real: RealParameters, rng: np.random.Generator) -> np.float32:
+    """The strength of a class's scene in a whole video of version 2."""
+    return np.float32(strength * np.exp(real.venue_sigma * rng.standard_normal()))
+
+
+def _in_real_video(
+    x: np.ndarray, nuisance: np.ndarray, real: RealParameters, rng: np.random.Generator, pace: float
+) -> np.ndarray:
+    """The events ``x`` ``[T, D]`` blurred in time, with ``nuisance`` and the second, slow noise of version 2."""
+    x = _blurred(x, real.blur * pace)
+    x += nuisance
+    x += np.float32(real.slow_noise) * ar1(rng, len(x), x.shape[1], real.slow_correlation ** (1.0 / pace))
+    return x
 
 
 def _blurred(x: np.ndarray, decay: float) -> np.ndarray:

@@ -168,6 +168,9 @@ class CLIPParameters:
 class RealParameters:
     """The additional parameters of version 2: properties of real features that version 1 does not have.
 
+    They shape I3D-like and CLIP-like features alike, with random numbers of their own for each; the values after "with
+    this value" are those of I3D-like features.
+
     "Real" means R(2+1)D-18 features of 185 training videos of THUMOS14, 1.9 snippets per second. The figures are from
     ``tools/describe_features.py``; docs/synthetic.md has all of them, also for both versions.
     """
@@ -187,19 +190,20 @@ class RealParameters:
     gap_mean: float = 4.0
     """... after a gap with a geometric distribution and this mean, in snippets. Real gaps: 0, 3 and 27 snippets."""
     venue: float = 0.35
-    """Strength of the scene in the whole video, in I3D-like features. A probe finds the class of a video from its mean
-    background for .68 of the real videos, for .24 in version 1 and for .72 with this value."""
+    """Strength of the scene in the whole video, in I3D-like features; CLIP-like ones have ``scene_elsewhere``. A
+    probe finds the class of a video from its mean background for .68 of the real videos, for .24 in version 1 and for
+    .72 with this value."""
     venue_sigma: float = 1.0
     """The venue's strength in a video is exp(this * N(0, 1))."""
     blur: float = 1.6
-    """Events blur in I3D-like features with an exponential decay of this many snippets on each side. In real features
+    """Events blur with an exponential decay of this many snippets on each side. In real features
     the snippet next to an instance has .67 of the action's score by a linear probe, the second snippet .39, the third
     and fourth .23. Version 1 has .08, .08 and .06; with this value it is .48, .29 and .13."""
     video_gain_sigma: float = 0.7
     """All actions of a video are multiplied by exp(this * N(0, 1)). Real videos differ in the AUC of a probe of the
     class: the mean is .79, the lowest tenth .61. Version 1 has .96 and .91; with this value it is .90 and .76."""
     slow_noise: float = 1.3
-    """Norm of a second noise, in I3D-like features, ..."""
+    """Norm of a second noise ..."""
     slow_correlation: float = 0.9
     """... with this correlation from one snippet to the next. The autocorrelation of real background is .74, .57, .39,
     .22, .10 and .03 at lags 1, 2, 4, 8, 16 and 32: half of it is noise with correlation .58, half with .9."""
@@ -298,6 +302,7 @@ VERSION_2 = Parameters(
         offset=1.1,
         drift=0.6,
     ),
+    clip=CLIPParameters(noise_correlation=0.7, offset=1.1, drift=0.6),
     real=RealParameters(),
 )
 """Version 2: it ranks designs almost as real features do (docs/synthetic.md)."""

@@ -63,6 +63,37 @@ def describe(videos: Sequence[Measured]) -> dict[str, float]:
     }
 
 
+def describe_zero_shot(videos: Sequence[Measured], text: np.ndarray) -> dict[str, float]:
+    """How well the cosine with a class's text detects the class, without training.
+
+    A snippet counts as detected if its cosine is above one half of the cosine's range in the video.
+
+    Args:
+        videos: CLIP features, each video with an instance.
+        text: ``[C, D]``, the text feature of each class, of unit norm.
+    """
+    cosines = [video.features @ text.T / np.linalg.norm(video.features, axis=1, keepdims=True) for video in videos]
+    usual = np.concatenate(cosines).mean(0)
+    right, areas, missed, detected = 0, [], [], []
+    for video, cosine in zip(videos, cosines, strict=True):
+        present = {label for _, _, label in video.instances}
+        right += int((cosine.mean(0) - usual).argmax()) in present
+        for label in present:
+            own, score = video.classes == label, cosine[:, label]
+            if own.any() and not own.all():
+                fires = score > (score.min() + score.max()) / 2
+                areas.append(_auc(score, own))
+                missed.append(1 - fires[own].mean())
+                detected.append(fires[~own].mean())
+    return {
+        "AUC within a video, cosine with the text": float(np.mean(areas)),
+        "AUC within a video, cosine with the text, lowest tenth": float(np.percentile(areas, 10)),
+        "class right from the mean cosine": right / len(videos),
+        "action that the cosine misses": float(np.mean(missed)),
+        "other snippets that the cosine detects": float(np.mean(detected)),
+    }
+
+
 def _lengths(videos: Sequence[Measured]) -> dict[str, float]:
     instances = [end - start for video in videos for start, end, _ in video.instances]
     gaps = [
