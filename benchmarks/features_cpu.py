@@ -4,6 +4,7 @@
 
 Times are the medians of the rounds; a ratio is the median of the rounds' ratios. The sides, videos and weights are
 those of ``test_features.py``. For two idle cores; ``--rounds 1 --frames 17`` shows soon whether all of it runs.
+``--parts pipeline --rounds 1 --frames 0`` runs the pipelines on the whole videos, half an hour.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ from wtal.ops import tvl1_flow
 from wtal.platform.device import Device, choose_device
 
 Side = Callable[[], object]
+PARTS = ("flow", "decoding", "networks", "pipeline")
 
 
 class Report:
@@ -164,6 +166,7 @@ def pipeline(report: Report, name: str, short: Path, weights: Mapping[str, Path]
     ours = ["-m", "wtal.cli.extract", str(short), "--workers", "1", "--threads", "1", "--quiet", "--i3d-rgb"]
     ours += [str(weights["rgb"]), "--i3d-flow", str(weights["flow"]), "--clip-weights", str(weights["clip"])]
     sides = {"plain pipeline": None, "wtal": "float32"} | ({"wtal, bf16": "bf16"} if bf16() else {})
+    folder.mkdir()
     times: dict[str, list[float]] = {side: [] for side in sides}
     peaks: dict[str, int] = {}
     for turn in range(rounds):
@@ -177,11 +180,22 @@ def pipeline(report: Report, name: str, short: Path, weights: Mapping[str, Path]
     report.table(f"whole pipeline, {name}, one core, loading included", times, "plain pipeline", notes)
 
 
+def some_frames(video: Path, count: int) -> list[np.ndarray]:
+    """Frames from the middle of a video, at 25 a second."""
+    return list(itertools.islice(VideoReader(video, Fraction(25), 256), 60, 60 + count))
+
+
+def cut(video: Path, count: int, folder: Path) -> Path:
+    """A file with a few frames of a video."""
+    return write(folder / f"{video.stem}-{count}.mkv", some_frames(video, count), "ffv1", "bgr0")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--table", type=Path, help="write what is printed to this file too")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--frames", type=int, default=49, help="of the video that the whole pipeline runs on")
+    parser.add_argument("--frames", type=int, default=49, help="of each video, for the whole pipeline; 0: all")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="of the benchmark; default: all")
     options = parser.parse_args()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
@@ -192,17 +206,23 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         videos = VIDEOS or [write(folder / "generated.mp4", generated(400), "libx264", "yuv444p")]
-        cuts = [list(itertools.islice(VideoReader(video, Fraction(25), 256), 60, 110)) for video in videos]
+        cuts = [some_frames(video, 50) for video in videos]
         weights = {"rgb": folder / "rgb.pt", "flow": folder / "flow.pt", "clip": folder / "clip.safetensors"}
         for script, names in (("random_i3d_weights.py", ("rgb", "flow")), ("random_clip_weights.py", ("clip",))):
             command = [sys.executable, "-P", str(ROOT / "tools" / script), *(str(weights[key]) for key in names)]
             subprocess.run(command, check=True, capture_output=True)
         for video, frames in zip(videos, cuts, strict=True):
-            flow(report, video.stem, frames, options.rounds)
-            decoding(report, video, options.rounds)
-        networks(report, weights, options.rounds)
-        short = write(folder / "short.mkv", cuts[0][: options.frames], "ffv1", "bgr0")
-        pipeline(report, f"{options.frames} frames of {videos[0].stem}", short, weights, folder, options.rounds)
+            if "flow" in options.parts:
+                flow(report, video.stem, frames, options.rounds)
+            if "decoding" in options.parts:
+                decoding(report, video, options.rounds)
+        if "networks" in options.parts:
+            networks(report, weights, options.rounds)
+        if "pipeline" in options.parts:
+            for video in videos:
+                part = cut(video, options.frames, folder) if options.frames else video
+                name = f"{options.frames} frames of {video.stem}" if options.frames else video.stem
+                pipeline(report, name, part, weights, folder / video.stem, options.rounds)
     report.say(f"\n{time.perf_counter() - began:.0f} s in all")
     if options.table:
         options.table.write_text("\n".join(report.lines) + "\n")
