@@ -67,6 +67,14 @@ class Branches(nn.ModuleDict):
         frozen = {id(p): p for p in self[source].parameters() if not p.requires_grad}
         self[name] = copy.deepcopy(self[source], frozen)
 
+    def redraw(self, name: str, config: RunConfig, seed: int) -> None:
+        """Give a CBP branch the random weights of a new one, which depend on ``seed``; its statistics stay."""
+        old = cast(CBP, self[name])
+        torch.manual_seed(seed)
+        new = CBP(old.input_dim, old.num_classes, config.cbp)
+        new.load_state_dict({**new.state_dict(), **dict(old.named_buffers())})
+        self[name] = new.to(old.input_mean.device)
+
     def logits(self, name: str, batch: Batch) -> Tensor:
         """Frame logits ``[B, T, C]`` of one branch, zero after the end of each video."""
         return self.outputs(name, batch).logits

@@ -26,6 +26,9 @@ class ScheduleConfig:
     averages are the teachers, and the branches take their weights at the end."""
     warmup_epochs: int = 10
     """Epochs of the CBP warm-up, which uses only video labels."""
+    warmup_teachers: int = 0
+    """The number of CBP networks that warm up, each from its own weights and in its own order. Then a new CBP learns
+    the mean of their logits, for as many epochs. 0: there is one CBP, which warms up itself."""
     b_epochs: int = 20
     """Epochs of each B step: CBP's pseudo-labels train VLP. Background is the important part."""
     f_epochs: int = 20

@@ -50,7 +50,7 @@ def add_gradients(
         "video",
         *(field.name for field in fields(AttentionLoss) if own and config.cbp.attention),
         *(["contrast"] if own and config.loss.contrast else []),
-        *([] if pseudo_labels is None else (field.name for field in fields(DistillLoss))),
+        *_distill_terms(pseudo_labels),
     ]
     means = torch.zeros(len(names), dtype=torch.float64)
     for part in batch.parts(config.batch.micro):
@@ -61,6 +61,13 @@ def add_gradients(
         means += torch.stack([terms[name].detach().mean() for name in names]).cpu().double() * share
     total, *rest = processes.add(means.tolist())
     return {"loss": total, **dict(zip(names[1:], rest, strict=True))}
+
+
+def _distill_terms(pseudo_labels: PseudoLabels | None) -> list[str]:
+    """The names of the terms that a step has because of pseudo-labels."""
+    if pseudo_labels is None:
+        return []
+    return ["soft"] if pseudo_labels.soft else [field.name for field in fields(DistillLoss)]
 
 
 def _terms(

@@ -77,7 +77,7 @@ class Trainer:
             while self.stage_index < len(self.stages):
                 stage = self.stages[self.stage_index]
                 self.config = from_table(stage.settings, self.run.config, f"stage {stage.name}")
-                begin_copies(stage, self.branches)
+                begin_copies(stage, self.branches, self.config, self.stage_seed)
                 pseudo_labels = self.train_stage(stage) if stage.length else None
                 self.stage_index, self.epoch = self.stage_index + 1, 0
                 self.measure(stage, pseudo_labels)
@@ -90,6 +90,11 @@ class Trainer:
         It is a hash of the stage's name. So a stage has the same order, crops and dropout whatever stages come before.
         """
         return int.from_bytes(hashlib.sha256(self.stages[self.stage_index].name.encode()).digest()[:4], "big")
+
+    @property
+    def stage_seed(self) -> int:
+        """The random seed of the current stage."""
+        return self.seed + 1_000_003 * (self.number + 1)
 
     def train_stage(self, stage: Stage) -> PseudoLabels | None:
         """Train all epochs of a stage, and return the last pseudo-labels of its first student."""
@@ -126,12 +131,18 @@ class Trainer:
         """Make pseudo-labels for every student that still learns and has none, and log their quality."""
         learning = [s for s in students if self.epoch < s.epochs and (s.teacher or stage.labels == "truth")]
         waiting = [student for student in learning if student.pseudo_labels is None]
-        seed = self.seed + 1_000_003 * (self.number + 1)
         self.branches.eval()
         for student in waiting:
             own = replace(stage, student=student.name, teacher=student.teacher)
             pseudo_labels = make_pseudo_labels(
-                own, self.branches, self.data, self.videos, self.config.distill, self.device, seed, self.processes
+                own,
+                self.branches,
+                self.data,
+                self.videos,
+                self.config.distill,
+                self.device,
+                self.stage_seed,
+                self.processes,
             )
             if pseudo_labels.quality.action:
                 shares = "  ".join(f"{name} {_share(value)}" for name, value in pseudo_labels.quality.rates().items())
@@ -144,9 +155,7 @@ class Trainer:
         """Train the rest of the current epoch; return early if an interrupt is requested."""
         # Order, crops and dropout depend on seed, stage and epoch. A run that was interrupted inside an epoch also
         # needs the state of the generators.
-        torch.manual_seed(
-            self.seed + 1_000_003 * (self.number + 1) + 10_007 * self.epoch + 15_485_863 * self.processes.rank
-        )
+        torch.manual_seed(self.stage_seed + 10_007 * self.epoch + 15_485_863 * self.processes.rank)
         self.restore_random()
         learning = [student for student in students if self.epoch < student.epochs]
         for student in learning:
