@@ -29,7 +29,6 @@ from wtal.training.trainer import Trainer
 RECIPE = """extends = "own"
 [schedule]
 warmup_epochs = 1
-warmup_teachers = 0
 f_epochs = 1
 control = false
 [optimizer]

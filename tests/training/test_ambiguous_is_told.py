@@ -43,7 +43,7 @@ def new_run(root: Path, other: str, ambiguous: str) -> Run:
     config = load_recipe("own").config
     config = dataclasses.replace(
         config,
-        schedule=dataclasses.replace(config.schedule, kind="cbp", warmup_epochs=1, warmup_teachers=0, control=False),
+        schedule=dataclasses.replace(config.schedule, kind="cbp", warmup_epochs=1, control=False),
         cbp=dataclasses.replace(config.cbp, dim=16, heads=2),
         evaluate=dataclasses.replace(config.evaluate, ambiguous=ambiguous),
     )

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from wtal.models.cbp import FrameOutputs
 from wtal.settings.config import LossConfig
-from wtal.training.losses import distill_loss, soft_loss, step_loss
+from wtal.training.losses import distill_loss, step_loss
 from wtal.training.rank_labels import PseudoLabelQuality, pseudo_label_quality, rank_labels
 from wtal.training.video_losses import attention_loss, video_loss
 
@@ -199,51 +199,6 @@ def test_a_branch_under_a_softmax_learns_pseudo_labels_by_that_softmax():
     torch.testing.assert_close(vars(moved), vars(parts))
 
 
-@settings(deadline=None, max_examples=100)
-@given(batches(), st.integers(0, 10**6), st.booleans())
-def test_soft_loss_against_loops(batch, seed, softmax):
-    logits, lengths, _ = batch
-    teacher = torch.randn(logits.shape, generator=torch.Generator().manual_seed(seed)) * 3
-    out = soft_loss(logits, teacher, lengths, softmax)
-    for b, length in enumerate(lengths.tolist()):
-        values = []
-        for t in range(length):
-            own, taught = logits[b, t].tolist(), teacher[b, t].tolist()
-            if softmax:
-                p = [math.exp(v) / sum(math.exp(w) for w in own) for v in own]
-                q = [math.exp(v) / sum(math.exp(w) for w in taught) for v in taught]
-                values.append(sum(y * math.log(y / x) for x, y in zip(p, q, strict=True)))
-            else:
-                p = [1 / (1 + math.exp(-v)) for v in own]
-                q = [1 / (1 + math.exp(-v)) for v in taught]
-                values += [0.0] * (t == 0)
-                values[-1 if t == 0 else 0] += sum(
-                    y * math.log(y / x) + (1 - y) * math.log((1 - y) / (1 - x)) for x, y in zip(p, q, strict=True)
-                )
-        expected = sum(values) / length if length else 0.0
-        assert out[b].item() == pytest.approx(expected, rel=1e-4, abs=1e-6)
-
-
-@pytest.mark.parametrize("softmax", [False, True])
-def test_soft_loss_teaches_the_student_alone(softmax):
-    """It is 0 for the teacher's own logits, also extreme ones, as is its gradient; padding adds nothing."""
-    teacher = torch.tensor([[[3.0, -200.0, 1.0], [200.0, 0.0, -1.0], [torch.nan] * 3]], requires_grad=True)
-    logits = teacher.detach().clone().requires_grad_()
-    loss = soft_loss(logits, teacher, torch.tensor([2]), softmax)
-    assert loss.item() == pytest.approx(0.0, abs=1e-6)
-    loss.sum().backward()
-    assert teacher.grad is None
-    torch.testing.assert_close(logits.grad, torch.zeros_like(logits), atol=1e-6, rtol=0)
-    with torch.no_grad():
-        logits[0, 0, 0] -= 1.0
-    logits.grad = None
-    soft_loss(logits, teacher, torch.tensor([2]), softmax).sum().backward()
-    assert logits.grad[0, 0, 0] < 0
-    assert (logits.grad[0, 2] == 0).all()
-    with pytest.raises(ValueError, match="teacher has shape"):
-        soft_loss(logits, teacher[:, 1:], torch.tensor([2]), softmax)
-
-
 def test_step_loss_weighs_the_terms():
     torch.manual_seed(0)
     logits, lengths, labels = torch.randn(3, 9, 4), torch.tensor([9, 5, 1]), torch.eye(3, 4)
@@ -253,9 +208,6 @@ def test_step_loss_weighs_the_terms():
     parts = 3.0 * (out["foreground"] + out["background"]) + 0.5 * out["absent"]
     torch.testing.assert_close(out["total"], 2.0 * out["video"] + parts)
     torch.testing.assert_close(out["video"], video_loss(logits, lengths, labels, 4))
-    soft = step_loss(FrameOutputs(logits), lengths, labels, config, 2 * logits, softmax=True)
-    assert set(soft) == {"total", "video", "soft"}
-    torch.testing.assert_close(soft["total"], 2.0 * soft["video"] + 3.0 * soft_loss(logits, 2 * logits, lengths, True))
     warm = step_loss(FrameOutputs(logits), lengths, labels, config)
     assert set(warm) == {"total", "video"}
     torch.testing.assert_close(warm["total"], 2.0 * out["video"])

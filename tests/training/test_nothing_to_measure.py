@@ -69,9 +69,7 @@ def new_run(folder: Path, dataset: Path) -> Run:
     config = load_recipe("own").config
     config = dataclasses.replace(
         config,
-        schedule=dataclasses.replace(
-            config.schedule, warmup_epochs=1, warmup_teachers=0, b_epochs=0, f_epochs=1, control=False
-        ),
+        schedule=dataclasses.replace(config.schedule, warmup_epochs=1, b_epochs=0, f_epochs=1, control=False),
         cbp=dataclasses.replace(config.cbp, dim=16, heads=2),
         vlp=dataclasses.replace(config.vlp, heads=2),
     )

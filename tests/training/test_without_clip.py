@@ -9,7 +9,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +19,6 @@ import wtal
 from wtal.cli.train import command
 from wtal.data.open import open_data
 from wtal.errors import WtalError
-from wtal.inference.frame_scores import frame_logits
 from wtal.inference.saved_model import detect_in_folder, detect_test_videos, open_run
 from wtal.platform.device import Device
 from wtal.platform.progress import Reporter
@@ -32,20 +30,12 @@ from wtal.settings.config import RunConfig
 from wtal.settings.recipe import from_table, load_recipe
 from wtal.training.clip_needs import check_clip
 from wtal.training.job import prepare
-from wtal.training.pseudo_labels import PseudoLabels, make_pseudo_labels
-from wtal.training.schedule import Stage, schedule
+from wtal.training.schedule import schedule
 from wtal.training.trainer import Trainer
 
 CPU = Device(torch.device("cpu"))
 SHORT = {
-    "schedule": {
-        "warmup_epochs": 2,
-        "f_epochs": 1,
-        "b_epochs": 1,
-        "warmup_teachers": 0,
-        "self_training": 2,
-        "control": True,
-    },
+    "schedule": {"warmup_epochs": 2, "f_epochs": 1, "b_epochs": 1, "self_training": 2, "control": True},
     "optimizer": {"ema": 0.5},
     "batch": {"size": 3, "snippets": 32},
     "cbp": {"dim": 8, "heads": 2, "levels": 2},
@@ -108,74 +98,6 @@ def test_the_schedule_of_cbp_alone() -> None:
     both = schedule(taught, has_clip=True)
     assert [s.name for s in both] == ["warmup", "zero-shot", "control", "S1", "S2", "B1", "F1", "B2", "F2", "ensemble"]
     assert both[2].epochs == sum(s.epochs for s in both if s.student == "cbp" and s.teacher)
-
-
-TAUGHT = {"schedule": {"warmup_epochs": 1, "warmup_teachers": 3, "self_training": 0, "control": False}}
-
-
-def test_the_schedule_of_a_warmup_with_teachers() -> None:
-    config = from_table({"schedule": {"warmup_epochs": 2, "warmup_teachers": 3}}, RunConfig(), "here").schedule
-    stages = schedule(config, has_clip=False)
-    together = "cbp teacher+cbp teacher 2+cbp teacher 3"
-    assert [(s.name, s.student, s.teacher, s.epochs, s.fresh, s.labels) for s in stages] == [
-        ("warmup", "cbp teacher", None, 2, False, "ranked"),
-        ("warmup 2", "cbp teacher 2", None, 2, True, "ranked"),
-        ("warmup 3", "cbp teacher 3", None, 2, True, "ranked"),
-        ("teachers", together, None, 0, False, "ranked"),
-        ("distillation", "cbp", together, 2, False, "soft"),
-    ]
-    one = schedule(dataclasses.replace(config, warmup_teachers=1), has_clip=False)
-    assert [(s.name, s.student, s.teacher) for s in one] == [
-        ("warmup", "cbp teacher", None),
-        ("distillation", "cbp", "cbp teacher"),
-    ]
-    both = [s.name for s in schedule(config, has_clip=True)]
-    assert both == [s.name for s in stages] + ["zero-shot", "B1", "F1", "ensemble"]
-
-
-def test_teachers_differ_and_the_student_learns_their_mean(tmp_path: Path, toml: Path, config: RunConfig) -> None:
-    trainer = new(tmp_path / "run", toml, from_table(TAUGHT, config, "here"))
-    seen: dict[str, PseudoLabels] = {}
-
-    def spied(stage: Stage, *rest: Any) -> PseudoLabels:
-        seen[stage.name] = made = make_pseudo_labels(stage, *rest)
-        return made
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("wtal.training.trainer.make_pseudo_labels", spied)
-        rows = trainer.fit()
-    assert [row["name"] for row in rows] == [
-        "CBP after warm-up",
-        "CBP after warm-up 2",
-        "CBP after warm-up 3",
-        "ensemble of 3 warm-ups",
-        "CBP after distillation",
-    ]
-    names = ("cbp teacher", "cbp teacher 2", "cbp teacher 3")
-    trainer.branches.eval()
-    videos = trainer.videos
-    each = [list(frame_logits(trainer.branches, name, trainer.data, videos, CPU)) for name in names]
-    assert not torch.equal(each[0][0], each[1][0])
-    assert not torch.equal(each[1][0], each[2][0])
-    assert list(seen) == ["distillation"]
-    for video, target in enumerate(seen["distillation"].targets):
-        assert target.dtype == torch.float32
-        torch.testing.assert_close(target, sum(logits[video] for logits in each) / 3)
-    assert "soft 0." in (tmp_path / "run" / "log.txt").read_text()
-    # The statistics of the features are not drawn anew.
-    stored = weights(tmp_path / "run")
-    for name in names:
-        assert torch.equal(stored[f"{name}.input_mean"], stored["cbp.input_mean"])
-    found = open_run(tmp_path / "run", "cpu")
-    listed = detect_test_videos(found, None)
-    assert wtal.evaluate(listed, found.data.subset("test")).mean == pytest.approx(rows[-1]["mean"])
-
-
-@pytest.mark.parametrize("saves", [1, 3, 4, 7, 8, 9])
-def test_teachers_resume_to_the_same_bits(
-    tmp_path: Path, toml: Path, config: RunConfig, monkeypatch, saves: int
-) -> None:
-    test_it_resumes_to_the_same_bits(tmp_path, toml, from_table(TAUGHT, config, "here"), monkeypatch, saves)
 
 
 def test_cbp_alone_from_training_to_prediction(tmp_path: Path, toml: Path, config: RunConfig, monkeypatch) -> None:
@@ -320,7 +242,7 @@ def test_the_command(tmp_path: Path, toml: Path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     short = [f"--{s}.{k.replace('_', '-')}={v}" for s in ("batch", "cbp") for k, v in SHORT[s].items()]
     common = ["--dataset", "mine/dataset.toml", *short, "--threads", "1"]
-    assert command([*common, "--out", "run", "--schedule.warmup-epochs", "1", "--schedule.warmup-teachers", "0"]) == 0
+    assert command([*common, "--out", "run", "--schedule.warmup-epochs", "1"]) == 0
     told = capsys.readouterr().out
     assert "dataset.toml has no CLIP features: CBP is trained alone" in " ".join(told.split())
     assert "VLP" not in told

@@ -16,7 +16,7 @@ from wtal.data.batches import Batch
 from wtal.data.features import read_clip, read_features
 from wtal.data.video import Video, VideoSet
 from wtal.errors import WtalError, reason
-from wtal.models.cbp import CBP, FrameOutputs
+from wtal.models.cbp import CBP, CBPEnsemble, FrameOutputs, build_cbp
 from wtal.models.clip_text import PromptedCLIPText
 from wtal.models.load_clip_text import load_clip
 from wtal.models.text_without_clip import FixedText, PromptedTextFeatures
@@ -67,31 +67,32 @@ class Branches(nn.ModuleDict):
         frozen = {id(p): p for p in self[source].parameters() if not p.requires_grad}
         self[name] = copy.deepcopy(self[source], frozen)
 
-    def redraw(self, name: str, config: RunConfig, seed: int) -> None:
-        """Give a CBP branch the random weights of a new one, which depend on ``seed``; its statistics stay."""
-        old = cast(CBP, self[name])
-        torch.manual_seed(seed)
-        new = CBP(old.input_dim, old.num_classes, config.cbp)
-        new.load_state_dict({**new.state_dict(), **dict(old.named_buffers())})
-        self[name] = new.to(old.input_mean.device)
-
     def logits(self, name: str, batch: Batch) -> Tensor:
         """Frame logits ``[B, T, C]`` of one branch, zero after the end of each video."""
-        return self.outputs(name, batch).logits
+        return cast(Tensor, self[name](self._features(name, batch), batch.lengths))
 
-    def outputs(self, name: str, batch: Batch, embedding: bool = False) -> FrameOutputs:
-        """Frame logits, and the other outputs of a branch that losses use."""
+    def networks(self, name: str) -> list[nn.Module]:
+        """The networks of a branch, which are trained each by itself; all but an ensemble of CBP have one."""
+        branch = self[name]
+        return list(branch.networks) if isinstance(branch, CBPEnsemble) else [branch]
+
+    def outputs(self, name: str, batch: Batch, embedding: bool = False, network: int = 0) -> FrameOutputs:
+        """Frame logits, and the other outputs that losses use, of one network of a branch."""
+        features, chosen = self._features(name, batch), self.networks(name)[network]
+        if isinstance(chosen, CBP):
+            return chosen.outputs(features, batch.lengths, embedding)
+        return FrameOutputs(chosen(features, batch.lengths))
+
+    def _features(self, name: str, batch: Batch) -> Tensor:
+        """The features of a batch that a branch reads."""
         features = batch.clip if self.reads_clip(name) else batch.i3d
         if features is None:
             raise ValueError(f"the batch lacks the features that branch {name!r} reads")
-        branch = self[name]
-        if isinstance(branch, CBP):
-            return branch.outputs(features, batch.lengths, embedding)
-        return FrameOutputs(branch(features, batch.lengths))
+        return features
 
-    def reading(self, name: str) -> CBP | VLP:
+    def reading(self, name: str) -> CBP | CBPEnsemble | VLP:
         """One branch, typed, for its ``reach`` and ``stride``."""
-        return cast("CBP | VLP", self[name])
+        return cast("CBP | CBPEnsemble | VLP", self[name])
 
     def tensors(self) -> dict[str, Tensor]:
         """The tensors for a checkpoint: learned tensors, and text features, so that prediction does not need CLIP."""
@@ -104,9 +105,9 @@ class Branches(nn.ModuleDict):
         return stored
 
     @property
-    def classification(self) -> CBP:
+    def classification(self) -> CBP | CBPEnsemble:
         """The classification branch."""
-        return cast(CBP, self["cbp"])
+        return cast("CBP | CBPEnsemble", self["cbp"])
 
     @property
     def vision_language(self) -> VLP:
@@ -136,7 +137,7 @@ def build_branches(data: VideoSet, config: RunConfig, clip_model: str, clip_weig
         "grid": common_grid(data.videos),
     }
     if not data.has_clip:
-        return Branches({"cbp": CBP(i3d_dim, len(data.classes), config.cbp)}, facts)
+        return Branches({"cbp": build_cbp(i3d_dim, len(data.classes), config.cbp)}, facts)
     clip_dim = read_clip(first).shape[1]
     prompts = (config.vlp.prompts_before, config.vlp.prompts_after, config.vlp.init_std)
     if data.text_features is not None:
@@ -148,7 +149,7 @@ def build_branches(data: VideoSet, config: RunConfig, clip_model: str, clip_weig
         text = PromptedCLIPText(clip, tokenizer, names, *prompts)
         encoder = clip_model
     facts |= {"clip_dim": clip_dim, "text_encoder": encoder}
-    modules = {"cbp": CBP(i3d_dim, len(data.classes), config.cbp), "vlp": VLP(text, clip_dim, config.vlp)}
+    modules = {"cbp": build_cbp(i3d_dim, len(data.classes), config.cbp), "vlp": VLP(text, clip_dim, config.vlp)}
     return Branches(modules, facts)
 
 
@@ -167,12 +168,12 @@ def restore_branches(checkpoint: Checkpoint) -> tuple[Branches, RunConfig]:
     facts = checkpoint.facts
     try:
         config = from_table(facts["config"], RunConfig(), str(checkpoint.path))
-        if max(config.cbp.levels, config.vlp.blocks) > len(checkpoint.tensors):
-            raise WtalError("more layers than tensors")
+        if max(config.cbp.networks, config.cbp.levels, config.vlp.blocks) > len(checkpoint.tensors):
+            raise WtalError("more networks or layers than tensors")
         if not all(isinstance(name, str) for name in facts["classes"]):
             raise WtalError(f"classes {facts['classes']!r}")
         with torch.device("meta"):  # needs no memory, even if the facts have wrong sizes
-            modules: dict[str, nn.Module] = {"cbp": CBP(facts["i3d_dim"], len(facts["classes"]), config.cbp)}
+            modules: dict[str, nn.Module] = {"cbp": build_cbp(facts["i3d_dim"], len(facts["classes"]), config.cbp)}
         stored = {"cbp": checkpoint.part("cbp")}
         if facts["clip_dim"] is not None:
             features = checkpoint.tensors["text_features"]

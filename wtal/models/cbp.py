@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -156,3 +157,50 @@ class CBP(nn.Module):
         for coarse, scale in zip(reversed(levels[1:]), reversed(self.level_scales), strict=True):
             total = outputs.pop() + scale(upsample_pairs(total, coarse.mask))
         return total
+
+
+class CBPEnsemble(nn.Module):
+    """Several CBP networks as one branch, whose logits are the mean of theirs.
+
+    Training treats each network by itself (:func:`wtal.training.gradients.add_gradients`). Networks from different
+    weights make different errors, so their mean localises better than one of them (docs/real.md).
+
+    Args:
+        input_dim: as in :class:`CBP`.
+        num_classes: C.
+        config: ``networks`` is their number, the rest describes each of them.
+    """
+
+    def __init__(self, input_dim: int, num_classes: int, config: CBPConfig) -> None:
+        super().__init__()
+        self.input_dim = input_dim
+        self.num_classes = num_classes
+        self.config = config
+        self.networks = nn.ModuleList(CBP(input_dim, num_classes, config) for _ in range(config.networks))
+
+    def set_statistics(self, mean: Tensor, std: Tensor) -> None:
+        """As :meth:`CBP.set_statistics`, for all networks."""
+        for network in self.networks:
+            cast(CBP, network).set_statistics(mean, std)
+
+    @property
+    def stride(self) -> int:
+        """As :attr:`CBP.stride`."""
+        return cast(CBP, self.networks[0]).stride
+
+    @property
+    def reach(self) -> int | None:
+        """As :attr:`CBP.reach`."""
+        return cast(CBP, self.networks[0]).reach
+
+    def forward(self, i3d: Tensor, lengths: Tensor) -> Tensor:
+        """The mean of the networks' logits, see :meth:`CBP.forward`."""
+        total = self.networks[0](i3d, lengths)
+        for network in self.networks[1:]:
+            total = total + network(i3d, lengths)
+        return cast(Tensor, total / len(self.networks))
+
+
+def build_cbp(input_dim: int, num_classes: int, config: CBPConfig) -> CBP | CBPEnsemble:
+    """A CBP branch with new weights: one network, or ``config.networks`` of them."""
+    return (CBP if config.networks == 1 else CBPEnsemble)(input_dim, num_classes, config)

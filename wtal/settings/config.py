@@ -26,9 +26,6 @@ class ScheduleConfig:
     averages are the teachers, and the branches take their weights at the end."""
     warmup_epochs: int = 10
     """Epochs of the CBP warm-up, which uses only video labels."""
-    warmup_teachers: int = 0
-    """The number of CBP networks that warm up, each from its own weights and in its own order. Then a new CBP learns
-    the mean of their logits, for as many epochs. 0: there is one CBP, which warms up itself."""
     b_epochs: int = 20
     """Epochs of each B step: CBP's pseudo-labels train VLP. Background is the important part."""
     f_epochs: int = 20
@@ -55,7 +52,7 @@ class OptimizerConfig:
     weight_decay: float = 0.0
     """Weight decay."""
     clip_norm: float = 0.0
-    """The largest norm of the gradient; 0: no clipping."""
+    """The largest norm of a network's gradient; 0: no clipping."""
     ema: float = 0.0
     """Each B, F or other step of the schedule ends with the moving average of its weights. The average keeps this share
     of its old value in each optimiser step; 0: no average. Online training uses schedule.online_ema instead."""
@@ -82,6 +79,9 @@ class BatchConfig:
 class CBPConfig:
     """The classification branch."""
 
+    networks: int = 1
+    """The number of networks in the branch. Each is trained by itself, from its own weights, on the same snippets; the
+    logits of the branch are the mean of theirs."""
     dim: int = 512
     """Width of the encoder."""
     heads: int = 8

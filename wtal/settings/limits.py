@@ -39,14 +39,13 @@ LIMITS: dict[str, dict[str, Limit]] = {
     "schedule": {
         "online_ema": _DROPOUT,
         **dict.fromkeys(
-            ("warmup_epochs", "b_epochs", "f_epochs", "rounds", "self_training", "ensemble_epochs", "warmup_teachers"),
-            _COUNT_OR_NONE,
+            ("warmup_epochs", "b_epochs", "f_epochs", "rounds", "self_training", "ensemble_epochs"), _COUNT_OR_NONE
         ),
     },
     "optimizer": {"lr": _POSITIVE, "weight_decay": _NOT_NEGATIVE, "clip_norm": _NOT_NEGATIVE, "ema": _DROPOUT},
     "batch": {"size": _COUNT, "micro": _COUNT_OR_NONE, "snippets": _COUNT, "steps_per_epoch": _COUNT_OR_NONE},
     "cbp": {
-        **dict.fromkeys(("dim", "heads", "levels"), _COUNT),
+        **dict.fromkeys(("networks", "dim", "heads", "levels"), _COUNT),
         "mlp_ratio": _POSITIVE,
         "dropout": _DROPOUT,
         "input_dropout": _DROPOUT,

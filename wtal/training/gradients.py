@@ -42,7 +42,8 @@ def add_gradients(
         processes: the processes that share the batch.
 
     Returns:
-        ``loss`` and its terms, averaged over all videos of the batch. Every process gets the same values.
+        ``loss`` and its terms, averaged over all videos of the batch and over the networks of the student. Every
+        process gets the same values.
     """
     own = not branches.reads_clip(student)  # only CBP has attention and an embedding
     names = [
@@ -50,33 +51,34 @@ def add_gradients(
         "video",
         *(field.name for field in fields(AttentionLoss) if own and config.cbp.attention),
         *(["contrast"] if own and config.loss.contrast else []),
-        *_distill_terms(pseudo_labels),
+        *([] if pseudo_labels is None else (field.name for field in fields(DistillLoss))),
     ]
-    means = torch.zeros(len(names), dtype=torch.float64)
+    means, networks = torch.zeros(len(names), dtype=torch.float64), len(branches.networks(student))
     for part in batch.parts(config.batch.micro):
-        terms = _terms(branches, student, part, pseudo_labels, config, device)
         share = len(part.lengths) / part.videos
-        loss = terms["total"].mean() * share
-        loss.backward()
-        means += torch.stack([terms[name].detach().mean() for name in names]).cpu().double() * share
+        for network in range(networks):
+            terms = _terms(branches, student, network, part, pseudo_labels, config, device)
+            # Each network has the gradient that it would have alone.
+            (terms["total"].mean() * share).backward()
+            values = torch.stack([terms[name].detach().mean() for name in names])
+            means += values.cpu().double() * share / networks
     total, *rest = processes.add(means.tolist())
     return {"loss": total, **dict(zip(names[1:], rest, strict=True))}
 
 
-def _distill_terms(pseudo_labels: PseudoLabels | None) -> list[str]:
-    """The names of the terms that a step has because of pseudo-labels."""
-    if pseudo_labels is None:
-        return []
-    return ["soft"] if pseudo_labels.soft else [field.name for field in fields(DistillLoss)]
-
-
 def _terms(
-    branches: Branches, student: str, part: Batch, pseudo_labels: PseudoLabels | None, config: RunConfig, device: Device
+    branches: Branches,
+    student: str,
+    network: int,
+    part: Batch,
+    pseudo_labels: PseudoLabels | None,
+    config: RunConfig,
+    device: Device,
 ) -> dict[str, Tensor]:
-    """The loss and its terms, one value per video, ``[B]`` each."""
+    """The loss of one network of the student and its terms, one value per video, ``[B]`` each."""
     here = part.to(device.name)
     with device.autocast():
-        outputs = branches.outputs(student, here, embedding=config.loss.contrast > 0)
+        outputs = branches.outputs(student, here, config.loss.contrast > 0, network)
     outputs = replace(outputs, logits=outputs.logits.float())
     target = weights = None
     if pseudo_labels is not None:

@@ -105,33 +105,6 @@ def _softmax_distill_loss(
     )
 
 
-def soft_loss(logits: Tensor, teacher: Tensor, lengths: Tensor, softmax: bool = False) -> Tensor:
-    """The divergence of the student from its teacher, ``[B]``: the mean over the snippets of a video.
-
-    This is knowledge distillation (Hinton, Vinyals and Dean, 2015) at temperature 1. With ``softmax`` it is the
-    Kullback-Leibler divergence of the two softmax distributions over the classes, otherwise the sum over the classes
-    of the divergences of the two probabilities.
-
-    Args:
-        logits: ``[B, T, C]`` of the student.
-        teacher: ``[B, T, C]`` logits of the teacher; no gradient flows to them.
-        lengths: ``[B]`` int64.
-        softmax: the classes of a snippet share one softmax.
-    """
-    if teacher.shape != logits.shape:
-        raise ValueError(f"teacher has shape {tuple(teacher.shape)}; expected {tuple(logits.shape)} as the logits")
-    x = trim(at_least_float32(logits), lengths)
-    valid = valid_mask(lengths, x.shape[1])
-    x = x.masked_fill(~valid[..., None], 0)
-    y = teacher.detach()[:, : x.shape[1]].to(x.dtype).masked_fill(~valid[..., None], 0)
-    if softmax:
-        divergence = F.kl_div(x.log_softmax(2), y.log_softmax(2), reduction="none", log_target=True)
-    else:
-        positive = y.sigmoid() * (F.logsigmoid(y) - F.logsigmoid(x))
-        divergence = positive + (-y).sigmoid() * (F.logsigmoid(-y) - F.logsigmoid(-x))
-    return _mean(divergence.sum(2), valid)
-
-
 def _mean(loss: Tensor, mask: Tensor, weights: Tensor | None = None) -> Tensor:
     """Mean of each video, ``[B]``, over the loss values in the mask; 0 without any."""
     if weights is None:
@@ -156,16 +129,14 @@ def step_loss(
         lengths: ``[B]`` int64.
         labels: ``[B, C]`` zeros and ones.
         config: the weights.
-        target: pseudo-labels ``[B, T, C]`` int8, or the teacher's logits, floating point; None trains with video labels
-            only (warm-up).
+        target: pseudo-labels ``[B, T, C]`` int8; None trains with video labels only (warm-up).
         weights: weights of the pseudo-labels, see :func:`distill_loss`.
         softmax: True for one softmax over the classes, False for a sigmoid per class.
 
     Returns:
         The terms by name, ``[B]`` each. ``total`` is the weighted sum; the others are not weighted. ``video`` is
         always there. A branch with attention has the terms of :class:`~wtal.training.video_losses.AttentionLoss`, a
-        branch with an embedding has ``contrast``, pseudo-labels give ``foreground``, ``background`` and ``absent``, and
-        logits of a teacher give ``soft``.
+        branch with an embedding has ``contrast``, and a target gives ``foreground``, ``background`` and ``absent``.
     """
     logits = outputs.logits
     terms = {"video": video_loss(logits, lengths, labels, config.topk_divisor, softmax)}
@@ -178,10 +149,7 @@ def step_loss(
     if outputs.embedding is not None:
         terms["contrast"] = contrast_loss(outputs.embedding, logits, lengths, labels)
         total = total + config.contrast * terms["contrast"]
-    if target is not None and target.is_floating_point():
-        terms["soft"] = soft_loss(logits, target, lengths, softmax)
-        total = total + config.distill * terms["soft"]
-    elif target is not None:
+    if target is not None:
         distill = distill_loss(logits, target, lengths, labels, weights, softmax)
         terms |= vars(distill)
         total = total + config.distill * (distill.foreground + distill.background) + config.absent * distill.absent

@@ -30,8 +30,7 @@ class PseudoLabels:
     """Pseudo-labels of every training video.
 
     Attributes:
-        targets: int8 ``[T, C]`` for each video: 1 foreground, 0 background, -1 ignored. Or, if they are soft, the
-            teacher's logits, float32.
+        targets: int8 ``[T, C]`` for each video: 1 foreground, 0 background, -1 ignored.
         weights: float32 ``[T, C]`` for each video, 0 for classes that it does not have; None: equal weights.
         quality: the quality of the targets, from videos with ground truth; used only in the log and the table.
     """
@@ -39,11 +38,6 @@ class PseudoLabels:
     targets: list[Tensor]
     weights: list[Tensor] | None
     quality: PseudoLabelQuality
-
-    @property
-    def soft(self) -> bool:
-        """Whether the targets are logits."""
-        return self.targets[0].is_floating_point()
 
     def tensors(self) -> dict[str, Tensor]:
         """The tensors for a checkpoint, which stores the quality separately."""
@@ -87,11 +81,6 @@ def make_pseudo_labels(
         truth = [snippet_truth(data, video, n).to(torch.int8) for video, n in zip(videos, lengths, strict=True)]
         return PseudoLabels(truth, None, PseudoLabelQuality())
     assert stage.teacher is not None
-    if stage.labels == "soft":
-        each = [frame_logits(branches, name, data, videos, device, processes) for name in members(stage.teacher)]
-        return PseudoLabels(
-            [torch.stack(video).mean(0) for video in zip(*each, strict=True)], None, PseudoLabelQuality()
-        )
     scores = teacher_scores(branches, stage.teacher, data, videos, config, device, processes)
     labels = [torch.from_numpy(data.multi_hot(video))[None] for video in videos]
     assert (stage.step == "B") == branches.reads_clip(stage.student), stage.student

@@ -40,10 +40,8 @@ class Stage:
         start: the branch that the student begins as a copy of; None: the student exists and continues.
         labels: the kind of pseudo-labels. ``ranked`` is the method; the others are for comparison. ``shuffled``
             permutes the labels of each video in time. ``shifted`` rotates them by a quarter of the video or more, which
-            keeps neighbours together. ``truth`` is the ground truth. ``soft`` are the teacher's logits themselves, or
-            the mean of its members' logits (Hinton, Vinyals and Dean, 2015: knowledge distillation).
+            keeps neighbours together. ``truth`` is the ground truth.
         settings: section -> key -> value; these settings replace those of the run in this stage.
-        fresh: the student, a copy of ``start``, gets new random weights, which depend on the seed and the stage's name.
         second: a second student. ``teacher`` is None then, and new pseudo-labels are made every epoch.
     """
 
@@ -53,9 +51,8 @@ class Stage:
     epochs: int
     row: str
     start: str | None = None
-    labels: Literal["ranked", "shuffled", "shifted", "truth", "soft"] = "ranked"
+    labels: Literal["ranked", "shuffled", "shifted", "truth"] = "ranked"
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    fresh: bool = False
     second: SecondStudent | None = None
 
     @property
@@ -81,17 +78,16 @@ def schedule(config: ScheduleConfig, has_clip: bool = True) -> tuple[Stage, ...]
     """The stages of a run, in order.
 
     They are: warm-up, zero-shot VLP, the control (optional), self-training (optional), B and F in turn, a stage with
-    the ensemble as the teacher (optional), and the ensemble. The warm-up has more stages if it has teachers. With kind
-    ``online`` one stage replaces the B and F stages; it has the same number of epochs for each branch. CBP alone has
-    only warm-up, control and self-training. It has a control only if there is self-training, because the control is
-    compared with that.
+    the ensemble as the teacher (optional), and the ensemble. With kind ``online`` one stage replaces the B and F
+    stages; it has the same number of epochs for each branch. CBP alone has only warm-up, control and self-training.
+    It has a control only if there is self-training, because the control is compared with that.
 
     Args:
         config: the settings of the schedule.
         has_clip: whether the data have CLIP features. Without them, kind ``auto`` trains CBP alone.
     """
     alone = config.kind == "cbp" or (config.kind == "auto" and not has_clip)
-    stages = _warmup(config)
+    stages = [Stage("warmup", "cbp", None, config.warmup_epochs, "CBP after warm-up")]
     if not alone:
         stages.append(Stage("zero-shot", "vlp", None, 0, "VLP zero-shot"))
     taught = config.self_training + (0 if alone else config.rounds)  # the number of stages in which CBP has a teacher
@@ -115,20 +111,3 @@ def schedule(config: ScheduleConfig, has_clip: bool = True) -> tuple[Stage, ...]
     if config.ensemble_epochs:
         stages.append(Stage("E", "cbp", "ensemble", config.ensemble_epochs, "CBP taught by the ensemble"))
     return (*stages, Stage("ensemble", "ensemble", None, 0, "ensemble"))
-
-
-def _warmup(config: ScheduleConfig) -> list[Stage]:
-    """The stages of the warm-up: of the CBP of the run, or of its teachers and then of itself."""
-    epochs, count = config.warmup_epochs, config.warmup_teachers
-    if not count:
-        return [Stage("warmup", "cbp", None, epochs, "CBP after warm-up")]
-    names = ["cbp teacher", *(f"cbp teacher {number}" for number in range(2, count + 1))]
-    together = "+".join(names)
-    stages = [Stage("warmup", names[0], None, epochs, "CBP after warm-up", start="cbp")]
-    for number, name in enumerate(names[1:], start=2):
-        row = f"CBP after warm-up {number}"
-        stages.append(Stage(f"warmup {number}", name, None, epochs, row, start="cbp", fresh=True))
-    if count > 1:
-        stages.append(Stage("teachers", together, None, 0, f"ensemble of {count} warm-ups"))
-    stages.append(Stage("distillation", "cbp", together, epochs, "CBP after distillation", labels="soft"))
-    return stages

@@ -88,16 +88,11 @@ class Student:
                 )
 
 
-def begin_copies(stage: Stage, branches: Branches, config: RunConfig, seed: int) -> None:
-    """Copy the branches from which the students of a stage start, also if the stage only measures them.
-
-    ``seed`` gives the weights of a student that is to begin with new ones.
-    """
+def begin_copies(stage: Stage, branches: Branches) -> None:
+    """Copy the branches from which the students of a stage start, also if the stage only measures them."""
     for name, start in stage.starts.items():
         if start and name not in branches:
             branches.copy(start, name)
-            if stage.fresh:
-                branches.redraw(name, config, seed)
 
 
 def students_of(stage: Stage, branches: Branches, config: RunConfig) -> tuple[Student, ...]:

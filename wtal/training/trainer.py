@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from wtal.data.batches import Batch, TrainingBatches
 from wtal.data.video import VideoSet
@@ -77,7 +77,7 @@ class Trainer:
             while self.stage_index < len(self.stages):
                 stage = self.stages[self.stage_index]
                 self.config = from_table(stage.settings, self.run.config, f"stage {stage.name}")
-                begin_copies(stage, self.branches, self.config, self.stage_seed)
+                begin_copies(stage, self.branches)
                 pseudo_labels = self.train_stage(stage) if stage.length else None
                 self.stage_index, self.epoch = self.stage_index + 1, 0
                 self.measure(stage, pseudo_labels)
@@ -90,11 +90,6 @@ class Trainer:
         It is a hash of the stage's name. So a stage has the same order, crops and dropout whatever stages come before.
         """
         return int.from_bytes(hashlib.sha256(self.stages[self.stage_index].name.encode()).digest()[:4], "big")
-
-    @property
-    def stage_seed(self) -> int:
-        """The random seed of the current stage."""
-        return self.seed + 1_000_003 * (self.number + 1)
 
     def train_stage(self, stage: Stage) -> PseudoLabels | None:
         """Train all epochs of a stage, and return the last pseudo-labels of its first student."""
@@ -131,18 +126,12 @@ class Trainer:
         """Make pseudo-labels for every student that still learns and has none, and log their quality."""
         learning = [s for s in students if self.epoch < s.epochs and (s.teacher or stage.labels == "truth")]
         waiting = [student for student in learning if student.pseudo_labels is None]
+        seed = self.seed + 1_000_003 * (self.number + 1)
         self.branches.eval()
         for student in waiting:
             own = replace(stage, student=student.name, teacher=student.teacher)
             pseudo_labels = make_pseudo_labels(
-                own,
-                self.branches,
-                self.data,
-                self.videos,
-                self.config.distill,
-                self.device,
-                self.stage_seed,
-                self.processes,
+                own, self.branches, self.data, self.videos, self.config.distill, self.device, seed, self.processes
             )
             if pseudo_labels.quality.action:
                 shares = "  ".join(f"{name} {_share(value)}" for name, value in pseudo_labels.quality.rates().items())
@@ -155,7 +144,9 @@ class Trainer:
         """Train the rest of the current epoch; return early if an interrupt is requested."""
         # Order, crops and dropout depend on seed, stage and epoch. A run that was interrupted inside an epoch also
         # needs the state of the generators.
-        torch.manual_seed(self.stage_seed + 10_007 * self.epoch + 15_485_863 * self.processes.rank)
+        torch.manual_seed(
+            self.seed + 1_000_003 * (self.number + 1) + 10_007 * self.epoch + 15_485_863 * self.processes.rank
+        )
         self.restore_random()
         learning = [student for student in students if self.epoch < student.epochs]
         for student in learning:
@@ -192,17 +183,11 @@ class Trainer:
             self.bad_batch(stage, batch, f"the loss became {terms['loss']}")
             return {}
         self.processes.sum_gradients(learned)
-        clip = self.config.optimizer.clip_norm
-        # The norm is checked without clipping too: a finite loss can have a gradient that is not finite, which would
-        # destroy the weights.
-        norm = float(
-            torch.nn.utils.clip_grad_norm_(learned, clip)
-            if clip > 0
-            else torch.nn.utils.get_total_norm([p.grad for p in learned if p.grad is not None])
-        )
-        if not math.isfinite(norm):
-            self.bad_batch(stage, batch, f"the gradient's norm became {norm}")
-            return {}
+        for network in self.branches.networks(student.name):
+            norm = clipped(network, self.config.optimizer.clip_norm)
+            if not math.isfinite(norm):
+                self.bad_batch(stage, batch, f"the gradient's norm became {norm}")
+                return {}
         student.optimizer.step()
         if student.ema is not None:
             student.ema.update()
@@ -324,6 +309,20 @@ class Trainer:
         for name, branch in self.branches.items():
             branch.load_state_dict({**branch.state_dict(), **checkpoint.part(name)})
         self._checkpoint, self._random = checkpoint, checkpoint.part(_random(self.processes.rank))
+
+
+def clipped(network: nn.Module, longest: float) -> float:
+    """Scale the gradient of a network to at most this norm, 0 for no limit; return its norm before.
+
+    The norm is computed without a limit too: a finite loss can have a gradient that is not finite, which would destroy
+    the weights.
+    """
+    learned = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    return float(
+        torch.nn.utils.clip_grad_norm_(learned, longest)
+        if longest > 0
+        else torch.nn.utils.get_total_norm([p.grad for p in learned if p.grad is not None])
+    )
 
 
 def _random(rank: int) -> str:
