@@ -38,7 +38,7 @@ class Data:
         videos = open_data(str(path))
         known = all(video.instances is not None for video in videos.subset("train"))
         if folds and (train_segments is not None or not known):
-            videos = _annotated(videos, train_segments or path.with_name("train_segments.csv"))
+            videos = annotated(videos, train_segments or path.with_name("train_segments.csv"))
         return cls(videos, {video.id: read_features(video) for video in videos})
 
     def labels(self, videos: Sequence[Video]) -> Tensor:
@@ -58,8 +58,12 @@ class Data:
         return [torch.from_numpy(one) for one in rows]
 
 
-def _annotated(videos: VideoSet, path: Path) -> VideoSet:
-    """The same with the training videos' instances from a file."""
+def annotated(videos: VideoSet, path: Path) -> VideoSet:
+    """The same with the training videos' instances from a file.
+
+    Raises:
+        WtalError: there is no such file, it is malformed, or it has no segment of a training video.
+    """
     if not path.is_file():
         raise WtalError(
             f"{path}: no such file, expected the temporal annotation of the training videos (video,start,end,label)"

@@ -28,10 +28,13 @@ struct Suppression {
     return method == SuppressionMethod::kHard && iou_threshold <= T(0);
   }
 
-  // The new score of a segment that overlaps a selected one by `overlap` (tIoU).
-  WTAL_HOST_DEVICE T decay(T score, T overlap) const {
+  // The new score of a segment that overlaps a selected one by `overlap` (tIoU). With kInverse it multiplies
+  // by `inverse` instead of dividing by sigma; the caller makes sure that both have the same bits.
+  template <bool kInverse = false>
+  WTAL_HOST_DEVICE T decay(T score, T overlap, [[maybe_unused]] T inverse = T(0)) const {
     if (method == SuppressionMethod::kGaussian) {
-      score = score * exp_nonpositive<T>(-(overlap * overlap) / sigma);
+      const T negative = -(overlap * overlap);
+      score = score * exp_nonpositive<T>(kInverse ? negative * inverse : negative / sigma);
     } else if (overlap >= iou_threshold) {
       if (method == SuppressionMethod::kHard) return kDropped;
       score = score * (T(1) - overlap);

@@ -68,11 +68,7 @@ template <SuppressionMethod kMethod, bool kInverse, class T>
     changed = true;
     for (int64_t i = line; i < line + kLine; ++i) {
       const T overlap = tiou(best, make_interval(start[i], end[i]));
-      if constexpr (kInverse) {
-        score[i] = fixed.admit(score[i] * exp_nonpositive<T>(-(overlap * overlap) * inverse));
-      } else {
-        score[i] = fixed.decay(score[i], overlap);
-      }
+      score[i] = fixed.template decay<kInverse>(score[i], overlap, inverse);
     }
   }
   return changed;

@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import json
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -139,13 +140,40 @@ def test_a_rate_for_each_video(features, capsys, tmp_path) -> None:
         ("video,fps\na,fast\n", r"line 2, video 'a': fps is 'fast', expected a finite number"),
         ("video,fps\na,0\n", r"line 2, video 'a': fps is 0, expected a number above 0"),
         ("video,fps\na,25\na,30\n", r"line 3, video 'a': fps is 30, expected one a video"),
-        ("name,fps\na,25\n", r"no column video, expected frames a second as CSV"),
     ],
 )
 def test_wrong_rates_are_named(tmp_path, text: str, told: str) -> None:
     (tmp_path / "rates.csv").write_text(text)
-    with pytest.raises(WtalError, match=told):
+    rates = read_rates(tmp_path / "rates.csv")
+    assert rates.fps == {}
+    (fault,) = rates.faults.values()
+    assert re.search(told, fault)
+    assert fault.startswith(f"{tmp_path}/rates.csv: ")
+
+
+def test_a_file_of_another_form_has_no_rates(tmp_path) -> None:
+    (tmp_path / "rates.csv").write_text("name,fps\na,25\n")
+    with pytest.raises(WtalError, match="no column video, expected frames a second as CSV"):
         read_rates(tmp_path / "rates.csv")
+
+
+def test_neither_a_bad_rate_nor_a_bad_file_hides_the_other(model, features, capsys, tmp_path) -> None:
+    rates = tmp_path / "rates.csv"
+    rates.write_text("video,fps\nw,25\nx,fast\ny,0\nq,-1\n")
+    np.save(features / "y.npy", np.full((5, 6), np.nan, np.float32))
+    np.save(features / "z.npy", np.zeros((0, 6), np.float32))
+    code, found = predict(model, features, "--fps", rates)
+    assert (code, set(found)) == (1, {"w"})
+    note, x, y, z = capsys.readouterr().err.splitlines()
+    start, number = "wtal-predict: failed: ", "expected a number above 0"
+    unused = f"{rates}: line 5, video 'q': fps is -1, {number}; {features} has no such video"
+    assert note == f"wtal-predict: note: {unused}"
+    assert x.startswith(f"{start}{features}/x.npy: {rates}: line 3, video 'x': fps is 'fast', expected a finite number")
+    bad = f"{features}/y.npy: nan in row 0, column 0"
+    assert y.startswith(f"{start}{rates}: line 4, video 'y': fps is 0, {number}; video y: {bad}")
+    assert z.startswith(f"{start}video 'z' is not in --fps; {features}/z.npy: shape [0, 6], expected")
+    with pytest.raises(WtalError, match=rf"line 4, video 'y': fps is 0, {number}; video y: .*y\.npy: nan in row 0"):
+        predict(model, features / "y.npy", "--fps", rates)
 
 
 def test_a_rate_that_is_neither_number_nor_file(model, features) -> None:

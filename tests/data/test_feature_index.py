@@ -181,6 +181,24 @@ def test_another_width_is_named(data: VideoSet) -> None:
         survey(data)
 
 
+def test_several_of_another_width_are_counted(data: VideoSet) -> None:
+    """The first video is one of them: expected is what most videos have."""
+    for number, kind in ((0, 0), (3, 1)):
+        write(data.videos[number].i3d[kind], np.ones((9 - number, 8 + number), np.float32))
+    told = r"the I3D features of 2 of 5 videos have another width \(v0 10, v3 14\), expected 5 as in most videos"
+    with pytest.raises(WtalError, match=told):
+        survey(data)
+    write(data.videos[4].clip, np.full((7, 4), np.nan, np.float32))
+    with pytest.raises(WtalError, match="nan in row 0"):  # what cannot be used at all comes first
+        survey(data)
+
+
+def test_the_first_video_alone_of_another_width_is_named(data: VideoSet) -> None:
+    write(data.videos[0].i3d[0], np.ones((9, 8), np.float32))
+    with pytest.raises(WtalError, match="video v0: its I3D features are 10 wide, expected 5 as in other videos"):
+        survey(data)
+
+
 @pytest.mark.parametrize("damage", [b"", b"PK\x03\x04", b"\x80\x04K\x01."])
 def test_a_damaged_cache_is_made_anew(data: VideoSet, damage: bytes) -> None:
     expected, lengths = survey(data), with_lengths(data)

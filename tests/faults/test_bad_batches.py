@@ -206,6 +206,15 @@ def test_the_log_of_students_that_left_out_different_batches() -> None:
     assert LossAverage(tally.sums, None).means(5) == tally.sums  # of a checkpoint that did not count
 
 
+def test_the_log_of_an_epoch_whose_first_batches_had_one_more_term() -> None:
+    """Older versions stored ``absent``, 0 under a softmax; now that term is left out there."""
+    from wtal.training.loss_average import LossAverage
+
+    tally = LossAverage({"loss": 0.4, "absent": 0.0}, {"loss": 2, "absent": 2})
+    tally.add({"loss": 2.0}, 3, 5)
+    assert tally.means(5) == pytest.approx({"loss": 1.6, "absent": 0.0})
+
+
 def test_a_negative_number_is_refused(tiny, wtal, tmp_path) -> None:
     done = wtal("train", *tiny.arguments(tmp_path / "run", skip_bad_batches=-1))
     assert done.code == 2

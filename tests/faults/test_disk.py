@@ -18,6 +18,8 @@ from wtal.runs.checkpoint import load_checkpoint
 from wtal.runs.run import Run
 from wtal.runs.setup import Setup
 
+FULL = Path("/dev/full")
+
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
@@ -68,6 +70,35 @@ def test_a_full_disk_ends_the_run_and_it_goes_on_later(
         assert outcome.of(tmp_path / "run").differences(outcome.of(whole)) == []
         told += "; with room again resumed to the same bits"
     record("full disk", "wtal-train", told)
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="no /dev/full here")
+@pytest.mark.parametrize("command", ["train", "eval", "report", "predict", "ablate"])
+def test_a_full_disk_behind_stdout_is_not_one_of_the_files(
+    command: str, tiny, whole, commands, record, tmp_path
+) -> None:
+    recipe, out = tmp_path / "recipe.toml", tmp_path / "out"
+    settings = (whole / "config.toml").read_text()
+    recipe.write_text(settings[settings.index("[schedule]") :].replace("_epochs = 3", "_epochs = 1"))
+    data = ["--dataset", tiny.toml]
+    words = {
+        "train": tiny.arguments(out),
+        "eval": [whole],
+        "report": [whole, "--out", out],
+        "predict": [whole, tiny.toml.parent / "i3d", "--out", tmp_path / "found.csv"],
+        "ablate": [*data, "--recipes", recipe, "--seeds", 0, "--runs", tmp_path / "runs", "--jobs", 1],
+    }
+    done = commands(command, *words[command], stdout=FULL)
+    (line,) = done.stderr.splitlines()
+    error = f"wtal-{command}: error: standard output cannot be written (No space left on device)"
+    if command == "train":  # it has begun
+        cure = f"earlier checkpoints are intact; when there is room, go on with: wtal-train --resume {out}"
+        assert line == f"{error}; {cure}"
+        assert commands("train", "--resume", out).returncode == 0
+    else:
+        assert line == error
+    assert done.returncode == 2
+    record("full disk behind stdout", f"wtal-{command}", "one error that names standard output")
 
 
 def _free(folder: Path) -> int:

@@ -22,6 +22,7 @@ from wtal.evaluation.table import table, video_level_map
 from wtal.platform.device import Device
 from wtal.platform.distributed import SINGLE_PROCESS
 from wtal.platform.progress import Reporter
+from wtal.report.curves import read_curves
 from wtal.runs.checkpoint import load_checkpoint
 from wtal.runs.run import Run
 from wtal.runs.setup import Setup
@@ -146,6 +147,10 @@ def test_every_term_is_logged_and_what_was_trained_predicts(tmp_path, additive) 
     assert "attended" not in b  # VLP has neither
     assert "contrast" not in b
     assert math.isfinite(float(re.search(r" foreground (-?[\d.]+)", log[log.index("F2 epoch") :])[1]))
+    assert " absent " in b
+    assert " absent " not in log[log.index("F2 epoch") :]  # CBP's softmax has no such term
+    terms = read_curves(folder / "tensorboard")
+    assert ("absent" in terms["B1"], "absent" in terms["F2"]) == (True, False)
     model = wtal.load(folder, device="cpu")
     told = json.loads((folder / "predictions" / "cbp-after-f-2.json").read_text())
     best = trainer.data.subset("test")[0]

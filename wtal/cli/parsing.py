@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import io
 import os
 import sys
@@ -13,10 +12,9 @@ from typing import TypeVar
 import tyro
 
 from wtal.errors import WtalError
+from wtal.platform.stdout import Stdout, StdoutError
 
 Options = TypeVar("Options")
-
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 def parse(options: type[Options], program: str, arguments: Sequence[str], default: Options | None = None) -> Options:
@@ -47,28 +45,34 @@ def run(command: Callable[[Sequence[str]], int | None], program: str, alone: boo
     """Run a command with the arguments of the process, or print the versions for ``--version``; returns the exit code.
 
     The message of a :class:`WtalError` goes to stderr. Ctrl-C gives the exit code 130. If stdout is a closed pipe, the
-    command ends without a message; if its disk is full, with one line. Characters that the terminal's encoding lacks
-    are printed as escapes.
+    command ends without a message; if it cannot be written for another reason, with one line. Characters that the
+    terminal's encoding lacks are printed as escapes.
 
     Args:
         command: takes the arguments and returns the exit code; None means 0.
         program: the name of the program, for messages.
         alone: reject torchrun, because under torchrun every process would do the whole work.
     """
+    if sys.stdout is None:  # the shell closed it (>&-)
+        return _run(command, program, alone)
+    original = sys.stdout
+    stdout = sys.stdout = Stdout(original)
     try:
         try:
-            return _run(command, program, alone)
+            code = _run(command, program, alone)
         finally:
-            if sys.stdout is not None:  # it is None if the shell closed it (>&-)
-                sys.stdout.flush()
-    except OSError as error:
-        closed = isinstance(error, BrokenPipeError)
-        if not closed and (error.filename is not None or error.errno not in _FULL):
-            raise  # the error is not from stdout: such an error has no file name and one of the numbers in _FULL
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the flush at exit does not fail again
-        if not closed:
-            print(f"{program}: error: standard output cannot be written ({error.strerror or error})", file=sys.stderr)
-        return 1 if closed else 2
+            stdout.flush()
+        if stdout.failure is not None and code == 0:
+            raise stdout.failure  # a library has caught it
+        return code
+    except StdoutError as error:
+        print(f"{program}: error: {error}", file=sys.stderr)
+        return WtalError.exit_code
+    except BrokenPipeError:
+        stdout.discard()
+        return 1
+    finally:
+        sys.stdout = original
 
 
 def _run(command: Callable[[Sequence[str]], int | None], program: str, alone: bool) -> int:

@@ -78,6 +78,8 @@ class Evaluation:
 
     def table(self, per_class: bool = False) -> str:
         """The result as plain text; ``per_class`` adds a line for each class."""
+        # Not wtal.evaluation.table.table, which is for terminals: it needs rich, has at most 80 columns and cuts names
+        # to fit, while this text goes to files and pipes, as wide as classes and thresholds make it.
         rows = [("mAP", self.per_tiou), *(self.per_class.items() if per_class else ())]
         width = max(len("tIoU"), *(len(name) for name, _ in rows))
         lines = [

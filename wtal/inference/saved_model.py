@@ -92,7 +92,7 @@ def detect_in_folder(
     grid: Mapping[str, float | None],
     branch: str | None,
     device: str,
-    rates: Mapping[str, float] | None = None,
+    rates: Rates | None = None,
 ) -> FolderDetections:
     """Detections of a model in every ``<video>.npy`` of a folder, or in one such file.
 
@@ -103,7 +103,7 @@ def detect_in_folder(
         grid: ``fps``, ``stride``, ``window`` and ``clip_fps`` of these features; None: as in training.
         branch: the branch whose scores are used; None: the run's setting.
         device: as ``--device``.
-        rates: ``fps`` by video id; it replaces that of ``grid``.
+        rates: ``fps`` of each video; it replaces that of ``grid``. A rate that cannot be used is a fault of its video.
 
     Raises:
         WtalError: ``grid`` lacks a value that differed between the training videos, there are no features, the only
@@ -137,47 +137,77 @@ def detect_in_folder(
             failed[file] = str(error)
     data = VideoSet("features", "own", tuple(checkpoint.facts["classes"]), tuple(videos))
     by_video = {item.video.id: item.detections for item in find(branches, branch, data, videos, config, where)}
-    return FolderDetections(by_video, failed, check_clip_rows(data))
+    unused = sorted(rates.faults.keys() - {file.stem for file in files}) if rates is not None and several else []
+    notes = [f"{rates.faults[video]}; {features} has no such video" for video in unused] if rates is not None else []
+    return FolderDetections(by_video, failed, (*notes, *check_clip_rows(data)))
 
 
 def _video(
     file: Path,
     clip: Path | None,
     grid: Mapping[str, float | None],
-    rates: Mapping[str, float] | None,
+    rates: Rates | None,
     checkpoint: Checkpoint,
 ) -> Video:
-    """The video of one feature file, after all checks."""
-    check_id(file.stem, file.parent)
-    if rates is not None:
-        if file.stem not in rates:
-            raise WtalError(f"{file}: video {file.stem!r} is not in --fps")
-        grid = {**grid, "fps": rates[file.stem]}
-    timebase, clip_fps = known_grid(grid)
-    video = Video(file.stem, "test", (), timebase, (file,), clip / file.name if clip else None, clip_fps=clip_fps)
-    for key, path in (("i3d_dim", file), ("clip_dim", video.clip)):
-        if path is not None and (width := feature_width(path)) != checkpoint.facts[key]:
-            raise WtalError(f"{path}: features are {width} wide, the model was trained on {checkpoint.facts[key]}")
-    check_features(video)
-    return replace(video, snippets=int(feature_lengths([video])[0]), clip_rows=clip_rows(video))
-
-
-def read_rates(path: Path) -> dict[str, float]:
-    """Read frames per second by video id, from a CSV file ``video,fps``.
+    """The video of one feature file, after all checks.
 
     Raises:
-        WtalError: the file has another form, a rate is not a number above 0, or a video has two rates.
+        WtalError: the rate or the features cannot be used. The message has both faults, the rate's first.
     """
-    rates: dict[str, float] = {}
+    check_id(file.stem, file.parent)
+    faults = []
+    if rates is not None:
+        if file.stem not in rates.fps:
+            faults.append(rates.faults.get(file.stem, f"video {file.stem!r} is not in --fps"))
+        grid = {**grid, "fps": rates.fps.get(file.stem, 1.0)}  # without a rate: any, to check the features
+    timebase, clip_fps = known_grid(grid)
+    video = Video(file.stem, "test", (), timebase, (file,), clip / file.name if clip else None, clip_fps=clip_fps)
+    try:
+        for key, path in (("i3d_dim", file), ("clip_dim", video.clip)):
+            if path is not None and (width := feature_width(path)) != checkpoint.facts[key]:
+                raise WtalError(f"{path}: features are {width} wide, the model was trained on {checkpoint.facts[key]}")
+        check_features(video)
+        if not faults:
+            return replace(video, snippets=int(feature_lengths([video])[0]), clip_rows=clip_rows(video))
+        faults[0] = f"{file}: {faults[0]}"
+    except WtalError as error:
+        faults.append(str(error))
+    raise WtalError("; ".join(faults))
+
+
+@dataclass(frozen=True)
+class Rates:
+    """The content of a CSV file with the rate of each video.
+
+    Attributes:
+        fps: frames per second by video id.
+        faults: for each video whose rate cannot be used, a message that names the file and the line.
+    """
+
+    fps: dict[str, float]
+    faults: dict[str, str]
+
+
+def read_rates(path: Path) -> Rates:
+    """Read frames per second by video id, from a CSV file ``video,fps``.
+
+    A video has a fault if its rate is not a number above 0, or if it has two rates.
+
+    Raises:
+        WtalError: the file has another form.
+    """
+    read: dict[str, float] = {}
+    faults: dict[str, str] = {}
     for line, (video, said) in csv_rows(path, ("video", "fps"), "frames a second as CSV (video,fps)"):
         try:
             fps = fields.number(said, "fps")
-            if fps <= 0 or rates.get(video, fps) != fps:
+            if fps <= 0 or read.get(video, fps) != fps:
                 raise ValueError(f"fps is {said}, expected " + ("a number above 0" if fps <= 0 else "one a video"))
         except ValueError as error:
-            raise WtalError(f"{path}: line {line}, video {video!r}: {error}") from None
-        rates[video] = fps
-    return rates
+            faults.setdefault(video, f"{path}: line {line}, video {video!r}: {error}")
+        else:
+            read[video] = fps
+    return Rates({video: fps for video, fps in read.items() if video not in faults}, faults)
 
 
 def known_grid(known: Mapping[str, float | None]) -> tuple[Timebase, float | None]:

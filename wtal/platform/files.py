@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from wtal.errors import WtalError
+from wtal.platform.stdout import StdoutError
 
 
 class WriteError(WtalError):
@@ -27,7 +28,7 @@ class WriteError(WtalError):
         return made
 
 
-def no_room(error: OSError | WriteError) -> bool:
+def no_room(error: OSError | WriteError | StdoutError) -> bool:
     """Whether the disk, or the user's quota of it, is full."""
     return error.errno in (errno.ENOSPC, errno.EDQUOT)
 

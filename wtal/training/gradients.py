@@ -51,7 +51,7 @@ def add_gradients(
         "video",
         *(field.name for field in fields(AttentionLoss) if own and config.cbp.attention),
         *(["contrast"] if own and config.loss.contrast else []),
-        *([] if pseudo_labels is None else (field.name for field in fields(DistillLoss))),
+        *([] if pseudo_labels is None else DistillLoss.names(is_softmax(branches, student, config))),
     ]
     means, networks = torch.zeros(len(names), dtype=torch.float64), len(branches.networks(student))
     for part in batch.parts(config.batch.micro):

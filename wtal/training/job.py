@@ -29,6 +29,7 @@ from wtal.platform.distributed import SINGLE_PROCESS, ProcessError, Processes, j
 from wtal.platform.files import WriteError, no_room
 from wtal.platform.interrupt import Interruptible
 from wtal.platform.progress import Reporter
+from wtal.platform.stdout import StdoutError
 from wtal.runs.checkpoint import own_tensors
 from wtal.runs.read_only import ReadOnlyRun
 from wtal.runs.resume import resumed_setup
@@ -124,8 +125,8 @@ def _train(
             rows = trainer.fit()
     except KeyboardInterrupt as interrupt:
         raise KeyboardInterrupt(f"{str(interrupt) or 'interrupted'}; {again}") from None
-    except (WriteError, OSError) as error:
-        cause = str(error) if isinstance(error, WriteError) else f"{run.folder}: {error.strerror or error}"
+    except (WriteError, OSError, StdoutError) as error:
+        cause = f"{run.folder}: {error.strerror or error}" if isinstance(error, OSError) else str(error)
         when = "when there is room" if no_room(error) else "once that is mended"
         raise WtalError(f"{cause}; earlier checkpoints are intact; {when}, {again}") from None
     except ProcessError as error:

@@ -7,7 +7,7 @@ in at least float32. The batch is cut to its longest video, so that padding does
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 import torch.nn.functional as F
@@ -30,12 +30,17 @@ class DistillLoss:
     Attributes:
         foreground: over snippets with pseudo-label 1, in the classes of the video.
         background: over snippets with pseudo-label 0, in the classes of the video.
-        absent: over all valid snippets, in the other classes; 0 under a softmax, whose other terms include them.
+        absent: over all valid snippets, in the other classes. None under a softmax, whose other terms include them.
     """
 
     foreground: Tensor
     background: Tensor
-    absent: Tensor
+    absent: Tensor | None = None
+
+    @classmethod
+    def names(cls, softmax: bool) -> list[str]:
+        """The names of the terms that there are."""
+        return [field.name for field in fields(cls) if not (softmax and field.name == "absent")]
 
 
 def distill_loss(
@@ -92,17 +97,13 @@ def _softmax_distill_loss(
     none = (background | ~present).all(2) & background.any(2)
     loss = class_loss(x.flatten(0, 1), foreground.flatten(0, 1), softmax=True).view(some.shape)
     if weights is None:
-        return DistillLoss(_mean(loss, some), _mean(loss, none), torch.zeros_like(loss[:, 0]))
+        return DistillLoss(_mean(loss, some), _mean(loss, none))
 
     def mean_weight(classes: Tensor) -> Tensor:
         total: Tensor = torch.where(classes, weights, 0.0).sum(2) / classes.sum(2).clamp(min=1)
         return total
 
-    return DistillLoss(
-        _mean(loss, some, mean_weight(foreground)),
-        _mean(loss, none, mean_weight(background)),
-        torch.zeros_like(loss[:, 0]),
-    )
+    return DistillLoss(_mean(loss, some, mean_weight(foreground)), _mean(loss, none, mean_weight(background)))
 
 
 def _mean(loss: Tensor, mask: Tensor, weights: Tensor | None = None) -> Tensor:
@@ -136,7 +137,7 @@ def step_loss(
     Returns:
         The terms by name, ``[B]`` each. ``total`` is the weighted sum; the others are not weighted. ``video`` is
         always there. A branch with attention has the terms of :class:`~wtal.training.video_losses.AttentionLoss`, a
-        branch with an embedding has ``contrast``, and a target gives ``foreground``, ``background`` and ``absent``.
+        branch with an embedding has ``contrast``, and a target gives the terms of :class:`DistillLoss`.
     """
     logits = outputs.logits
     terms = {"video": video_loss(logits, lengths, labels, config.topk_divisor, softmax)}
@@ -151,6 +152,8 @@ def step_loss(
         total = total + config.contrast * terms["contrast"]
     if target is not None:
         distill = distill_loss(logits, target, lengths, labels, weights, softmax)
-        terms |= vars(distill)
-        total = total + config.distill * (distill.foreground + distill.background) + config.absent * distill.absent
+        terms |= {name: getattr(distill, name) for name in DistillLoss.names(softmax)}
+        total = total + config.distill * (distill.foreground + distill.background)
+        if distill.absent is not None:
+            total = total + config.absent * distill.absent
     return {"total": total, **terms}
