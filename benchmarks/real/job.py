@@ -36,6 +36,7 @@ class Job:
         model: a key of :data:`benchmarks.real.models.MODELS`.
         seed: of everything random.
         folds: parts of the training videos; 0 for the test videos.
+        networks: how many are trained, each with a seed of its own; the mean of their scores is localised.
     """
 
     data: Path
@@ -43,6 +44,12 @@ class Job:
     model: str
     seed: int
     folds: int
+    networks: int = 1
+
+    @property
+    def name(self) -> str:
+        """What is trained, for the table."""
+        return self.model if self.networks == 1 else f"{self.model}, {self.networks} networks"
 
     @property
     def part(self) -> str:
@@ -57,7 +64,7 @@ class Job:
         return json.loads(json.dumps(settings))  # as they come back from a file
 
     def __str__(self) -> str:
-        return f"{self.model}, seed {self.seed}, {self.part}"
+        return f"{self.name}, seed {self.seed}, {self.part}"
 
 
 def execute(job: Job) -> dict[str, Any]:
@@ -71,9 +78,9 @@ def execute(job: Job) -> dict[str, Any]:
         part = parts((video.id for video in training), job.folds)
         for number in sorted({*part.values()}):
             rest = [video for video in training if part[video.id] != number]
-            scored |= _fit(data, kind, job.seed, rest, [video for video in training if part[video.id] == number])
+            scored |= _fit(data, kind, job, rest, [video for video in training if part[video.id] == number])
     else:
-        scored = _fit(data, kind, job.seed, training, data.videos.subset("test"))
+        scored = _fit(data, kind, job, training, data.videos.subset("test"))
     detections = {video: kind.rule(found, video.timebase, data.videos.classes) for video, found in scored.items()}
     seconds = time.process_time() - began
     return {**measure(data, scored, detections), "cpu_seconds": round(seconds, 1)}
@@ -96,12 +103,27 @@ def measure(data: Data, scored: dict[Video, Scored], detections: dict[Video, lis
 
 
 def _fit(
-    data: Data, kind: type[Baseline], seed: int, training: Sequence[Video], held_out: Sequence[Video]
+    data: Data, kind: type[Baseline], job: Job, training: Sequence[Video], held_out: Sequence[Video]
 ) -> dict[Video, Scored]:
-    model = train(kind, data.features_of(kind, training, training), data.labels(training), seed)
+    features, labels = data.features_of(kind, training, training), data.labels(training)
+    seeds = [job.seed + 1000 * number for number in range(job.networks)]
+    models = [train(kind, features, labels, seed) for seed in seeds]
     with torch.inference_mode():
         rows = data.features_of(kind, training, held_out)
-        return {video: model.score(own) for video, own in zip(held_out, rows, strict=True)}
+        scored = [[model.score(own) for model in models] for own in rows]
+        return {video: _mean(own) for video, own in zip(held_out, scored, strict=True)}
+
+
+def _mean(scored: Sequence[Scored]) -> Scored:
+    """The mean of what several networks say of one video."""
+    if len(scored) == 1:
+        return scored[0]
+    action = [one.actionness for one in scored if one.actionness is not None]
+    return Scored(
+        torch.stack([one.frames for one in scored]).mean(0),
+        torch.stack([one.video for one in scored]).mean(0),
+        torch.stack(action).mean(0) if action else None,
+    )
 
 
 @cache

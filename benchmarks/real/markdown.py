@@ -60,7 +60,7 @@ def _row(model: str, runs: Runs) -> str:
     mean = f"**{_shown(spread([run['mean'] for run in runs]))}**"
     cpu = spread([run["cpu_seconds"] for run in runs]).mean
     seeds = ", ".join(str(run["seed"]) for run in runs)
-    cells = [f"{model} ({MODELS[model].source})", seeds, *tiou, mean, *rates, f"{cpu:.0f}"]
+    cells = [f"{model} ({MODELS[model.split(',')[0]].source})", seeds, *tiou, mean, *rates, f"{cpu:.0f}"]
     return "| " + " | ".join(cells) + " |"
 
 

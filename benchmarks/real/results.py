@@ -66,13 +66,13 @@ def add(results: Results, job: Job, found: dict[str, Any]) -> None:
     """Put a run into its place; one of other settings goes."""
     results.runs = [run for run in results.runs if not _same(run, job)]
     made = {**versions(), "machine": machine()}
-    named = {"model": job.model, "seed": job.seed, "part": job.part}
+    named = {"model": job.name, "seed": job.seed, "part": job.part}
     results.runs.append({**named, **found, "settings": job.settings, "made_on": made})
     results.runs.sort(key=lambda run: (run["part"] != "test", run["part"], run["model"], run["seed"]))
 
 
 def _same(run: dict[str, Any], job: Job) -> bool:
-    return (run["model"], run["seed"], run["part"]) == (job.model, job.seed, job.part)
+    return (run["model"], run["seed"], run["part"]) == (job.name, job.seed, job.part)
 
 
 def _name(data: Path) -> str:

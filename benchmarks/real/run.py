@@ -43,6 +43,8 @@ class Options:
     train_segments: Path | None = None
     """Temporal annotation of the training videos, for --folds; by default what dataset.toml says, else
     train_segments.csv beside it."""
+    networks: int = 1
+    """How many networks make one model; each has a seed of its own, and the mean of their scores is localised."""
     jobs: int = 1
     """Runs at a time, one thread each."""
     out: Path = Path("runs/real-baselines.json")
@@ -102,8 +104,12 @@ def _jobs(options: Options) -> list[Job]:
         seeds = sorted({seed for text in options.seeds for seed in _numbers(text)})
     except ValueError:
         raise WtalError(f"--seeds {' '.join(options.seeds)}: expected numbers such as 7 or 0-2") from None
+    if options.networks < 1:
+        raise WtalError(f"--networks {options.networks}: expected at least 1")
     models = dict.fromkeys(options.models)
-    return [Job(options.data, segments, model, seed, options.folds) for model in models for seed in seeds]
+    return [
+        Job(options.data, segments, model, seed, options.folds, options.networks) for model in models for seed in seeds
+    ]
 
 
 def _numbers(text: str) -> range:
