@@ -264,7 +264,9 @@ def test_a_large_group(device: str, kind: str, seed: int, size: int, dtype: type
     elif values == "signed zeros":
         scores = np.where(scores < 0.3, -0.0, np.where(scores < 0.99, 0.0, scores))
     problem = (segments, scores.astype(dtype), np.array([0, size]))
-    assert_same_bits(run(device, *problem, **options), definition(*problem, **options))
+    with np.errstate(over="ignore"):  # the gap between segments at both ends of float32
+        expected = definition(*problem, **options)
+    assert_same_bits(run(device, *problem, **options), expected)
 
 
 @pytest.mark.parametrize("device", CUDA_DEVICES)
