@@ -8,6 +8,7 @@
 #include "cuda/capability.h"
 #include "cuda/scan.cuh"
 #include "cuda/soft_nms.cuh"
+#include "cuda/soft_nms_tiles.cuh"
 #include "cuda/stream.h"
 
 namespace wtal {
@@ -34,18 +35,25 @@ Kept suppress(const NmsArgs& args) {
          blocks_for(args.count + args.groups + 1, kNmsThreads), kNmsThreads, 0, stream, input, args.count,
          faults);
 
-  Tensor running = torch::stable::new_empty(args.scores, {args.count});
   Tensor kept_rows = torch::stable::new_empty(args.offsets, {args.count});
   Tensor kept_scores = torch::stable::new_empty(args.scores, {args.count});
   Tensor counts = torch::stable::new_empty(args.offsets, {args.groups});
+  static_assert(sizeof(OrderedRow<T>) == 4 * sizeof(T));
+  const int64_t scratch = args.count > kMediumGroup ? 4 * args.count : 0;
+  Tensor ordered = torch::stable::new_empty(args.scores, {scratch});
+  auto* const ordered_rows = reinterpret_cast<OrderedRow<T>*>(ordered.mutable_data_ptr<T>());
   const NmsKept<T> kept{kept_rows.mutable_data_ptr<int64_t>(), kept_scores.mutable_data_ptr<T>(),
                         counts.mutable_data_ptr<int64_t>()};
   if (args.groups > 0) {
     launch("soft_nms: suppressing in small groups", suppress_small_kernel<T>,
            blocks_for(args.groups, kSmallWarps), kSmallThreads, 0, stream, input, settings, faults, kept);
-    if (args.count > kWarpGroup) {
-      launch("soft_nms: suppressing in large groups", suppress_kernel<T>, group_blocks, kNmsThreads, 0,
-             stream, input, settings, faults, running.mutable_data_ptr<T>(), kept);
+    if (args.count > kSmallGroup) {
+      launch("soft_nms: suppressing in medium groups", suppress_medium_kernel<T>, group_blocks, kNmsThreads,
+             0, stream, input, settings, faults, kept);
+    }
+    if (args.count > kMediumGroup) {
+      launch("soft_nms: suppressing in large groups", suppress_large_kernel<T>, group_blocks, kNmsThreads, 0,
+             stream, input, settings, faults, kMediumGroup, ordered_rows, kept);
     }
   }
   Tensor rows = torch::stable::new_empty(args.offsets, {args.groups + 1});

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from host_cuda.backends import CUDA_DEVICES, DEVICES
+from host_cuda.backends import CUDA_DEVICES, DEVICES, at_most
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
@@ -201,20 +201,100 @@ def test_groups_that_the_cpu_sorts_by_length(method: str, dtype: type) -> None:
 
 @pytest.mark.parametrize("device", CUDA_DEVICES)
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize(("dtype", "sizes"), [(np.float32, [2049, 9729, 300]), (np.float64, [2049, 4097, 257])])
-def test_groups_in_few_and_many_registers_and_in_memory(
-    dtype: type, sizes: list[int], method: str, device: str
-) -> None:
-    """Of up to 2048 rows, up to what registers hold, and beyond; many equal scores."""
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_groups_of_a_warp_of_a_block_and_in_tiles(dtype: type, method: str, device: str) -> None:
+    """A warp takes up to 256 rows, a block has up to 2048 in its registers, more lie in tiles; many equal scores."""
     rng = np.random.default_rng(0)
+    sizes = [256, 257, 2048, 2049, 300]
     total = sum(sizes)
-    start = rng.random(total) * 500
+    start = rng.random(total) * 200
     segments = np.stack([start, start + np.exp2(rng.random(total) * 5)], 1).astype(dtype)
     scores, offsets = (rng.integers(0, 100, total) / 100).astype(dtype), np.concatenate([[0], np.cumsum(sizes)])
     options: dict[str, Any] = {"method": method, "max_per_group": 12}
     assert_same_bits(
         run(device, segments, scores, offsets, **options), definition(segments, scores, offsets, **options)
     )
+
+
+def segments_of_a_large_group(kind: str, count: int, rng: np.random.Generator) -> np.ndarray:
+    """``[count, 2]``; what the order of a large group's rows and the reach of a tile could get wrong."""
+    start, length = rng.random(count) * 300, np.exp2(rng.random(count) * 6 - 1)
+    if kind == "many octaves":
+        length = np.exp2(rng.random(count) * 24 - 18)
+    elif kind == "points":  # some at the same place, some at the ends of others
+        start, length = np.floor(start), np.floor(length / 4) * 4
+        length[rng.random(count) < 0.7] = 0
+    elif kind == "only points":
+        start, length = np.floor(start), np.zeros(count)
+    elif kind == "side by side":
+        start, length = np.floor(start), np.ones(count)
+    elif kind == "identical":
+        start, length = np.full(count, -7.0), np.full(count, 3.0)
+    elif kind == "at the ends of float32":  # starts farther apart than a float32 can say
+        start, length = np.where(rng.random(count) < 0.5, -3e38, 3e38), np.full(count, 1e37)
+        start[rng.random(count) < 0.2] = 0
+    return np.stack([start, start + length], 1)
+
+
+LARGE_KINDS = [
+    *("plain", "many octaves", "points", "only points", "side by side", "identical", "at the ends of float32"),
+]
+
+
+@pytest.mark.parametrize("device", CUDA_DEVICES)
+@pytest.mark.parametrize("kind", LARGE_KINDS)
+@at_most(4)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    size=st.sampled_from([2049, 2079, 2080, 2081, 3000]),  # 32 rows lie in a tile
+    dtype=st.sampled_from([np.float32, np.float64]),
+    values=st.sampled_from(["any", "few", "tied", "signed zeros"]),
+    method=st.sampled_from(METHODS),
+    iou_threshold=st.sampled_from([0.5, 0.0, 0.2]),
+    min_score=st.sampled_from([0.0, 0.001, 0.6, 0.99, 2.0]),  # which also leaves few rows, or none
+    max_per_group=st.sampled_from([0, 1, 70, 400]),
+)
+def test_a_large_group(device: str, kind: str, seed: int, size: int, dtype: type, values: str, **options: Any) -> None:
+    rng = np.random.default_rng(seed)
+    segments, scores = segments_of_a_large_group(kind, size, rng).astype(dtype), rng.random(size)
+    if values == "few":
+        scores = np.floor(scores * 4) / 4
+    elif values == "tied":
+        scores = np.full(size, 0.75)
+    elif values == "signed zeros":
+        scores = np.where(scores < 0.3, -0.0, np.where(scores < 0.99, 0.0, scores))
+    problem = (segments, scores.astype(dtype), np.array([0, size]))
+    with np.errstate(over="ignore"):  # the gap between segments at both ends of float32
+        expected = definition(*problem, **options)
+    assert_same_bits(run(device, *problem, **options), expected)
+
+
+@pytest.mark.parametrize("device", CUDA_DEVICES)
+@pytest.mark.parametrize(
+    ("method", "iou_threshold"), [("hard", 0.5), ("hard", 0.0), ("linear", 0.5), ("gaussian", 0.5)]
+)
+def test_a_large_group_to_its_last_row(device: str, method: str, iou_threshold: float) -> None:
+    """Tiles in which no row is left, beside others; at a threshold of 0 the first drops even what it does not touch."""
+    rng = np.random.default_rng(4)
+    start = rng.random(2200) * 900
+    segments = np.stack([start, start + np.exp2(rng.random(2200) * 6)], 1).astype(np.float32)
+    problem = (segments, rng.random(2200).astype(np.float32), np.array([0, 2200]))
+    options: dict[str, Any] = {"method": method, "iou_threshold": iou_threshold, "sigma": 0.1, "min_score": 0.1}
+    options["max_per_group"] = len(segments)  # so that a fault that takes a row for ever ends
+    assert_same_bits(run(device, *problem, **options), definition(*problem, **options))
+
+
+@pytest.mark.parametrize("device", CUDA_DEVICES)
+@pytest.mark.parametrize(("dtype", "size"), [(np.float32, 16_385), (np.float64, 32_769), (np.float32, 66_000)])
+def test_more_tiles_than_threads_and_larger_tiles(device: str, dtype: type, size: int) -> None:
+    """A thread has two tiles from 16385 rows on, a tile 64 rows from 32768 on; half the scores are equal."""
+    rng = np.random.default_rng(5)
+    start = rng.random(size) * size / 20
+    segments = np.stack([start, start + np.exp2(rng.random(size) * 6)], 1).astype(dtype)
+    scores = np.where(rng.random(size) < 0.5, 0.9, rng.random(size)).astype(dtype)
+    problem = (segments, scores, np.array([0, 3, size]))
+    options: dict[str, Any] = {"max_per_group": 40}
+    assert_same_bits(run(device, *problem, **options), definition(*problem, **options))
 
 
 @pytest.mark.parametrize("device", DEVICES)

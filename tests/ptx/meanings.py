@@ -44,7 +44,7 @@ TABLE: list[tuple[str, str] | tuple[str, str, str]] = [
     ("rem.{s32,u32,s64}", "remainder<{T}>({a}, {b})"),
     ("min.{s32,s64}", "least({a}, {b})"),
     ("max.{s32,u32,s64,u64}", "greatest({a}, {b})"),
-    ("neg.s64", "0 - {a:u}"),
+    ("neg.{s32,s64}", "0 - {a:u}"),
     # ---- bits
     ("not.{b32,b64}", "~{a}"),
     ("not.pred", "!{a}"),
@@ -68,6 +68,7 @@ TABLE: list[tuple[str, str] | tuple[str, str, str]] = [
     ("fma.rn.{f32,f64}", "std::fma({a}, {b}, {c})"),
     ("fma.rm.f32", "fma_down({a}, {b}, {c})"),
     ("neg.{f32,f64}", "-{a}"),
+    ("min.{f32,f64}", "least({a}, {b})"),
     ("max.{f32,f64}", "greatest({a}, {b})"),
     ("ex2.approx.f32", "ex2_approx({a}, false)"),
     ("ex2.approx.ftz.f32", "ex2_approx({a}, true)"),

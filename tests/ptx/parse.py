@@ -92,7 +92,15 @@ def parse(text: str, file: str) -> list[Entry]:
         for align, _, name, count in re.findall(r"\.extern\s+" + SHARED.pattern, text)
         if not count
     }
-    return [parse_entry(text, found, file, dynamic) for found in ENTRY.finditer(text)]
+    # nvcc writes an array that several entries have outside of them, at the beginning of a line.
+    shared = {found[3]: shared_array(found) for found in re.finditer("^" + SHARED.pattern, text, re.MULTILINE)}
+    return [parse_entry(text, found, file, dynamic, shared) for found in ENTRY.finditer(text)]
+
+
+def shared_array(found: re.Match[str]) -> Shared:
+    """Of a match of SHARED."""
+    size = BYTES[found[2]]
+    return Shared(found[3], int(found[1] or size), size * int(found[4] or 1))
 
 
 def line_of(text: str, position: int) -> int:
@@ -100,8 +108,10 @@ def line_of(text: str, position: int) -> int:
     return text.count("\n", 0, position) + 1
 
 
-def parse_entry(text: str, found: re.Match[str], file: str, dynamic: dict[str, Shared]) -> Entry:
-    """From the entry's name to the brace that closes it."""
+def parse_entry(
+    text: str, found: re.Match[str], file: str, dynamic: dict[str, Shared], shared: dict[str, Shared]
+) -> Entry:
+    """From the entry's name to the brace that closes it. Of the module's shared arrays it has those that it names."""
     parameters = {name: BYTES[kind] * int(count or 1) for kind, name, count in PARAMETER.findall(found[2])}
     entry = Entry(file, found[1], parameters, {}, dict(dynamic), [])
     position, depth, line = found.end(), 1, line_of(text, found.end())
@@ -122,6 +132,8 @@ def parse_entry(text: str, found: re.Match[str], file: str, dynamic: dict[str, S
                 raise PtxError(f"{file}:{line}: {error}") from None
         position = piece.end()
         line += text.count("\n", begin, position)
+    words = set(re.findall(r"[\w$]+", text[found.end() : position]))
+    entry.shared |= {name: array for name, array in shared.items() if name in words}
     return entry
 
 
@@ -131,8 +143,7 @@ def add_statement(entry: Entry, statement: str, line: int) -> None:
         if found := REGISTERS.fullmatch(statement):
             entry.registers[found[2]] = found[1]
         elif found := SHARED.fullmatch(statement):
-            size = BYTES[found[2]]
-            entry.shared[found[3]] = Shared(found[3], int(found[1] or size), size * int(found[4] or 1))
+            entry.shared[found[3]] = shared_array(found)
         elif statement.split()[0] not in MEANINGLESS:
             raise PtxError(f"unknown directive: {statement}")
         return

@@ -152,6 +152,10 @@ int64_t atomic_min(uint64_t address, int64_t value, int line) {
   return ::atomicMin(reinterpret_cast<long long*>(global(address, 8, line)), static_cast<long long>(value));
 }
 
+uint32_t atomic_add(uint32_t address, uint32_t value, int line) {
+  return ::atomicAdd(reinterpret_cast<unsigned*>(shared(address, 4, line)), value);
+}
+
 // ---- arithmetic
 // -------------------------------------------------------------------------------------------
 float fma_down(float a, float b, float c) {

@@ -15,6 +15,7 @@ from ptx.extension import FOLDER, TRANSLATED_FLAGS, compile_all, runtime_jobs
 from ptx.parse import parse
 
 HEAD = ".version 8.0\n.target sm_86\n.address_size 64\n.extern .shared .align 16 .b8 dynamic[];\n"
+HEAD += ".shared .align 4 .b8 of_the_module[8];\n"
 REGISTERS = (
     ".reg .pred %p<20>; .reg .b16 %rs<20>; .reg .b32 %r<60>; .reg .b64 %rd<20>; .reg .f32 %f<40>; .reg .f64 %fd<20>;\n"
 )

@@ -134,14 +134,19 @@ def atomic_min(i: Instruction, scope: Scope) -> str:
     return scope.assign(i.operands[0], f"atomic_min({address}, {scope.value(i.operands[2], 's64')}, {i.line})", "s64")
 
 
+def atomic_add(i: Instruction, scope: Scope) -> str:
+    address = scope.address(i.operands[1], "u32")
+    return scope.assign(i.operands[0], f"atomic_add({address}, {scope.value(i.operands[2], 'u32')}, {i.line})", "u32")
+
+
 STATEMENTS: dict[str, Callable[[Instruction, Scope], str]] = {
     form: function
     for pattern, function in [
         ("ld.param.{u8,u32,u64,f32,f64,v2.u8,v2.u32,v2.f32,v4.u8}", load),
-        ("ld.global.{u8,u16,u32,u64,f32,f64,v4.u32}", load),
+        ("ld.global.{u8,u16,u32,u64,f32,f64,v2.f64,v4.u32}", load),
         ("ld.global.nc.{u8,u64,f32,f64}", load),
         ("ld.shared.{u32,u64,f32,f64,v2.f32}", load),
-        ("st.global.{u16,u32,u64,f32,f64,v2.u16}", store),
+        ("st.global.{u16,u32,u64,f32,f64,v2.u16,v2.f64,v4.u32}", store),
         ("st.shared.{u16,u32,u64,f32,f64}", store),
         ("bra{,.uni}", branch),
         ("ret", leave),
@@ -155,6 +160,7 @@ STATEMENTS: dict[str, Callable[[Instruction, Scope], str]] = {
         ("cp.async.commit_group", cp_async_commit),
         ("cp.async.wait_group", cp_async_wait),
         ("atom.global.min.s64", atomic_min),
+        ("atom.shared.add.u32", atomic_add),
     ]
     for form in alternatives(pattern)
 }

@@ -160,7 +160,7 @@ def test_what_is_unknown_is_an_error_that_names_it(statement: str) -> None:
 
 
 def test_a_function_beside_the_entries_is_an_error() -> None:
-    with pytest.raises(PtxError, match=r"file.ptx:5: a function that is not an entry"):
+    with pytest.raises(PtxError, match=r"file.ptx:6: a function that is not an entry"):
         parse(HEAD + ".func helper()\n{\nret;\n}\n", "file.ptx")
 
 

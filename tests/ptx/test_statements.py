@@ -132,6 +132,13 @@ def test_loads_and_stores_of_global_memory() -> None:
     assert found[8:].tolist() == given[8:].tolist()
 
 
+def test_vectors_of_global_memory() -> None:
+    given, found = aligned(8, np.uint32), aligned(8, np.uint32)
+    given[:] = np.random.default_rng().integers(1, 1 << 30, 8)
+    kernels().run("vectors", given, found)
+    assert found.tolist() == given[[3, 2, 1, 0, 6, 7, 4, 5]].tolist()
+
+
 def test_shared_memory_is_handed_on_at_barriers() -> None:
     found = aligned(32 * 4, np.uint64)
     for seed in range(5):
@@ -166,6 +173,14 @@ def test_atomic_minimum() -> None:
     out = np.full(1, 99, np.int64)
     kernels().run("atomic_min", out, 0, threads=32)
     assert out[0] == 20 - 31
+
+
+def test_atomic_sum() -> None:
+    """Lane i adds i: what one leaves is what the next finds. Lane 0 leaves what it finds."""
+    total, found = aligned(32 * 4, np.uint32), aligned(32 * 4, np.uint32)
+    kernels().run("atomic_add", total, found, threads=32)
+    order = sorted((before, lane) for lane, before in enumerate(found[0::4].tolist()))
+    assert [5, *(before + lane for before, lane in order)] == [*(before for before, _ in order), total[0]]
 
 
 def test_asynchronous_copies_arrive_when_they_are_waited_for() -> None:

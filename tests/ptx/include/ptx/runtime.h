@@ -62,6 +62,7 @@ void cp_async(uint32_t to, uint64_t from, uint32_t bytes, uint32_t valid, int li
 void cp_async_commit();
 void cp_async_wait(uint32_t pending);
 int64_t atomic_min(uint64_t address, int64_t value, int line);
+uint32_t atomic_add(uint32_t address, uint32_t value, int line);
 
 // ---- arithmetic that C++ has not, or has otherwise -------------------------------------------------------
 float fma_down(float a, float b, float c);        // fma.rm
