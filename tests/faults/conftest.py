@@ -20,6 +20,7 @@ WIDTHS = {"i3d": 24, "clip": 16}
 CLASSES = ("Hop", "Skip", "跳")
 SETTINGS = {
     "threads": 1,
+    "cbp.networks": 1,
     "cbp.dim": 16,
     "cbp.heads": 2,
     "cbp.levels": 2,

@@ -27,7 +27,7 @@ def trainer(folder: Path, toml: Path, skip: int, clip_norm: float = 0.0, kind: s
         own,
         schedule=dataclasses.replace(own.schedule, kind=kind, warmup_epochs=2, b_epochs=1, f_epochs=1, control=False),
         optimizer=dataclasses.replace(own.optimizer, clip_norm=clip_norm),
-        cbp=dataclasses.replace(own.cbp, dim=8, heads=1, levels=1),
+        cbp=dataclasses.replace(own.cbp, networks=1, dim=8, heads=1, levels=1),
         vlp=dataclasses.replace(own.vlp, heads=1, blocks=1),
         batch=dataclasses.replace(own.batch, size=3, snippets=32),
     )

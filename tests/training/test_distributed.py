@@ -150,7 +150,7 @@ def checkpoints(run: Path) -> list[Path]:
 
 
 def test_losses_and_numbers_are_those_of_one_process(one: Path, two: tuple[Path, Ended]) -> None:
-    assert len(losses(one)) == 2 * 6 + 2 * 5 + 2 * 9  # control, B, F: two epochs each
+    assert len(losses(one)) == 2 * 6 + 2 * 5 + 2 * 8  # control, B, F: two epochs each
     assert losses(two[0]) == pytest.approx(losses(one), rel=1e-3, abs=2e-4)
     rows = [json.loads((run / "metrics.json").read_text())["rows"] for run in (one, two[0])]
     assert [row["name"] for row in rows[0]] == [row["name"] for row in rows[1]]
