@@ -149,7 +149,10 @@ def build_branches(data: VideoSet, config: RunConfig, clip_model: str, clip_weig
         text = PromptedCLIPText(clip, tokenizer, names, *prompts)
         encoder = clip_model
     facts |= {"clip_dim": clip_dim, "text_encoder": encoder}
-    modules = {"cbp": build_cbp(i3d_dim, len(data.classes), config.cbp), "vlp": VLP(text, clip_dim, config.vlp)}
+    modules: dict[str, nn.Module] = {
+        "cbp": build_cbp(i3d_dim, len(data.classes), config.cbp),
+        "vlp": VLP(text, clip_dim, config.vlp),
+    }
     return Branches(modules, facts)
 
 
