@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
+
+from benchmarks.real.run import main
 
 if __name__ == "__main__":
-    root = Path(__file__).resolve().parents[2]
-    # Behind everything else: the tree's own wtal/ has no kernels unless it is installed in place.
-    sys.path[:] = [*(entry for entry in sys.path if Path(entry).resolve() != root), str(root)]
-    from benchmarks.real.run import main
-
     sys.exit(main())
