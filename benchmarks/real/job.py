@@ -58,7 +58,7 @@ class Job:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Everything that the result depends on beside data and seed."""
+        """Everything that the result depends on beside data, seed and number of networks, which the name has."""
         kind = MODELS[self.model]
         settings = {**kind.constants(), "training": asdict(kind.training_settings), "rule": asdict(kind.rule)}
         return json.loads(json.dumps(settings))  # as they come back from a file

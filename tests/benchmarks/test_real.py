@@ -54,6 +54,23 @@ def test_same_seed_same_result(dataset: Path) -> None:
 
 
 @pytest.mark.usefixtures("quick")
+def test_several_networks_are_the_mean_of_networks_with_their_seeds(dataset: Path) -> None:
+    job = real("job")
+    data, kind = real("data").Data.read(dataset, False, None), MODELS["cola"]
+    training, test = (data.videos.subset(name) for name in ("train", "test"))
+    together, *alone = (
+        job._fit(data, kind, job.Job(dataset, None, "cola", seed, 0, networks), training, test)
+        for seed, networks in ((7, 2), (7, 1), (1007, 1))
+    )
+    for video in test:
+        for name in ("frames", "video", "actionness"):
+            own = [getattr(found[video], name) for found in alone]
+            assert not torch.equal(*own)
+            torch.testing.assert_close(getattr(together[video], name), sum(own) / 2)
+    assert str(job.Job(dataset, None, "cola", 7, 0, 2)) == "cola, 2 networks, seed 7, test"
+
+
+@pytest.mark.usefixtures("quick")
 def test_folds_measure_every_training_video_once(dataset: Path) -> None:
     found = real("job").execute(real("job").Job(dataset, None, "conv", 0, 3))
     assert found["videos"] == 15
@@ -177,6 +194,7 @@ class InPlace:
         (["--folds", "2", "--train-segments", "nowhere.csv"], "nowhere.csv: no such file"),
         (["--train-segments", "nowhere.csv"], "goes with --folds"),
         (["--models", "transformer"], "transformer"),
+        (["--networks", "0"], "--networks 0: expected at least 1"),
         (["--data", "nowhere.toml"], "nowhere.toml"),
     ],
 )

@@ -153,18 +153,19 @@ def _check_widths(data: VideoSet) -> None:
     """Raise a WtalError that counts the videos whose features are not as wide as most, and names the first of them."""
     for kind in ("I3D", "CLIP"):
         paths = {video.id: video.i3d if kind == "I3D" else (video.clip,) for video in data.videos}
-        widths = {id: feature_width([path for path in own if path]) for id, own in paths.items() if any(own)}
+        widths = {video: feature_width([path for path in own if path]) for video, own in paths.items() if any(own)}
         expected = Counter(widths.values()).most_common(1)[0][0] if widths else 0
-        others = [f"{id} {width}" for id, width in widths.items() if width != expected]
+        others = [(video, width) for video, width in widths.items() if width != expected]
         if len(others) > 1:
-            some = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
+            some = ", ".join(f"{video} {width}" for video, width in others[:3]) + (", ..." if len(others) > 3 else "")
             raise WtalError(
                 f"{data.name}: the {kind} features of {len(others)} of {len(widths)} videos have another width "
                 f"({some}), expected {expected} as in most videos"
             )
-        if others:
-            id, width = others[0].rsplit(" ", 1)
-            raise WtalError(f"video {id}: its {kind} features are {width} wide, expected {expected} as in other videos")
+        for video, width in others:
+            raise WtalError(
+                f"video {video}: its {kind} features are {width} wide, expected {expected} as in other videos"
+            )
 
 
 def _faults(videos: Mapping[int, Video], progress: Progress | None = None) -> dict[int, str]:
