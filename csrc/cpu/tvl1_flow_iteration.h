@@ -56,6 +56,8 @@ WTAL_INLINE void move_row(Fields& f, int64_t y, float* __restrict change, float 
   const float *ux = f.ux_dual.row(y), *uy = f.uy_dual.row(y), *vx = f.vx_dual.row(y), *vy = f.vy_dual.row(y);
   const float* uy_above = y ? f.uy_dual.row(y - 1) : f.zeros.data();
   const float* vy_above = y ? f.vy_dual.row(y - 1) : f.zeros.data();
+  // The compiler would have to compare too many pointers before the loop, and does not vectorise it unasked.
+#pragma omp simd
   for (int64_t x = 0; x < width; ++x) {
     const float square = gx[x] * gx[x] + gy[x] * gy[x];
     const float rho = constant[x] + (gx[x] * u[x] + gy[x] * v[x]);
@@ -76,6 +78,7 @@ WTAL_INLINE void move_row(Fields& f, int64_t y, float* __restrict change, float 
 
 WTAL_INLINE void dual_row(const float* flow, const float* below, float* __restrict across,
                           float* __restrict down, int64_t width, float rate) {
+#pragma omp simd
   for (int64_t x = 0; x < width; ++x) {
     const float dx = flow[x + 1] - flow[x], dy = below[x] - flow[x];
     const float scale = 1.f / (1.f + rate * std::sqrt(dx * dx + dy * dy));
