@@ -110,6 +110,39 @@ def test_steps_per_epoch_go_evenly_over_the_videos(kept: VideoSet) -> None:
         assert training.videos == times.sum()
 
 
+@settings(deadline=None, max_examples=15)
+@given(size=st.integers(1, 9), orders=st.integers(2, 4), seed=st.integers(0, 2**31), first=st.integers(0, 3))
+@pytest.mark.parametrize("steps", [0, 5])
+def test_every_order_is_an_epoch_of_its_own(
+    steps: int, size: int, orders: int, seed: int, first: int, kept: VideoSet
+) -> None:
+    config = BatchConfig(size=size, snippets=3, steps_per_epoch=steps)
+    alone = list(TrainingBatches(kept, kept.videos, config, seed).epoch(3))
+    training = TrainingBatches(kept, kept.videos, config, seed, orders=orders)
+    found = list(training.epoch(3))
+    each = [found[order::orders] for order in range(orders)]
+    assert len(found) == orders * len(training) == orders * len(alone)
+    assert all(same(left, right) for left, right in zip(each[0], alone, strict=True))
+    for order in each:
+        times = np.bincount(torch.cat([batch.index for batch in order]).numpy(), minlength=len(LENGTHS))
+        assert times.max() - times.min() <= (steps > 0)
+        assert [len(batch.index) for batch in order] == [len(batch.index) for batch in alone]
+        for batch in order:
+            check_rows(kept, batch)
+    resumed = list(training.epoch(3, min(first, len(training))))
+    assert all(same(left, right) for left, right in zip(resumed, found[orders * first :], strict=True))
+
+
+def test_orders_differ_in_videos_and_crops(kept: VideoSet) -> None:
+    config = BatchConfig(size=len(LENGTHS), snippets=2)
+    drawn = [
+        (batch.index.tolist(), sorted(zip(batch.index.tolist(), batch.start.tolist(), strict=True)))
+        for epoch in range(3)
+        for batch in TrainingBatches(kept, kept.videos, config, 1, orders=4).epoch(epoch)
+    ]
+    assert len({str(index) for index, _ in drawn}) == len({str(starts) for _, starts in drawn}) == 12
+
+
 def test_crops_depend_on_the_video_not_on_its_place(data: VideoSet) -> None:
     config = BatchConfig(size=2, snippets=4)
 

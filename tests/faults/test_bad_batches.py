@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,16 +20,20 @@ from wtal.runs.checkpoint import load_checkpoint
 from wtal.runs.run import Run, Setup
 from wtal.settings.recipe import load_recipe
 from wtal.training.job import prepare
+from wtal.training.schedule import Stage
+from wtal.training.student import Student
 from wtal.training.trainer import Trainer
 
 
-def trainer(folder: Path, toml: Path, skip: int, clip_norm: float = 0.0, kind: str = "alternating") -> Trainer:
+def trainer(
+    folder: Path, toml: Path, skip: int, clip_norm: float = 0.0, kind: str = "alternating", networks: int = 1
+) -> Trainer:
     own = load_recipe("own").config
     config = dataclasses.replace(
         own,
         schedule=dataclasses.replace(own.schedule, kind=kind, warmup_epochs=2, b_epochs=1, f_epochs=1, control=False),
         optimizer=dataclasses.replace(own.optimizer, clip_norm=clip_norm),
-        cbp=dataclasses.replace(own.cbp, networks=1, dim=8, heads=1, levels=1),
+        cbp=dataclasses.replace(own.cbp, networks=networks, dim=8, heads=1, levels=1),
         vlp=dataclasses.replace(own.vlp, heads=1, blocks=1),
         batch=dataclasses.replace(own.batch, size=3, snippets=32),
     )
@@ -55,19 +61,19 @@ def poisoned(monkeypatch) -> list[int]:
 def test_skipped_batches_change_nothing_and_are_counted(tiny, poisoned, record, monkeypatch, tmp_path) -> None:
     poisoned += [2, 5]
     here = trainer(tmp_path / "run", tiny.toml, skip=2)
-    real = Trainer.step
+    real = Trainer.update
     checked = 0
 
-    def step(self: Trainer, stage, optimizer, batch) -> dict[str, float]:
+    def update(self: Trainer, *arguments: Any) -> dict[str, float]:
         nonlocal checked
         before = {name: value.clone() for name, value in self.branches.state_dict().items()}
-        terms = real(self, stage, optimizer, batch)
+        terms = real(self, *arguments)
         if not terms:
             checked += 1
             assert all(torch.equal(before[name], value) for name, value in self.branches.state_dict().items())
         return terms
 
-    monkeypatch.setattr(Trainer, "step", step)
+    monkeypatch.setattr(Trainer, "update", update)
     here.fit()
     assert checked == here.skipped == 2
     log = (tmp_path / "run" / "log.txt").read_text()
@@ -78,6 +84,31 @@ def test_skipped_batches_change_nothing_and_are_counted(tiny, poisoned, record, 
     assert all(torch.isfinite(value).all() for value in saved.tensors.values())
     assert trainer(tmp_path / "run", tiny.toml, skip=2).skipped == 2  # a resumed run goes on counting
     record("loss not finite", "2 batches, --skip-bad-batches 2", "left out, weights untouched, counted")
+
+
+@pytest.mark.parametrize("network", [0, 1, 2])
+def test_one_network_of_three_makes_a_step_bad(network: int, tiny, poisoned, monkeypatch, tmp_path) -> None:
+    """The message names the batch of that network, and the step changes no other network either."""
+    poisoned += [3 + network + 1]  # in the second step
+    here = trainer(tmp_path / "run", tiny.toml, skip=1, networks=3)
+    asked: list[list[str]] = []
+    real, updated = Trainer.update, []
+
+    def update(self: Trainer, stage: Stage, student: Student, terms: Any, videos: Any) -> dict[str, float]:
+        before = copy.deepcopy(self.branches.state_dict())
+        found = real(self, stage, student, terms, videos)
+        if not found:
+            asked.append([self.videos[index].id for index in videos[network].tolist()])
+            assert all(torch.equal(before[name], value) for name, value in self.branches.state_dict().items())
+        updated.append(bool(found))
+        return found
+
+    monkeypatch.setattr(Trainer, "update", update)
+    here.fit()
+    assert updated[:3] == [True, False, True]
+    assert len(asked) == here.skipped == 1
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert f"the loss became nan in warmup, epoch 1, step 2 (videos {', '.join(asked[0])})" in log
 
 
 def losses(folder: Path) -> list[list[float]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 from rich.console import Console
 
 import wtal
-from wtal.data.batches import Batch
+from wtal.data.batches import Batch, TrainingBatches
 from wtal.errors import WtalError
 from wtal.inference.branches import Branches
 from wtal.inference.saved_model import detect_test_videos, open_run
@@ -62,31 +63,28 @@ def test_each_network_has_the_gradient_that_it_has_alone(micro: int, taught: boo
     together = Branches({"cbp": branch}, {})
     lengths = [7, 3, 5]
     random = torch.Generator().manual_seed(1)
-    batch = Batch(
-        torch.randn(3, 7, 6, dtype=torch.float64, generator=random),
-        None,
-        torch.tensor(lengths),
-        torch.eye(3),
-        torch.arange(3),
-        torch.zeros(3, dtype=torch.int64),
-    )
     targets = [torch.randint(-1, 2, (n, 3), dtype=torch.int8, generator=random) for n in lengths]
     pseudo_labels = PseudoLabels(targets, None, PseudoLabelQuality()) if taught else None
     config = RunConfig(loss=LossConfig(topk_divisor=2, contrast=0.3), cbp=SMALL)
     config = dataclasses.replace(config, batch=dataclasses.replace(config.batch, micro=micro))
-    terms = add_gradients(together, "cbp", batch, pseudo_labels, config, CPU, SINGLE_PROCESS)
-    found = [[p.grad.clone() for p in network.parameters() if p.grad is not None] for network in branch.networks]
-    alone_terms = []
-    for network, gradients in zip(branch.networks, found, strict=True):
-        network.zero_grad()
-        alone = Branches({"cbp": network}, {})
-        alone_terms.append(add_gradients(alone, "cbp", batch, pseudo_labels, config, CPU, SINGLE_PROCESS))
-        own = [p.grad for p in network.parameters() if p.grad is not None]
-        assert len(own) == len(gradients) > 0
-        torch.testing.assert_close(gradients, own)
-    assert terms.keys() == alone_terms[0].keys()
-    for name, value in terms.items():
-        assert value == pytest.approx(sum(one[name] for one in alone_terms) / 3)
+    for chosen in range(3):
+        batch = Batch(
+            torch.randn(3, 7, 6, dtype=torch.float64, generator=random),
+            None,
+            torch.tensor(lengths),
+            torch.eye(3),
+            torch.arange(3),
+            torch.zeros(3, dtype=torch.int64),
+        )
+        branch.zero_grad()
+        terms = add_gradients(together, "cbp", batch, pseudo_labels, config, CPU, SINGLE_PROCESS, chosen)
+        found = [[p.grad for p in network.parameters() if p.grad is not None] for network in branch.networks]
+        assert [bool(gradients) for gradients in found] == [number == chosen for number in range(3)]
+        branch.zero_grad()
+        alone = Branches({"cbp": branch.networks[chosen]}, {})
+        assert add_gradients(alone, "cbp", batch, pseudo_labels, config, CPU, SINGLE_PROCESS) == terms
+        own = [p.grad for p in branch.networks[chosen].parameters() if p.grad is not None]
+        torch.testing.assert_close(found[chosen], own)
 
 
 def test_each_network_is_clipped_by_itself() -> None:
@@ -106,18 +104,39 @@ def toml(tmp_path: Path, write_own: Callable[..., Path], monkeypatch: pytest.Mon
     return write_own(tmp_path / "mine")
 
 
-def begun(folder: Path, toml: Path, networks: int) -> Trainer:
+def begun(folder: Path, toml: Path, networks: int, self_training: int = 1, **cbp: float) -> Trainer:
     config = from_table(
         {
-            "schedule": {"warmup_epochs": 2, "f_epochs": 1, "self_training": 1},
+            "schedule": {"warmup_epochs": 2, "f_epochs": 1, "self_training": self_training},
             "batch": {"size": 3, "snippets": 32},
-            "cbp": {"networks": networks, "dim": 8, "heads": 2},
+            "cbp": {"networks": networks, "dim": 8, "heads": 2, **cbp},
         },
         load_recipe("own").config,
         "here",
     )
     run = Run.open(folder) if folder.exists() else Run.create(folder, Setup(dataset=str(toml)), config, {}, {})
     return prepare(run, CPU, Reporter(Console(quiet=True), True, run.log))
+
+
+def test_each_network_learns_in_an_order_of_its_own(
+    tmp_path: Path, toml: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network of the branch becomes what it becomes alone, with the same first weights and the same order."""
+    still = {"dropout": 0.0, "input_dropout": 0.0, "output_dropout": 0.0}
+    together = begun(tmp_path / "together", toml, 3, self_training=0, **still)
+    networks = together.branches.networks("cbp")
+    starts = [copy.deepcopy(network.state_dict()) for network in networks]
+    together.fit()
+    order_of = TrainingBatches._order
+    for order, (start, network) in enumerate(zip(starts, networks, strict=True)):
+        monkeypatch.setattr(
+            TrainingBatches, "_order", lambda self, number, _, order=order: order_of(self, number, order)
+        )
+        alone = begun(tmp_path / f"alone{order}", toml, 1, self_training=0, **still)
+        alone.branches["cbp"].load_state_dict(start)
+        alone.fit()
+        assert not torch.equal(start["embedding.weight"], network.state_dict()["embedding.weight"])
+        torch.testing.assert_close(alone.branches["cbp"].state_dict(), network.state_dict())
 
 
 def test_from_training_to_prediction(tmp_path: Path, toml: Path) -> None:

@@ -36,12 +36,15 @@ def digest(tensors: dict[str, torch.Tensor]) -> str:
 real_step, real_fit, steps = wtal.training.trainer.Trainer.step, wtal.training.trainer.Trainer.fit, 0
 
 
-def step(trainer: wtal.training.trainer.Trainer, *arguments: Any) -> dict[str, float]:
+def step(
+    trainer: wtal.training.trainer.Trainer, stage: Any, students: Any, batches: Any
+) -> dict[str, dict[str, float]]:
     global steps
     steps += 1
     if steps == 1:
         notes["random"] = digest({"state": torch.get_rng_state()})
-    notes["shares"].append(len(arguments[-1].lengths))
+    batches = list(batches)
+    notes["shares"].append(len(batches[0].lengths))
     if steps == DRILL.get("step") and DRILL["rank"] == RANK:
         if DRILL["does"] == "interrupt":
             os.kill(os.getppid(), signal.SIGINT)
@@ -49,7 +52,7 @@ def step(trainer: wtal.training.trainer.Trainer, *arguments: Any) -> dict[str, f
             video = trainer.videos[0].i3d[0]
             video.with_suffix(".new").write_bytes(b"damaged")
             video.with_suffix(".new").replace(video)
-    return real_step(trainer, *arguments)
+    return real_step(trainer, stage, students, batches)
 
 
 def fit(trainer: wtal.training.trainer.Trainer) -> list[dict[str, Any]]:

@@ -72,6 +72,9 @@ class TrainingBatches:
 
     Order and crops depend only on the seed, the epoch and the video's id, so that a resumed run needs no state.
 
+    A branch of several networks needs several orders, one per network. A step then has one batch of each order, and
+    its batches follow each other, so that no more of them are in memory than with one order.
+
     Args:
         data: the data set, whose classes are used.
         videos: the training videos.
@@ -80,6 +83,7 @@ class TrainingBatches:
         with_i3d: read I3D features.
         with_clip: read CLIP features; then a video without them is an error.
         part: which videos of each batch to read. The order and the crops do not depend on it.
+        orders: the number of orders. The first is the same whatever their number.
     """
 
     def __init__(
@@ -91,38 +95,37 @@ class TrainingBatches:
         with_i3d: bool = True,
         with_clip: bool = True,
         part: slice = ALL,
+        orders: int = 1,
     ) -> None:
         self._reader = _Reader(data, videos, with_i3d, with_clip)
         self._batch = batch
         self._seed = seed
         self._lengths = feature_lengths(videos)
         self._part = part
+        self.orders = orders
         self._began = self._waited = 0.0  # seconds
 
     def __len__(self) -> int:
-        """Batches per epoch; the last may be partial."""
+        """Steps per epoch; the batch of the last may be partial."""
         return -(-self.videos // self._batch.size)
 
     @property
     def videos(self) -> int:
-        """Videos per epoch; a video that occurs twice counts twice."""
+        """Videos per epoch and order; a video that occurs twice counts twice."""
         return self._batch.steps_per_epoch * self._batch.size or len(self._lengths)
 
     def epoch(self, number: int, first: int = 0) -> Iterator[Batch]:
-        """The batches of one epoch, starting at batch ``first``.
+        """The batches of one epoch, starting at step ``first``: of every step one of each order.
 
-        Every video is in exactly one batch. If ``steps_per_epoch`` is set, all videos occur equally often (within one).
+        In an order every video is in exactly one batch. If ``steps_per_epoch`` is set, all videos occur equally often
+        (within one).
 
         Raises:
             WtalError: a video's features are missing or malformed.
         """
-        random = np.random.default_rng([self._seed, number])
-        crops: list[_Crop] = []
-        for again in range(-(-self.videos // len(self._lengths))):
-            crops += [self._crop(int(index), number, again) for index in random.permutation(len(self._lengths))]
-        crops = crops[: self.videos]
         size = self._batch.size
-        wholes = (crops[at : at + size] for at in range(first * size, len(crops), size))
+        orders = [self._order(number, order) for order in range(self.orders)]
+        wholes = (order[at : at + size] for at in range(first * size, self.videos, size) for order in orders)
         return self._timed(ahead(replace(self._reader.batch(whole[self._part]), whole=len(whole)) for whole in wholes))
 
     def waiting(self) -> float:
@@ -139,12 +142,20 @@ class TrainingBatches:
                 return
             yield batch
 
-    def _crop(self, index: int, number: int, again: int) -> _Crop:
+    def _order(self, number: int, order: int) -> list[_Crop]:
+        """The crops of one order in one epoch."""
+        random = np.random.default_rng([self._seed, number, *([order] if order else [])])
+        crops: list[_Crop] = []
+        for again in range(-(-self.videos // len(self._lengths))):
+            crops += [self._crop(int(index), number, again, order) for index in random.permutation(len(self._lengths))]
+        return crops[: self.videos]
+
+    def _crop(self, index: int, number: int, again: int, order: int) -> _Crop:
         total = int(self._lengths[index])
         length = min(total, self._batch.snippets)
         video = int.from_bytes(hashlib.sha256(self._reader.videos[index].id.encode()).digest()[:8], "big")
-        stream = [self._seed, number, video, *([again] if again else [])]
-        start = int(np.random.default_rng(stream).integers(total - length + 1))
+        position = [again, order] if order else [again] if again else []
+        start = int(np.random.default_rng([self._seed, number, video, *position]).integers(total - length + 1))
         return _Crop(index, start, length, total)
 
 

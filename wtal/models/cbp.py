@@ -162,8 +162,9 @@ class CBP(nn.Module):
 class CBPEnsemble(nn.Module):
     """Several CBP networks as one branch, whose logits are the mean of theirs.
 
-    Training treats each network by itself (:func:`wtal.training.gradients.add_gradients`). Networks from different
-    weights make different errors, so their mean localises better than one of them (docs/real.md).
+    Training treats each network by itself: its own batches, gradient and limit of the gradient's norm
+    (:meth:`wtal.training.trainer.Trainer.step`). Networks from different weights make different errors, so their mean
+    localises better than one of them (docs/real.md).
 
     Args:
         input_dim: as in :class:`CBP`.

@@ -80,8 +80,8 @@ class CBPConfig:
     """The classification branch."""
 
     networks: int = 1
-    """The number of networks in the branch. Each is trained by itself, from its own weights, on the same snippets; the
-    logits of the branch are the mean of theirs."""
+    """The number of networks in the branch. Each is trained by itself, from its own weights, in its own order of videos
+    and with its own crops; the logits of the branch are the mean of theirs."""
     dim: int = 512
     """Width of the encoder."""
     heads: int = 8

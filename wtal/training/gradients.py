@@ -26,8 +26,9 @@ def add_gradients(
     config: RunConfig,
     device: Device,
     processes: Processes,
+    network: int = 0,
 ) -> dict[str, float]:
-    """Compute the loss of this process's videos and add its gradients to those of the student.
+    """Compute the loss of this process's videos and add its gradients to those of one network of the student.
 
     The loss is the mean over all videos of the batch, in all processes. Every video's gradient is divided by
     ``batch.videos``. So the sum over parts and processes equals, up to rounding, the gradient of the undivided batch.
@@ -40,10 +41,10 @@ def add_gradients(
         config: the settings of the batch and the loss.
         device: the device to compute on.
         processes: the processes that share the batch.
+        network: which network of the student.
 
     Returns:
-        ``loss`` and its terms, averaged over all videos of the batch and over the networks of the student. Every
-        process gets the same values.
+        ``loss`` and its terms, averaged over all videos of the batch. Every process gets the same values.
     """
     own = not branches.reads_clip(student)  # only CBP has attention and an embedding
     names = [
@@ -53,15 +54,12 @@ def add_gradients(
         *(["contrast"] if own and config.loss.contrast else []),
         *([] if pseudo_labels is None else DistillLoss.names(is_softmax(branches, student, config))),
     ]
-    means, networks = torch.zeros(len(names), dtype=torch.float64), len(branches.networks(student))
+    means = torch.zeros(len(names), dtype=torch.float64)
     for part in batch.parts(config.batch.micro):
         share = len(part.lengths) / part.videos
-        for network in range(networks):
-            terms = _terms(branches, student, network, part, pseudo_labels, config, device)
-            # Each network has the gradient that it would have alone.
-            (terms["total"].mean() * share).backward()
-            values = torch.stack([terms[name].detach().mean() for name in names])
-            means += values.cpu().double() * share / networks
+        terms = _terms(branches, student, network, part, pseudo_labels, config, device)
+        (terms["total"].mean() * share).backward()
+        means += torch.stack([terms[name].detach().mean() for name in names]).cpu().double() * share
     total, *rest = processes.add(means.tolist())
     return {"loss": total, **dict(zip(names[1:], rest, strict=True))}
 

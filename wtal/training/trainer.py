@@ -7,8 +7,9 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,7 @@ class Trainer:
             with_i3d=not all(self.branches.reads_clip(student.name) for student in students),
             with_clip=any(self.branches.reads_clip(student.name) for student in students),
             part=self.processes.part,
+            orders=max(len(self.branches.networks(student.name)) for student in students),
         )
         names = " and ".join(student.name for student in students)
         with self.reporter.work(f"{stage.name}: {names}", stage.length * batches.videos, "videos") as work:
@@ -151,12 +153,15 @@ class Trainer:
         learning = [student for student in students if self.epoch < student.epochs]
         for student in learning:
             self.branches[student.name].train()
-        for batch in batches.epoch(1_000 * self.number + self.epoch, self.batch_index):
-            each = {student.name: self.step(stage, student, batch) for student in learning}
+        stream = batches.epoch(1_000 * self.number + self.epoch, self.batch_index)
+        while self.batch_index < len(batches):
+            each = self.step(stage, learning, itertools.islice(stream, batches.orders))
             terms = together(each) if stage.second else each[stage.student]
+            size = self.config.batch.size
+            videos = min(size, batches.videos - self.batch_index * size)
             self.batch_index += 1
-            self.losses.add(terms, batch.videos, batches.videos)
-            work.advance(batch.videos, {"loss": terms["loss"]} if "loss" in terms else {})
+            self.losses.add(terms, videos, batches.videos)
+            work.advance(videos, {"loss": terms["loss"]} if "loss" in terms else {})
             if self.batch_index < len(batches) and self.interrupt.anywhere():
                 return
         self.epoch += 1
@@ -168,33 +173,76 @@ class Trainer:
         self.reporter.log_only(f"{stage.name}: {waiting:.1%} of the time waiting for data")
         self.batch_index, self.losses = 0, LossAverage()
 
-    def step(self, stage: Stage, student: Student, batch: Batch) -> dict[str, float]:
-        """Do one optimiser step of a student.
+    def step(self, stage: Stage, students: Sequence[Student], batches: Iterable[Batch]) -> dict[str, dict[str, float]]:
+        """Do one optimiser step of each student.
+
+        Args:
+            stage: the current stage.
+            students: the students that learn now.
+            batches: network n of a student learns from batch n.
 
         Returns:
-            the loss and its terms, averaged over the videos of the batch; empty if the batch was skipped.
+            for each student the loss and its terms, averaged over the videos of its batches; empty if the step was
+            skipped.
         """
-        student.optimizer.zero_grad()
-        learned = list(self.branches[student.name].parameters())
-        terms = add_gradients(
-            self.branches, student.name, batch, student.pseudo_labels, self.config, self.device, self.processes
-        )
-        if not math.isfinite(terms["loss"]):
-            self.bad_batch(stage, batch, f"the loss became {terms['loss']}")
-            return {}
-        self.processes.sum_gradients(learned)
-        for network in self.branches.networks(student.name):
+        terms: dict[str, list[dict[str, float]]] = {student.name: [] for student in students}
+        videos: list[Tensor] = []
+        for student in students:
+            student.optimizer.zero_grad()
+        for network, batch in enumerate(batches):
+            videos.append(batch.index)
+            for student in students:
+                if network < len(self.branches.networks(student.name)):
+                    terms[student.name].append(
+                        add_gradients(
+                            self.branches,
+                            student.name,
+                            batch,
+                            student.pseudo_labels,
+                            self.config,
+                            self.device,
+                            self.processes,
+                            network,
+                        )
+                    )
+        return {student.name: self.update(stage, student, terms[student.name], videos) for student in students}
+
+    def update(
+        self, stage: Stage, student: Student, terms: Sequence[dict[str, float]], videos: Sequence[Tensor]
+    ) -> dict[str, float]:
+        """Update the weights of a student by the gradients of its networks.
+
+        Args:
+            stage: the current stage.
+            student: the student.
+            terms: the loss of each of its networks, and the terms of that loss.
+            videos: the videos of each batch, by index.
+
+        Returns:
+            the means of the terms; empty if a loss or a gradient was not finite and the step was skipped.
+        """
+        for own, index in zip(terms, videos, strict=False):
+            if not math.isfinite(own["loss"]):
+                self.bad_batch(stage, index, f"the loss became {own['loss']}")
+                return {}
+        self.processes.sum_gradients(list(self.branches[student.name].parameters()))
+        for network, index in zip(self.branches.networks(student.name), videos, strict=False):
             norm = clipped(network, self.config.optimizer.clip_norm)
             if not math.isfinite(norm):
-                self.bad_batch(stage, batch, f"the gradient's norm became {norm}")
+                self.bad_batch(stage, index, f"the gradient's norm became {norm}")
                 return {}
         student.optimizer.step()
         if student.ema is not None:
             student.ema.update()
-        return terms
+        return {name: sum(own[name] for own in terms) / len(terms) for name in terms[0]}
 
-    def bad_batch(self, stage: Stage, batch: Batch, fault: str) -> None:
-        """Skip a batch whose loss or gradient is not finite. Students of the same step count it only once.
+    def bad_batch(self, stage: Stage, index: Tensor, fault: str) -> None:
+        """Skip a step with a batch whose loss or gradient is not finite. The students of a step count it only once.
+
+        Args:
+            stage: the current stage.
+            index: the videos of the batch that belong to this process.
+            fault: what is not finite.
 
         Raises:
             WtalError: the run may not skip so many batches.
@@ -203,9 +251,7 @@ class Trainer:
         self.skipped += here != self._skipped_last
         self._skipped_last = here
         allowed = self.run.setup.skip_bad_batches
-        videos = ", ".join(
-            self.videos[index].id for part in self.processes.gather(batch.index.tolist()) for index in part
-        )
+        videos = ", ".join(self.videos[video].id for part in self.processes.gather(index.tolist()) for video in part)
         where = f"{stage.name}, epoch {self.epoch + 1}, step {self.batch_index + 1}"
         message = f"{fault} in {where} (videos {videos})"
         if self.skipped > allowed:
