@@ -200,7 +200,9 @@ def main() -> None:
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     report, began = Report(), time.perf_counter()
-    report.say("Printed by: python -P benchmarks/features_cpu.py --table FILE. Weights are random.\n")
+    command = f"python -P benchmarks/features_cpu.py --parts {' '.join(options.parts)} --rounds {options.rounds}"
+    frames = f" --frames {options.frames}" if "pipeline" in options.parts else ""
+    report.say(f"Printed by: {command}{frames}. Weights are random.\n")
     for line in machine():
         report.say(line)
     with tempfile.TemporaryDirectory() as name:

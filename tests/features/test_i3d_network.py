@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from wtal.errors import WtalError
-from wtal.models.i3d import I3D, fold, load_i3d, same_padding
+from wtal.models.i3d import I3D, MaxPool, load_i3d, same_padding
+from wtal.models.i3d_inference import AxisMaxPool, for_inference
 from wtal.models.weight_files import read_weights
 
 # GoogLeNet's table 1 (Szegedy et al., 2015): 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5 (3x3 in I3D), pool proj.
@@ -140,8 +141,8 @@ def test_float64_reference_of_the_same_weights(make_i3d, channels: int, size: tu
 
 
 @pytest.mark.parametrize(("channels", "size"), [(3, (16, 48, 48)), (2, (9, 51, 38)), (3, (1, 32, 32))])
-def test_folding_changes_rounding_alone(make_i3d, channels: int, size: tuple[int, int, int]) -> None:
-    """In float64 nothing else is left; in float32 the features are as far from those as without folding."""
+def test_inference_changes_rounding_alone(make_i3d, channels: int, size: tuple[int, int, int]) -> None:
+    """In float64 nothing else is left; in float32 the features are as far from those as the plain ones."""
     model = make_i3d(channels)
     for name, buffer in model.named_buffers():  # statistics of every size
         if name.endswith("running_var"):
@@ -151,19 +152,43 @@ def test_folding_changes_rounding_alone(make_i3d, channels: int, size: tuple[int
     state = model.state_dict()
     x = torch.rand(1, *size, channels).permute(0, 4, 1, 2, 3) * 2 - 1
 
-    def network(dtype: torch.dtype, folded: bool) -> I3D:
+    def network(dtype: torch.dtype, faster: bool) -> I3D:
         made = I3D(channels).eval().requires_grad_(False)
         made.load_state_dict(state)
-        return fold(made.to(dtype)) if folded else made.to(dtype)
+        return for_inference(made.to(dtype)) if faster else made.to(dtype)
 
     with torch.inference_mode():
         exact = reference({key: value.double() for key, value in state.items()}, x.double())
         double = network(torch.float64, True)(x.double())
-        errors = [(network(torch.float32, folded)(x).double() - exact).norm() for folded in (False, True)]
+        errors = [(network(torch.float32, faster)(x).double() - exact).norm() for faster in (False, True)]
     assert not any(isinstance(module, torch.nn.BatchNorm3d) for module in network(torch.float32, True).modules())
     assert exact.std() > 0.01
     assert (double - exact).norm() <= 1e-11 * exact.norm()
     assert errors[1] <= 2 * errors[0] + 1e-6 * exact.norm()
+
+
+@given(
+    size=st.tuples(*[st.integers(1, 12)] * 3),
+    kernel=st.tuples(*[st.integers(1, 5)] * 3),
+    stride=st.tuples(*[st.integers(1, 3)] * 3),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16]),
+    innermost=st.booleans(),
+    seed=st.integers(0, 2**31),
+)
+def test_pooling_axis_by_axis_has_the_same_values(
+    size: tuple[int, ...],
+    kernel: tuple[int, int, int],
+    stride: tuple[int, int, int],
+    dtype: torch.dtype,
+    innermost: bool,
+    seed: int,
+) -> None:
+    x = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(seed)).relu().to(dtype)
+    x = x.contiguous(memory_format=torch.channels_last_3d) if innermost else x
+    before, plain = x.clone(), MaxPool(kernel, stride)
+    expected = plain(x.float()).to(dtype)
+    assert torch.equal(AxisMaxPool(plain)(x), expected)
+    assert torch.equal(x, before)
 
 
 def test_the_average_is_the_checkpoints_own_pooling(make_i3d) -> None:

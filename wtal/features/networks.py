@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from wtal.features.flow import STEPS
 from wtal.models.clip_image import load_image_encoder
-from wtal.models.i3d import fold, load_i3d
+from wtal.models.i3d import load_i3d
+from wtal.models.i3d_inference import for_inference
 from wtal.models.weight_files import read_weights
 from wtal.platform.device import Device
 
@@ -41,6 +42,11 @@ class Network:
 
     def __post_init__(self) -> None:
         self.model.to(self.device.name)
+        if self.device.bf16:
+            # Autocast would convert these weights again in every forward pass.
+            for module in self.model.modules():
+                if isinstance(module, nn.Linear | nn.Conv2d | nn.Conv3d | nn.MultiheadAttention):
+                    module.to(torch.bfloat16)
 
     def add(self, piece: np.ndarray, done: Callable[[np.ndarray], None]) -> None:
         """Add a piece. ``done`` is called with its row, float32 ``[D]``, once the batch is full or flushed."""
@@ -69,13 +75,13 @@ class Network:
 
 def rgb_network(weights: Path, device: Device, batch: int) -> Network:
     """I3D on windows of RGB frames, uint8 ``[window, H, W, 3]``, with values scaled to -1..1."""
-    model = fold(load_i3d(read_weights(weights, "--i3d-rgb"), 3, f"--i3d-rgb {weights}"))
+    model = for_inference(load_i3d(read_weights(weights, "--i3d-rgb"), 3, f"--i3d-rgb {weights}"))
     return Network(model, lambda x: (x.float() / 127.5 - 1).permute(0, 4, 1, 2, 3), device, batch)
 
 
 def flow_network(weights: Path, device: Device, batch: int) -> Network:
     """I3D on windows of flow, int16 fixed point ``[window, H, W, 2]``, with values scaled to -1..1."""
-    model = fold(load_i3d(read_weights(weights, "--i3d-flow"), 2, f"--i3d-flow {weights}"))
+    model = for_inference(load_i3d(read_weights(weights, "--i3d-flow"), 2, f"--i3d-flow {weights}"))
     return Network(model, lambda x: (x.float() / STEPS).permute(0, 4, 1, 2, 3), device, batch)
 
 

@@ -2,7 +2,7 @@
 
 Every convolution and pooling uses TensorFlow's "SAME" padding: the output has ``ceil(size / stride)`` entries, and
 if the padding is odd, the extra zero is at the end. The Kinetics weights were trained with it; symmetric padding gives
-wrong features without an error.
+wrong features without an error. :mod:`wtal.models.i3d_inference` has the same network, faster.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def same_padding(size: Sequence[int], kernel: Sequence[int], stride: Sequence[in
     return pads
 
 
-def _pad(x: Tensor, kernel: Sequence[int], stride: Sequence[int]) -> tuple[Tensor, list[int]]:
+def pad_same(x: Tensor, kernel: Sequence[int], stride: Sequence[int]) -> tuple[Tensor, list[int]]:
     """The input, padded here if the padding is asymmetric, and the padding that remains for the op itself."""
     pads = same_padding(x.shape[2:], kernel, stride)
     if all(before == after for before, after in pads):
@@ -55,12 +55,12 @@ class Unit3D(nn.Module):
     def __init__(self, inputs: int, outputs: int, kernel: int = 1, stride: int = 1) -> None:
         super().__init__()
         self.conv3d = nn.Conv3d(inputs, outputs, kernel, stride, bias=False)
-        self.bn: nn.Module = nn.BatchNorm3d(outputs, eps=0.001, momentum=0.01)
+        self.bn = nn.BatchNorm3d(outputs, eps=0.001, momentum=0.01)
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
         conv = self.conv3d
-        x, padding = _pad(x, conv.kernel_size, conv.stride)
+        x, padding = pad_same(x, conv.kernel_size, conv.stride)
         return F.relu(self.bn(F.conv3d(x, conv.weight, conv.bias, conv.stride, padding)), inplace=not self.training)
 
 
@@ -74,7 +74,7 @@ class MaxPool(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[B, C, T, H, W]`` -> ``[B, C, T', H', W']``."""
-        x, padding = _pad(x, self.kernel, self.stride)
+        x, padding = pad_same(x, self.kernel, self.stride)
         return F.max_pool3d(x, self.kernel, self.stride, padding)
 
 
@@ -154,29 +154,6 @@ class I3D(nn.Module):
     def classify(self, features: Tensor) -> Tensor:
         """Logits ``[B, classes]`` of features ``[B, 1024]``."""
         return self.logits.conv3d(features[:, :, None, None, None])[:, :, 0, 0, 0]
-
-
-@torch.no_grad()
-def fold(model: I3D) -> I3D:
-    """Makes the model faster: batch normalisation becomes part of the convolutions, and memory is channels-last.
-
-    Args:
-        model: a model in evaluation mode, changed in place. It loses the parameter names of the checkpoints.
-
-    Returns:
-        ``model``. Its features differ only by rounding: the new weights are computed in float64 and rounded once.
-    """
-    for unit in [module for module in model.modules() if isinstance(module, Unit3D)]:
-        bn, conv = unit.bn, unit.conv3d
-        assert isinstance(bn, nn.BatchNorm3d) and bn.running_mean is not None and bn.running_var is not None  # noqa: PT018
-        scale = bn.weight.double() / (bn.running_var.double() + bn.eps).sqrt()
-        weight = conv.weight.double() * scale[:, None, None, None, None]
-        bias = bn.bias.double() - bn.running_mean.double() * scale
-        dtype = conv.weight.dtype
-        conv.weight = nn.Parameter(weight.to(dtype), requires_grad=False)
-        conv.bias = nn.Parameter(bias.to(dtype), requires_grad=False)
-        unit.bn = nn.Identity()
-    return model.to(memory_format=torch.channels_last_3d)
 
 
 def load_i3d(state: Mapping[str, Tensor], channels: int, source: str) -> I3D:
