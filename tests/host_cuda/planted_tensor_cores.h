@@ -1,9 +1,11 @@
-// Small kernels for ldmatrix and mma.
+// Small kernels for ldmatrix and mma, and the two parts of a float32 operand.
 #pragma once
+#include <cmath>
 #include <numeric>
 #include <type_traits>
 #include <vector>
 
+#include "cuda/attention_products.cuh"
 #include "planted.h"
 
 namespace planted {
@@ -67,6 +69,23 @@ void product(float more = 0) {
   }
 }
 
+// Both parts are TF32 numbers, and what they leave of the number is at most a unit of its last place.
+inline void parts() {
+  for (uint32_t i = 0; i < 100000; ++i) {
+    const uint32_t bits = (i * 2654435761u & 0x807fffffu) | (40 + i % 180) << 23;
+    const auto number = std::bit_cast<float>(bits);
+    const auto parts = wtal::attention::operand<float>({bits});
+    EXPECT(((parts.big[0] | parts.small[0]) & 0x1fffu) == 0);
+    const float big = std::bit_cast<float>(parts.big[0]), small = std::bit_cast<float>(parts.small[0]);
+    const float unit = std::nextafter(std::fabs(number), INFINITY) - std::fabs(number);
+    EXPECT(std::fabs(double{number} - big) <= 4096 * double{unit});
+    EXPECT(std::fabs(double{number} - big - small) <= unit);
+  }
+  for (const uint32_t bits : {0x7fffffffu, 0xffffffffu, 0x7f800000u, 0xff800000u, 0x7f800001u}) {
+    EXPECT(std::isnan(std::bit_cast<float>(wtal::attention::operand<float>({bits}).small[0])));
+  }
+}
+
 // ldmatrix.trans of a matrix is what ldmatrix gives of its transpose.
 __global__ void transposes(const uint16_t* in, int* wrong) {
   uint16_t* const plain = dynamic_shared<uint16_t>();  // [2, 8, 8], and its transposes behind it
@@ -114,6 +133,7 @@ const Cases kTensorCoreCases = {
     {"lonely mma", [] { launch(lonely_mma, 1, 32, 0); }},
     {"tf32 product by hand", [] { product<float, false>(); }},
     {"tf32 product", [] { product<float, true>(); }},
+    {"tf32 parts", parts},
     {"a product of more digits than TF32", [] { product<float, true>(0x1p-11f); }},
 };
 
