@@ -40,7 +40,7 @@ using ForwardLayout = Layout<T, D, D * sizeof(T) == 256>;
 
 // Swizzled in half precision at D = 64: three blocks instead of two; grad_k and grad_v would spill. In
 // float32 at D = 32: three instead of two, for grad_k and grad_v there is no room; at 64: two instead of one;
-// at 128: one, which padded rows leave no room for.
+// at 128 padded rows of grad_k and grad_v would not fit.
 template <class T, int D, bool kOfKeys>
 using BackwardLayout = Layout<T, D, (D * sizeof(T) == 128 && !kOfKeys) || (sizeof(T) == 4 && D >= 64)>;
 
