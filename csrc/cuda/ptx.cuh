@@ -1,6 +1,6 @@
 // The PTX instructions that kernels use. Each is a function, with one body for nvcc and one for the host
 // compiler of tests/host_cuda. The lane layouts are those of the PTX ISA, "Matrix fragments for
-// mma.m16n8k16".
+// mma.m16n8k16" and "for mma.m16n8k8".
 #pragma once
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
@@ -48,6 +48,25 @@ __device__ inline void mma_m16n8k16(float (&d)[4], const uint32_t (&a)[4], const
   }
 #else
   ::host_cuda::mma_m16n8k16<T>(HOST_CUDA_SITE, {d, a, b, c});
+#endif
+}
+
+// d [16, 8] = a [16, 8] b [8, 8] + c, by the whole warp. The elements of a and b are TF32 numbers: float32
+// with zeros in the lowest 13 bits. With g = lane / 4 and t = lane % 4, the elements are (row, column):
+//   a[0] (g, t)  a[1] (g + 8, t)  a[2] (g, t + 4)  a[3] (g + 8, t + 4)
+//   b[0] (t, g)  b[1] (t + 4, g)
+//   c, d: as above
+__device__ inline void mma_m16n8k8_tf32(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2],
+                                        const float (&c)[4]) {
+#ifdef __CUDACC__
+  asm volatile(
+      "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+      "{%10, %11, %12, %13};"
+      : "=f"(d[0]), "=f"(d[1]), "=f"(d[2]), "=f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]), "f"(c[0]), "f"(c[1]), "f"(c[2]),
+        "f"(c[3]));
+#else
+  ::host_cuda::mma_m16n8k8_tf32(HOST_CUDA_SITE, {d, a, b, c});
 #endif
 }
 

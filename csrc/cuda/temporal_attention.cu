@@ -5,7 +5,6 @@
 
 #include <cstdint>
 #include <tuple>
-#include <type_traits>
 
 #include "common/attention_entries.h"
 #include "cuda/attention_delta.cuh"
@@ -13,12 +12,10 @@
 #include "cuda/launch.cuh"
 #include "cuda/stream.h"
 #include "cuda/temporal_attention.cuh"
-#include "cuda/temporal_attention_mma.cuh"
 
 namespace wtal {
 namespace {
 
-using attention::kWarps;
 using attention::Output;
 using attention::Problem;
 using attention::View;
@@ -90,10 +87,7 @@ void dispatch(const Tensor& q, const F& launch) {
   }
 }
 
-// The grid of kernels with one warp per row. A warp takes further rows if the grid is too small for all.
-unsigned warp_blocks(int64_t rows) { return blocks_for(rows, kWarps); }
-
-// The grid of kernels with one block per tile.
+// The grid of all kernels: one block for every 64 rows of a head.
 unsigned tile_blocks(const Problem& p) {
   const int64_t blocks = p.elements() * p.heads * attention::blocks_of_head(p);
   STD_TORCH_CHECK(blocks <= INT32_MAX, "temporal_attention: B * H * T / 64 (H * (R / 64 + B + 1)) is ",
@@ -101,11 +95,13 @@ unsigned tile_blocks(const Problem& p) {
   return static_cast<unsigned>(blocks);
 }
 
-// Whether 16-byte copies can read every row of a tensor of 16-bit numbers. Otherwise scalar loads are used.
+// Whether 16-byte copies can read every row of a tensor of T. Otherwise scalar loads are used.
+template <class T>
 bool in_vectors(const Tensor& tensor) {
-  bool aligned = reinterpret_cast<uintptr_t>(tensor.const_data_ptr()) % 16 == 0 && tensor.size(3) % 8 == 0 &&
-                 tensor.stride(3) == 1;
-  for (int64_t dim = 0; dim < 3; ++dim) aligned = aligned && tensor.stride(dim) % 8 == 0;
+  constexpr int64_t kNumbers = 16 / sizeof(T);
+  bool aligned = reinterpret_cast<uintptr_t>(tensor.const_data_ptr()) % 16 == 0 &&
+                 tensor.size(3) % kNumbers == 0 && tensor.stride(3) == 1;
+  for (int64_t dim = 0; dim < 3; ++dim) aligned = aligned && tensor.stride(dim) % kNumbers == 0;
   return aligned;
 }
 
@@ -116,18 +112,11 @@ void attend(const AttentionSizes& sizes, const Qkv& x, const Videos& videos, dou
   check_capability("temporal_attention");
   const Problem problem = make_problem(sizes, videos, scale);
   dispatch(x.q, [&]<class T, int D>() {
-    const cudaStream_t stream = current_stream(x.q);
-    const View<T> q = view<T>(x.q), k = view<T>(x.k), v = view<T>(x.v);
-    float* lse_data = static_cast<float*>(lse.mutable_data_ptr());
-    if constexpr (std::is_same_v<T, float>) {
-      launch("temporal_attention", attention::forward_kernel<T, D>, warp_blocks(lse.numel()),
-             dim3(32, kWarps), 0, stream, problem, q, k, v, output<T>(out), lse_data);
-    } else {
-      const attention::Inputs<T> inputs{q, k, v, in_vectors(x.q) && in_vectors(x.k) && in_vectors(x.v)};
-      launch("temporal_attention", attention::forward_tiles_kernel<T, D>, tile_blocks(problem),
-             attention::kBlockThreads, attention::forward_shared_bytes<T, D>(), stream, problem, inputs,
-             output<T>(out), lse_data);
-    }
+    const bool vectors = in_vectors<T>(x.q) && in_vectors<T>(x.k) && in_vectors<T>(x.v);
+    const attention::Inputs<T> inputs{view<T>(x.q), view<T>(x.k), view<T>(x.v), vectors};
+    launch("temporal_attention", attention::forward_kernel<T, D>, tile_blocks(problem),
+           attention::kBlockThreads, attention::forward_shared_bytes<T, D>(), current_stream(x.q), problem,
+           inputs, output<T>(out), static_cast<float*>(lse.mutable_data_ptr()));
   });
 }
 
@@ -143,38 +132,23 @@ void attend_backward(const AttentionSizes& sizes, const Tensor& grad_out, const 
   const Problem all = videos.starts ? make_problem(sizes, {}, scale) : problem;
   Tensor delta = new_statistic(x.q);
   dispatch(x.q, [&]<class T, int D>() {
-    const unsigned blocks = warp_blocks(delta.numel());
-    const dim3 threads(32, kWarps);
     const cudaStream_t stream = current_stream(x.q);
-    const View<T> q = view<T>(x.q), k = view<T>(x.k), v = view<T>(x.v), grad = view<T>(grad_out);
-    const View<float> lse_view = view<float>(lse);
+    const View<T> grad = view<T>(grad_out);
     const View<float> grad_lse_view = grad_lse ? view<float>(*grad_lse) : View<float>{};
     float* delta_data = static_cast<float*>(delta.mutable_data_ptr());
-    const auto launch_delta = [&](auto kernel, unsigned grid, dim3 block) {
-      launch("temporal_attention_backward: delta", kernel, grid, block, 0, stream, all, grad, view<T>(out),
-             grad_lse_view, delta_data);
-    };
-    if constexpr (std::is_same_v<T, float>) {
-      launch_delta(attention::delta_kernel<T>, blocks, threads);
-      launch("temporal_attention_backward: grad_q", attention::grad_q_kernel<T, D>, blocks, threads, 0,
-             stream, problem, grad, q, k, v, lse_view, delta_data, output<T>(grads.q));
-      launch("temporal_attention_backward: grad_kv", attention::grad_kv_kernel<T, D>, blocks, threads, 0,
-             stream, problem, grad, q, k, v, lse_view, delta_data, output<T>(grads.k), output<T>(grads.v));
-    } else {
-      const bool vectors = in_vectors(x.q) && in_vectors(x.k) && in_vectors(x.v) && in_vectors(grad_out);
-      const attention::GradientInputs<T> inputs{q, k, v, grad, lse_view, delta_data, vectors};
-      if (in_vectors(grad_out) && in_vectors(out)) {
-        launch_delta(attention::delta_tiles_kernel<T, D>, tile_blocks(all), attention::kBlockThreads);
-      } else {
-        launch_delta(attention::delta_kernel<T>, blocks, threads);
-      }
-      launch("temporal_attention_backward: grad_q", attention::gradient_tiles_kernel<T, D, false>,
-             tile_blocks(problem), attention::kBlockThreads, attention::backward_shared_bytes<T, D, false>(),
-             stream, problem, inputs, output<T>(grads.q), Output<T>{});
-      launch("temporal_attention_backward: grad_kv", attention::gradient_tiles_kernel<T, D, true>,
-             tile_blocks(problem), attention::kBlockThreads, attention::backward_shared_bytes<T, D, true>(),
-             stream, problem, inputs, output<T>(grads.k), output<T>(grads.v));
-    }
+    launch("temporal_attention_backward: delta", attention::delta_kernel<T, D>, tile_blocks(all),
+           attention::kBlockThreads, 0, stream, all, grad, view<T>(out), grad_lse_view,
+           in_vectors<T>(grad_out) && in_vectors<T>(out), delta_data);
+    const bool vectors =
+        in_vectors<T>(x.q) && in_vectors<T>(x.k) && in_vectors<T>(x.v) && in_vectors<T>(grad_out);
+    const attention::GradientInputs<T> inputs{view<T>(x.q),     view<T>(x.k), view<T>(x.v), grad,
+                                              view<float>(lse), delta_data,   vectors};
+    launch("temporal_attention_backward: grad_q", attention::gradient_kernel<T, D, false>,
+           tile_blocks(problem), attention::kBlockThreads, attention::backward_shared_bytes<T, D, false>(),
+           stream, problem, inputs, output<T>(grads.q), Output<T>{});
+    launch("temporal_attention_backward: grad_kv", attention::gradient_kernel<T, D, true>,
+           tile_blocks(problem), attention::kBlockThreads, attention::backward_shared_bytes<T, D, true>(),
+           stream, problem, inputs, output<T>(grads.k), output<T>(grads.v));
   });
 }
 

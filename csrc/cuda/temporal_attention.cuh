@@ -1,200 +1,280 @@
-// The kernels of temporal_attention for float32, and delta for every dtype. They use one warp per row,
-// float32 sums and scalar loads, without atomics. Every output element has one writer and one order of
-// summation, so the same input gives the same bits.
-//
-// T is the type of the stored numbers, which converts to and from float. The head size D is 32, 64 or 128;
-// with a smaller dim the last lanes are idle. This header includes no torch header, so that a host compiler
-// can compile it.
+// temporal_attention and its gradients, on tensor cores. A block computes 64 rows of one video and head. It
+// loops over the tiles of the other side that these rows see, and copies the next tile while it computes the
+// current one. Tiles outside the window or the video are not loaded. Every output has one writer and one
+// order of summation.
 #pragma once
 #include <cfloat>
-#include <cstdint>
+#include <cmath>
 
-#include "cuda/attention_problem.cuh"
+#include "cuda/attention_fragments.cuh"
+#include "cuda/attention_mask.cuh"
+#include "cuda/attention_products.cuh"
 
 namespace wtal::attention {
 
-constexpr int kWarps = 4;  // warps, and so rows, per block
-constexpr int kRowThreads = 32 * kWarps;
-// Blocks per SM, which allows 64 registers per thread. Without it ptxas spills 8 bytes to save a few
-// registers.
-constexpr int kRowBlocks = 8;
+constexpr float kLog2e = 1.44269504088896340736f, kLn2 = 0.69314718055994530942f;
 
-// One of the B * H * T (or H * R) rows, and the range of rows that it sees, which is also the range that sees
-// it.
-struct RowPosition {
-  int64_t video, head, t, begin, end;
-  bool live;
+// The rows of the other side in a tile. A block has kBlockM rows of its own side.
+template <class T, int D>
+constexpr int kForwardBlockN = D * sizeof(T) >= 256 ? 32 : 64;
+template <class T, int D>
+constexpr int kBackwardBlockN = sizeof(T) == 4 && D >= 64 ? 16 : 32;
+
+// The smallest number of blocks of the forward kernel per SM; 0: ptxas decides. At D = 128 on an A100, ptxas
+// would spill registers to make a fourth block possible, but there is not enough shared memory for it.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ == 800
+template <class T, int D>
+constexpr int kForwardBlocks = sizeof(T) == 2 && D == 128 ? 3 : 0;
+#else
+template <class T, int D>
+constexpr int kForwardBlocks = 0;
+#endif
+
+// The same for the gradients. In float32 at D = 128, ptxas would save registers for blocks that shared memory
+// leaves no room for, and spill some.
+template <class T, int D>
+constexpr int kGradientBlocks = sizeof(T) == 4 && D == 128 ? 2 : 0;
+
+template <class T, int D>  // with rows of 256 bytes, two blocks per SM on an RTX 30 instead of one
+using ForwardLayout = Layout<T, D, D * sizeof(T) == 256>;
+
+// Swizzled in half precision at D = 64: three blocks instead of two; grad_k and grad_v would spill. In
+// float32 at D = 32: three instead of two, for grad_k and grad_v there is no room; at 64: two instead of one;
+// at 128 padded rows of grad_k and grad_v would not fit.
+template <class T, int D, bool kOfKeys>
+using BackwardLayout = Layout<T, D, (D * sizeof(T) == 128 && !kOfKeys) || (sizeof(T) == 4 && D >= 64)>;
+
+template <class T, int D>
+constexpr int forward_shared_bytes() {
+  return (kBlockM + 4 * kForwardBlockN<T, D>)*ForwardLayout<T, D>::kPitch * static_cast<int>(sizeof(T));
+}
+template <class T, int D, bool kOfKeys>
+constexpr int backward_shared_bytes() {
+  constexpr int kBlockN = kBackwardBlockN<T, D>;
+  constexpr int kRows = 2 * kBlockM + 4 * kBlockN, kStatistics = kOfKeys ? 4 * kBlockN : 0;
+  return kRows * BackwardLayout<T, D, kOfKeys>::kPitch * static_cast<int>(sizeof(T)) +
+         kStatistics * static_cast<int>(sizeof(float));
+}
+
+template <class T>
+struct Inputs {
+  View<T> q, k, v;
+  bool vectors;  // whether 16-byte copies are possible for all tensors
 };
 
-__device__ inline RowPosition row_position(const Problem& p, int64_t index) {
-  RowPosition row;
-  const int64_t line = index / p.total;  // element and head; a 64-bit division is a function call
-  row.t = index - line * p.total;
-  row.video = line / p.heads;
-  row.head = line - row.video * p.heads;
-  const Video video =
-      p.at(p.rows ? last_video(p, [&](int64_t b) { return p.start(b) <= row.t; }) : row.video);
-  row.live = video.begin <= row.t && row.t < video.end;
-  row.begin = row.t - video.begin > p.window ? row.t - p.window : video.begin;
-  row.end = row.t + p.window + 1 < video.end ? row.t + p.window + 1 : video.end;
-  return row;
+__device__ inline float quad_max(float x) {
+  x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, 1));
+  return fmaxf(x, __shfl_xor_sync(0xffffffffu, x, 2));
+}
+__device__ inline float quad_sum(float x) {
+  x += __shfl_xor_sync(0xffffffffu, x, 1);
+  return x + __shfl_xor_sync(0xffffffffu, x, 2);
+}
+
+// One step of the online softmax: s -> 2^(s - row_max). For the two rows of a lane, it updates row_max and
+// sum (the lane's part of it), and multiplies earlier sums by the decay.
+template <int N, int kDims>
+__device__ inline void online_softmax(float (&s)[N][4], float (&row_max)[2], float (&sum)[2],
+                                      float (&out)[kDims][4]) {
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    float top = row_max[half];
+#pragma unroll
+    for (int n = 0; n < N; ++n) top = fmaxf(top, fmaxf(s[n][2 * half], s[n][2 * half + 1]));
+    top = quad_max(top);
+    const float decay = ptx::exp2_approx(row_max[half] - top);
+    row_max[half] = top;
+    sum[half] *= decay;
+#pragma unroll
+    for (int d = 0; d < kDims; ++d) {
+      out[d][2 * half] *= decay;
+      out[d][2 * half + 1] *= decay;
+    }
+#pragma unroll
+    for (int n = 0; n < N; ++n) {
+#pragma unroll
+      for (int e = 2 * half; e < 2 * half + 2; ++e) {
+        s[n][e] = ptx::exp2_approx(s[n][e] - top);
+        sum[half] += s[n][e];
+      }
+    }
+  }
+}
+
+template <class T, int D>
+__global__ void __launch_bounds__(kBlockThreads, kForwardBlocks<T, D>)
+    forward_kernel(Problem p, Inputs<T> x, Output<T> out, float* lse) {
+  using L = ForwardLayout<T, D>;
+  constexpr int kBlockN = kForwardBlockN<T, D>, N = kBlockN / 8;
+  const BlockPosition block(p);
+  if (block.idle()) return;
+  T* q = ptx::dynamic_shared<T>();
+  T* stages = q + kBlockM * L::kPitch;  // the stages of k and v
+  const int warp = threadIdx.x / 32;
+  const int first = block.first + 16 * warp;
+  float sums[D / 8][4] = {}, row_max[2] = {-FLT_MAX, -FLT_MAX}, sum[2] = {};
+
+  if (block.live()) {
+    const VisibleRange keys(p, block.begin, block.end, block.first, block.last);
+    const auto load = [&](int j, int stage) {
+      T* k = stages + stage * 2 * kBlockN * L::kPitch;
+      load_rows<L, kBlockN>(k, head_rows(x.k, block.element, block.head, x.vectors), j, keys.end, p.dim);
+      load_rows<L, kBlockN>(k + kBlockN * L::kPitch, head_rows(x.v, block.element, block.head, x.vectors), j,
+                            keys.end, p.dim);
+      ptx::cp_async_commit();
+    };
+    load_rows<L, kBlockM>(q, head_rows(x.q, block.element, block.head, x.vectors), block.first, block.end,
+                          p.dim);
+    load(keys.begin, 0);
+    int stage = 0;
+    for (int j = keys.begin; j < keys.end; j += kBlockN, stage ^= 1) {
+      if (j + kBlockN < keys.end) {
+        load(j + kBlockN, stage ^ 1);
+        ptx::cp_async_wait_group<1>();
+      } else {
+        ptx::cp_async_wait_group<0>();
+      }
+      __syncthreads();
+      const TileMask mask(p, first, j, kBlockN, block.end);
+      if (!mask.none) {
+        const T* k = stages + stage * 2 * kBlockN * L::kPitch;
+        float s[N][4];
+        multiply_rows<L>(s, q + 16 * warp * L::kPitch, k);
+#pragma unroll
+        for (int n = 0; n < N; ++n) {
+#pragma unroll
+          for (int e = 0; e < 4; ++e) s[n][e] *= p.scale * kLog2e;
+        }
+        if (!mask.all) apply_mask(s, p, first, j, block.end);
+        online_softmax(s, row_max, sum, sums);
+        add_weighted_rows<L>(sums, s, k + kBlockN * L::kPitch);
+      }
+      __syncthreads();
+    }
+  }
+
+  for (float& part : sum) part = quad_sum(part);
+  T* to = out.data + block.element * out.video + block.head * out.head;
+  store_rows<T, D>(to, out.row, first, block.limit, block.end, p.dim, sums, 1.f / sum[0], 1.f / sum[1]);
+  const LanePosition position;
+  if (position.column == 0) {
+    for (int half = 0; half < 2; ++half) {
+      const int row = first + position.row + 8 * half;
+      if (row >= block.limit) continue;
+      lse[(block.element * p.heads + block.head) * p.total + row] =
+          row < block.end ? (row_max[half] + log2f(sum[half])) * kLn2 : 0.f;
+    }
+  }
 }
 
 template <class T>
-__device__ inline const T* row_pointer(const View<T>& view, const RowPosition& row, int64_t t) {
-  return view.data + row.video * view.video + row.head * view.head + t * view.row;
-}
-
-template <class T>
-__device__ inline T* row_pointer(const Output<T>& output, const RowPosition& row) {
-  return output.data + row.video * output.video + row.head * output.head + row.t * output.row;
-}
-
-__device__ inline float warp_sum(float value) {
-  for (int offset = 16; offset > 0; offset /= 2) value += __shfl_xor_sync(0xffffffffu, value, offset);
-  return value;
-}
-
-// A row of D numbers, distributed over the lanes of a warp: lane l holds elements l, l + 32, ...
-template <int D>
-struct Lanes {
-  float value[D / 32];
-
-  __device__ void clear() {
-    for (float& x : value) x = 0.f;
-  }
-  template <class T>
-  __device__ void load(const T* row, int64_t column, int dim) {
-    for (int c = 0; c < D / 32; ++c) {
-      const int d = threadIdx.x + 32 * c;
-      value[c] = d < dim ? static_cast<float>(row[d * column]) : 0.f;
-    }
-  }
-  template <class T>
-  __device__ void store(T* row, int dim, float factor) const {
-    for (int c = 0; c < D / 32; ++c) {
-      const int d = threadIdx.x + 32 * c;
-      if (d < dim) row[d] = static_cast<T>(value[c] * factor);
-    }
-  }
-  __device__ float dot(const Lanes& other) const {
-    float sum = 0.f;
-    for (int c = 0; c < D / 32; ++c) sum += value[c] * other.value[c];
-    return warp_sum(sum);
-  }
-  __device__ void add(const Lanes& other, float factor) {
-    for (int c = 0; c < D / 32; ++c) value[c] += other.value[c] * factor;
-  }
-  __device__ void multiply(float factor) {
-    for (float& x : value) x *= factor;
-  }
+struct GradientInputs {
+  View<T> q, k, v, grad_out;
+  View<float> lse;
+  const float* delta;  // [B, H, T]: rowsum(grad_out * out) - grad_lse
+  bool vectors;
 };
 
-// The rows of a warp have the distance of the whole grid, so that a valid grid can have any number of rows.
-__device__ inline int64_t first_row() { return static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.y; }
-__device__ inline int64_t next_row(int64_t row) { return row + static_cast<int64_t>(gridDim.x) * kWarps; }
-__device__ inline int64_t rows_of(const Problem& p) { return p.elements() * p.heads * p.total; }
+// The rows of the block are keys (grad_k = first, grad_v = second) or queries (grad_q = first, second is not
+// used). If they are keys, the scores are transposed, s[key, query], and log-sum-exp and delta belong to the
+// columns.
+template <class T, int D, bool kOfKeys>
+__global__ void __launch_bounds__(kBlockThreads, kGradientBlocks<T, D>)
+    gradient_kernel(Problem p, GradientInputs<T> x, Output<T> first_grad, Output<T> second_grad) {
+  using L = BackwardLayout<T, D, kOfKeys>;
+  constexpr int kBlockN = kBackwardBlockN<T, D>, N = kBlockN / 8, kStage = 2 * kBlockN * L::kPitch;
+  const BlockPosition block(p);
+  if (block.idle()) return;
+  T* own = ptx::dynamic_shared<T>();            // k or q
+  T* own_other = own + kBlockM * L::kPitch;     // v or grad_out
+  T* stages = own_other + kBlockM * L::kPitch;  // the stages of q and grad_out, or of k and v
+  float* statistics =
+      reinterpret_cast<float*>(stages + 2 * kStage);  // lse and delta of the columns, two stages
+  const int warp = threadIdx.x / 32;
+  const int first = block.first + 16 * warp;
+  const LanePosition position;
+  float sums[D / 8][4] = {}, other_sums[kOfKeys ? D / 8 : 1][4] = {};
 
-template <class T, int D>
-__global__ void __launch_bounds__(kRowThreads, kRowBlocks)
-    forward_kernel(Problem p, View<T> q, View<T> k, View<T> v, Output<T> out, float* lse) {
-  for (int64_t index = first_row(); index < rows_of(p); index = next_row(index)) {
-    const RowPosition row = row_position(p, index);
-    Lanes<D> query, key, value, sum;
-    sum.clear();
-    if (!row.live) {
-      sum.store(row_pointer(out, row), p.dim, 1.f);
-      if (threadIdx.x == 0) lse[index] = 0.f;
-      continue;
-    }
-    query.load(row_pointer(q, row, row.t), q.column, p.dim);
-    query.multiply(p.scale);
-    float row_max = -FLT_MAX, weights = 0.f;
-    for (int64_t j = row.begin; j < row.end; ++j) {
-      key.load(row_pointer(k, row, j), k.column, p.dim);
-      value.load(row_pointer(v, row, j), v.column, p.dim);
-      const float score = query.dot(key);
-      if (score > row_max) {  // the same value in every lane
-        const float decay = expf(row_max - score);
-        sum.multiply(decay);
-        weights *= decay;
-        row_max = score;
+  if (block.live()) {
+    // Computed where they are used: all these pointers in registers would make ptxas spill some at D = 128.
+    const auto rows = [&](const View<T>& view) {
+      return head_rows(view, block.element, block.head, x.vectors);
+    };
+    const auto lse = [&](int t) {
+      return x.lse.data[block.element * x.lse.video + block.head * x.lse.head + t * x.lse.row] * kLog2e;
+    };
+    const auto delta = [&](int t) { return x.delta[(block.element * p.heads + block.head) * p.total + t]; };
+    const VisibleRange range(p, block.begin, block.end, block.first, block.last);
+    const auto load = [&](int j, int stage) {
+      T* to = stages + stage * kStage;
+      load_rows<L, kBlockN>(to, rows(kOfKeys ? x.q : x.k), j, range.end, p.dim);
+      load_rows<L, kBlockN>(to + kBlockN * L::kPitch, rows(kOfKeys ? x.grad_out : x.v), j, range.end, p.dim);
+      ptx::cp_async_commit();
+      if (kOfKeys && threadIdx.x < kBlockN) {
+        const int t = j + static_cast<int>(threadIdx.x);
+        statistics[2 * stage * kBlockN + threadIdx.x] = t < range.end ? lse(t) : 0.f;
+        statistics[(2 * stage + 1) * kBlockN + threadIdx.x] = t < range.end ? delta(t) : 0.f;
       }
-      const float weight = expf(score - row_max);
-      weights += weight;
-      sum.add(value, weight);
-    }
-    sum.store(row_pointer(out, row), p.dim, 1.f / weights);
-    if (threadIdx.x == 0) lse[index] = row_max + logf(weights);
-  }
-}
-
-// delta[B, H, T] = rowsum(grad_out * out) - grad_lse. Only the values of rows inside a video are used later.
-template <class T>
-__global__ void __launch_bounds__(kRowThreads, kRowBlocks)
-    delta_kernel(Problem p, View<T> grad_out, View<T> out, View<float> grad_lse, float* delta) {
-  for (int64_t index = first_row(); index < rows_of(p); index = next_row(index)) {
-    const RowPosition row = row_position(p, index);
-    if (!row.live) continue;
-    const T* grad = row_pointer(grad_out, row, row.t);
-    const T* value = row_pointer(out, row, row.t);
-    float sum = 0.f;
-    for (int d = threadIdx.x; d < p.dim; d += 32) {
-      sum += static_cast<float>(grad[d * grad_out.column]) * static_cast<float>(value[d * out.column]);
-    }
-    sum = warp_sum(sum);
-    if (grad_lse.data) sum -= *row_pointer(grad_lse, row, row.t);
-    if (threadIdx.x == 0) delta[index] = sum;
-  }
-}
-
-template <class T, int D>
-__global__ void __launch_bounds__(kRowThreads, kRowBlocks)
-    grad_q_kernel(Problem p, View<T> grad_out, View<T> q, View<T> k, View<T> v, View<float> lse,
-                  const float* delta, Output<T> grad_q) {
-  for (int64_t index = first_row(); index < rows_of(p); index = next_row(index)) {
-    const RowPosition row = row_position(p, index);
-    Lanes<D> query, grad, key, value, sum;
-    sum.clear();
-    if (row.live) {
-      query.load(row_pointer(q, row, row.t), q.column, p.dim);
-      query.multiply(p.scale);
-      grad.load(row_pointer(grad_out, row, row.t), grad_out.column, p.dim);
-      const float row_lse = *row_pointer(lse, row, row.t), row_delta = delta[index];
-      for (int64_t j = row.begin; j < row.end; ++j) {
-        key.load(row_pointer(k, row, j), k.column, p.dim);
-        value.load(row_pointer(v, row, j), v.column, p.dim);
-        const float weight = expf(query.dot(key) - row_lse);
-        sum.add(key, weight * (grad.dot(value) - row_delta));
+    };
+    load_rows<L, kBlockM>(own, rows(kOfKeys ? x.k : x.q), block.first, block.end, p.dim);
+    load_rows<L, kBlockM>(own_other, rows(kOfKeys ? x.v : x.grad_out), block.first, block.end, p.dim);
+    float row_lse[2] = {}, row_delta[2] = {};
+    if (!kOfKeys) {
+      for (int half = 0; half < 2; ++half) {
+        const int t = first + position.row + 8 * half;
+        if (t < block.end) row_lse[half] = lse(t), row_delta[half] = delta(t);
       }
     }
-    sum.store(row_pointer(grad_q, row), p.dim, p.scale);
-  }
-}
-
-template <class T, int D>
-__global__ void __launch_bounds__(kRowThreads, kRowBlocks)
-    grad_kv_kernel(Problem p, View<T> grad_out, View<T> q, View<T> k, View<T> v, View<float> lse,
-                   const float* delta, Output<T> grad_k, Output<T> grad_v) {
-  for (int64_t index = first_row(); index < rows_of(p); index = next_row(index)) {
-    const RowPosition row = row_position(p, index);
-    Lanes<D> key, value, query, grad, key_sum, value_sum;
-    key_sum.clear();
-    value_sum.clear();
-    if (row.live) {
-      key.load(row_pointer(k, row, row.t), k.column, p.dim);
-      value.load(row_pointer(v, row, row.t), v.column, p.dim);
-      for (int64_t i = row.begin; i < row.end; ++i) {
-        query.load(row_pointer(q, row, i), q.column, p.dim);
-        query.multiply(p.scale);
-        grad.load(row_pointer(grad_out, row, i), grad_out.column, p.dim);
-        const float weight = expf(query.dot(key) - *row_pointer(lse, row, i));
-        value_sum.add(grad, weight);
-        key_sum.add(query, weight * (grad.dot(value) - delta[index - row.t + i]));
+    load(range.begin, 0);
+    int stage = 0;
+    for (int j = range.begin; j < range.end; j += kBlockN, stage ^= 1) {
+      if (j + kBlockN < range.end) {
+        load(j + kBlockN, stage ^ 1);
+        ptx::cp_async_wait_group<1>();
+      } else {
+        ptx::cp_async_wait_group<0>();
       }
+      __syncthreads();
+      const TileMask mask(p, first, j, kBlockN, block.end);
+      if (!mask.none) {
+        const T* tile = stages + stage * kStage;
+        const float* column_lse = statistics + 2 * stage * kBlockN;
+        float s[N][4], dp[N][4];
+        multiply_rows<L>(s, own + 16 * warp * L::kPitch, tile);
+        multiply_rows<L>(dp, own_other + 16 * warp * L::kPitch, tile + kBlockN * L::kPitch);
+#pragma unroll
+        for (int n = 0; n < N; ++n) {
+#pragma unroll
+          for (int e = 0; e < 4; ++e) {
+            const int column = 8 * n + position.column + e % 2;
+            s[n][e] = s[n][e] * (p.scale * kLog2e) - (kOfKeys ? column_lse[column] : row_lse[e / 2]);
+          }
+        }
+        if (!mask.all) apply_mask(s, p, first, j, block.end);
+#pragma unroll
+        for (int n = 0; n < N; ++n) {
+#pragma unroll
+          for (int e = 0; e < 4; ++e) {
+            const int column = 8 * n + position.column + e % 2;
+            s[n][e] = ptx::exp2_approx(s[n][e]);
+            dp[n][e] = s[n][e] * (dp[n][e] - (kOfKeys ? column_lse[kBlockN + column] : row_delta[e / 2]));
+          }
+        }
+        add_weighted_rows<L>(sums, dp, tile);
+        if constexpr (kOfKeys) add_weighted_rows<L>(other_sums, s, tile + kBlockN * L::kPitch);
+      }
+      __syncthreads();
     }
-    key_sum.store(row_pointer(grad_k, row), p.dim, 1.f);
-    value_sum.store(row_pointer(grad_v, row), p.dim, 1.f);
+  }
+
+  const auto target = [&](const Output<T>& to) {
+    return to.data + block.element * to.video + block.head * to.head;
+  };
+  store_rows<T, D>(target(first_grad), first_grad.row, first, block.limit, block.end, p.dim, sums, p.scale,
+                   p.scale);
+  if constexpr (kOfKeys) {
+    store_rows<T, D>(target(second_grad), second_grad.row, first, block.limit, block.end, p.dim, other_sums,
+                     1.f, 1.f);
   }
 }
 

@@ -1,23 +1,19 @@
 // Small kernels for the shim's own tests: right ones, whose result is known, and one for each fault that it
 // must report. The program runs the case that its argument names; it prints what was wrong and ends with 1.
+#include "planted.h"
+
 #include <cstdio>
-#include <functional>
-#include <map>
 #include <memory>
 #include <numeric>
 
-#include "cuda/ptx.cuh"
+#include "planted_tensor_cores.h"
 
 namespace {
 
 using host_cuda::launch;
+using planted::expect;
 using wtal::ptx::dynamic_shared;
 constexpr unsigned kAll = 0xffffffffu;
-
-void expect(bool holds, const std::string& what) {
-  if (!holds) throw std::runtime_error("wrong: " + what);
-}
-#define EXPECT(condition) expect(condition, #condition)
 
 // ---- barriers and shared memory
 // ----------------------------------------------------------------------------------- Each thread hands its
@@ -211,84 +207,15 @@ __global__ void copy_from(const char* from, int to) {
 }
 __global__ void copy_to_global(const float4* from, float4* to) { wtal::ptx::cp_async_16(to, from); }
 
-// ---- tensor cores
-// ------------------------------------------------------------------------------------------------- d [16, 8]
-// = a [16, 16] b^T + c, b stored [8, 16]: fragments by ldmatrix, or loaded by hand as the PTX ISA says.
-template <class T, bool kLdmatrix>
-__global__ void multiply(const T* a, const T* b, const float* c, float* d) {
-  T* const shared_a = dynamic_shared<T>();
-  T* const shared_b = shared_a + 16 * 16;
-  for (int i = threadIdx.x; i < 16 * 16; i += 32) shared_a[i] = a[i];
-  for (int i = threadIdx.x; i < 8 * 16; i += 32) shared_b[i] = b[i];
-  __syncthreads();
-  const int lane = threadIdx.x, g = lane / 4, t = lane % 4;
-  uint32_t a_regs[4], b_regs[2];
-  if (kLdmatrix) {
-    wtal::ptx::ldmatrix<4>(a_regs, &shared_a[(lane % 16) * 16 + lane / 16 * 8]);
-    wtal::ptx::ldmatrix<2>(b_regs, &shared_b[(lane % 8) * 16 + lane / 8 % 2 * 8]);
-  } else {
-    const auto pair = [](const T* at) {
-      uint32_t bits;
-      memcpy(&bits, at, sizeof(bits));
-      return bits;
-    };
-    a_regs[0] = pair(&shared_a[g * 16 + 2 * t]);
-    a_regs[1] = pair(&shared_a[(g + 8) * 16 + 2 * t]);
-    a_regs[2] = pair(&shared_a[g * 16 + 2 * t + 8]);
-    a_regs[3] = pair(&shared_a[(g + 8) * 16 + 2 * t + 8]);
-    b_regs[0] = pair(&shared_b[g * 16 + 2 * t]);
-    b_regs[1] = pair(&shared_b[g * 16 + 2 * t + 8]);
-  }
-  const int at[4] = {g * 8 + 2 * t, g * 8 + 2 * t + 1, (g + 8) * 8 + 2 * t, (g + 8) * 8 + 2 * t + 1};
-  float out[4];
-  const float start[4] = {c[at[0]], c[at[1]], c[at[2]], c[at[3]]};
-  wtal::ptx::mma_m16n8k16<T>(out, a_regs, b_regs, start);
-  for (int i = 0; i < 4; ++i) d[at[i]] = out[i];
-}
-template <class T, bool kLdmatrix>
-void product() {
-  std::vector<T> a(16 * 16), b(8 * 16);
-  std::vector<float> c(16 * 8), d(16 * 8);
-  for (int i = 0; i < 16 * 16; ++i) a[i] = T(i * 7 % 23 - 11);
-  for (int i = 0; i < 8 * 16; ++i) b[i] = T(i * 5 % 19 - 9);
-  std::iota(c.begin(), c.end(), -50.f);
-  launch(multiply<T, kLdmatrix>, 1, 32, 24 * 16 * sizeof(T), a.data(), b.data(), c.data(), d.data());
-  for (int i = 0; i < 16; ++i) {
-    for (int j = 0; j < 8; ++j) {
-      float expected = c[i * 8 + j];
-      for (int k = 0; k < 16; ++k) expected += float(a[i * 16 + k]) * float(b[j * 16 + k]);
-      EXPECT(d[i * 8 + j] == expected);
-    }
-  }
-}
-// ldmatrix.trans of a matrix is what ldmatrix gives of its transpose.
-__global__ void transposes(const uint16_t* in, int* wrong) {
-  uint16_t* const plain = dynamic_shared<uint16_t>();  // [2, 8, 8], and its transposes behind it
-  for (int i = threadIdx.x; i < 128; i += 32) {
-    plain[i] = in[i];
-    plain[128 + i / 64 * 64 + i % 8 * 8 + i / 8 % 8] = in[i];
-  }
-  __syncwarp();
-  uint32_t one[2], other[2], single[1];
-  wtal::ptx::ldmatrix<2, true>(one, &plain[threadIdx.x % 16 * 8]);
-  wtal::ptx::ldmatrix<2>(other, &plain[128 + threadIdx.x % 16 * 8]);
-  wtal::ptx::ldmatrix<1>(single, &plain[128 + threadIdx.x % 8 * 8]);
-  if (one[0] != other[0] || one[1] != other[1] || single[0] != other[0]) atomicAdd(wrong, 1);
-}
-__global__ void odd_rows(const float* in) {
-  float* const rows = dynamic_shared<float>();
-  rows[threadIdx.x] = in[threadIdx.x];
-  uint32_t r[1];
-  wtal::ptx::ldmatrix<1>(r, &rows[threadIdx.x % 8 * 2]);
-}
-__global__ void lonely_mma() {
-  if (threadIdx.x >= 16) return;
-  float d[4] = {}, c[4] = {};
-  uint32_t a[4] = {}, b[2] = {};
-  wtal::ptx::mma_m16n8k16<__half>(d, a, b, c);
+template <class Product>
+void find_element(char matrix, int lane, int i, int* row, int* column) {
+  const auto at = matrix == 'a'   ? Product::element_of_a(lane, i)
+                  : matrix == 'b' ? Product::element_of_b(lane, i)
+                                  : host_cuda::element_of_c(lane, i);
+  *row = at.row, *column = at.column;
 }
 
-const std::map<std::string, std::function<void()>> kCases = {
+const planted::Cases kCases = {
     {"ring", ring<true>},
     {"ring without barrier", ring<false>},
     {"rounds", rounds<true>},
@@ -401,23 +328,6 @@ const std::map<std::string, std::function<void()>> kCases = {
        float4 to;
        launch(copy_to_global, 1, 1, 0, &from, &to);
      }},
-    {"half product by hand", product<__half, false>},
-    {"half product", product<__half, true>},
-    {"bfloat16 product", product<__nv_bfloat16, true>},
-    {"transposes",
-     [] {
-       std::vector<uint16_t> in(128);
-       std::iota(in.begin(), in.end(), 1);
-       int wrong = 0;
-       launch(transposes, 1, 32, 512, in.data(), &wrong);
-       EXPECT(wrong == 0);
-     }},
-    {"odd rows",
-     [] {
-       const std::vector<float> in(32);
-       launch(odd_rows, 1, 32, 128, in.data());
-     }},
-    {"lonely mma", [] { launch(lonely_mma, 1, 32, 0); }},
     {"too much dynamic shared", [] { launch(write_dynamic, 1, 32, (99 << 10) + 1, 0); }},
     {"too many threads", [] { launch(not_in_mask, 1, 1025, 0); }},
 };
@@ -433,19 +343,20 @@ __attribute__((visibility("default"))) const char* run_case(const char* name, ui
   host_cuda::shuffle_seed = seed;
   message.clear();
   try {
-    kCases.at(name)();
+    (planted::kTensorCoreCases.contains(name) ? planted::kTensorCoreCases : kCases).at(name)();
   } catch (const std::exception& error) {
     message = error.what();
   }
   return message.c_str();
 }
 // Where element `i` of a lane's fragment of a, b or c lies.
-__attribute__((visibility("default"))) void fragment_element(char matrix, int lane, int i, int* row,
-                                                             int* column) {
-  const auto at = matrix == 'a'   ? host_cuda::element_of_a(lane, i)
-                  : matrix == 'b' ? host_cuda::element_of_b(lane, i)
-                                  : host_cuda::element_of_c(lane, i);
-  *row = at.row, *column = at.column;
+__attribute__((visibility("default"))) void fragment_element_of_half(char matrix, int lane, int i, int* row,
+                                                                     int* column) {
+  find_element<host_cuda::HalfProduct<__half>>(matrix, lane, i, row, column);
+}
+__attribute__((visibility("default"))) void fragment_element_of_tf32(char matrix, int lane, int i, int* row,
+                                                                     int* column) {
+  find_element<host_cuda::Tf32Product>(matrix, lane, i, row, column);
 }
 __attribute__((visibility("default"))) void to_half(const double* in, uint16_t* out, long count) {
   for (long i = 0; i < count; ++i) out[i] = __half(in[i]).bits;

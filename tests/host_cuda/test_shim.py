@@ -16,6 +16,7 @@ from host_cuda import extension
 RIGHT = [
     *("ring", "rounds", "barrier sums", "left over", "dynamic shared", "warp values", "exited lanes", "lanes"),
     *("atomics", "copies", "zero fill", "half product by hand", "half product", "bfloat16 product", "transposes"),
+    *("tf32 product by hand", "tf32 product", "tf32 parts"),
 ]
 # Case -> what the report says.
 WRONG = {
@@ -39,6 +40,7 @@ WRONG = {
     "copy to global memory": "cp.async writes outside of shared memory",
     "odd rows": "ldmatrix: the row of lane 1 is not aligned to 16 bytes",
     "lonely mma": "mma.m16n8k16 without the whole warp",
+    "a product of more digits than TF32": "is not a TF32 number",
     "too much dynamic shared": "invalid launch: more than 99 KB of dynamic shared memory",
     "too many threads": "invalid launch: too many threads",
 }

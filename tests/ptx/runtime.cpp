@@ -138,6 +138,9 @@ void mma_f16(float* d, const uint32_t* a, const uint32_t* b, const float* c, int
 void mma_bf16(float* d, const uint32_t* a, const uint32_t* b, const float* c, int line) {
   ::host_cuda::mma_m16n8k16<__nv_bfloat16>(site(line), {d, a, b, c});
 }
+void mma_tf32(float* d, const uint32_t* a, const uint32_t* b, const float* c, int line) {
+  ::host_cuda::mma_m16n8k8_tf32(site(line), {d, a, b, c});
+}
 
 void cp_async(uint32_t to, uint64_t from, uint32_t bytes, uint32_t valid, int line) {
   if (valid > bytes) fail("cp.async reads more bytes than it writes", line);

@@ -142,10 +142,10 @@ def atomic_add(i: Instruction, scope: Scope) -> str:
 STATEMENTS: dict[str, Callable[[Instruction, Scope], str]] = {
     form: function
     for pattern, function in [
-        ("ld.param.{u8,u32,u64,f32,f64,v2.u8,v2.u32,v2.f32,v4.u8}", load),
-        ("ld.global.{u8,u16,u32,u64,f32,f64,v2.f64,v4.u32}", load),
+        ("ld.param.{u8,s8,u32,u64,f32,f64,v2.u8,v2.u32,v2.f32,v4.u8}", load),
+        ("ld.global.{u8,u16,u32,u64,f32,f64,v2.f64,v4.u32,v4.f32}", load),
         ("ld.global.nc.{u8,u64,f32,f64}", load),
-        ("ld.shared.{u32,u64,f32,f64,v2.f32}", load),
+        ("ld.shared.{u32,u64,f32,f64,v2.f32,v4.u32}", load),
         ("st.global.{u16,u32,u64,f32,f64,v2.u16,v2.f64,v4.u32}", store),
         ("st.shared.{u16,u32,u64,f32,f64}", store),
         ("bra{,.uni}", branch),
@@ -156,6 +156,7 @@ STATEMENTS: dict[str, Callable[[Instruction, Scope], str]] = {
         ("redux.sync.{min,max}.u32", reduction),
         ("ldmatrix.sync.aligned.m8n8.{x1,x2,x4}{,.trans}.shared.b16", ldmatrix),
         ("mma.sync.aligned.m16n8k16.row.col.f32.{f16.f16,bf16.bf16}.f32", mma),
+        ("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32", mma),
         ("cp.async.cg.shared.global", cp_async),
         ("cp.async.commit_group", cp_async_commit),
         ("cp.async.wait_group", cp_async_wait),

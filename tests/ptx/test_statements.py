@@ -61,24 +61,28 @@ def test_ldmatrix_is_what_the_isa_draws(count: int, transposed: bool) -> None:
             assert found[4 * lane + j] == low | high << 16
 
 
-@pytest.mark.parametrize("kind", ["f16", "bf16"])
+def bits_of(kind: str, matrix: np.ndarray) -> np.ndarray:
+    """Of small integers, as the elements of an operand."""
+    if kind == "f16":
+        return matrix.astype(np.float16).view(np.uint16)
+    single = matrix.astype(np.float32).view(np.uint32)
+    return single if kind == "tf32" else (single >> 16).astype(np.uint16)
+
+
+@pytest.mark.parametrize("kind", ["f16", "bf16", "tf32"])
 def test_mma_is_the_product_of_the_matrices_that_the_lanes_hold(kind: str) -> None:
     """Small integers, so that every order of adding gives the same. The layout is the ISA's, written once more."""
     rng = np.random.default_rng()
-    a, b = rng.integers(-8, 9, (16, 16)), rng.integers(-8, 9, (16, 8))
+    # A register holds `wide` elements, and the second of two the elements `far` behind those of the first.
+    depth, wide, far = (8, 1, 4) if kind == "tf32" else (16, 2, 8)
+    a, b = rng.integers(-8, 9, (16, depth)), rng.integers(-8, 9, (depth, 8))
     c = rng.integers(-99, 99, (16, 8)).astype(np.float32)
-
-    def bits(matrix: np.ndarray) -> np.ndarray:
-        if kind == "f16":
-            return matrix.astype(np.float16).view(np.uint16)
-        return (matrix.astype(np.float32).view(np.uint32) >> 16).astype(np.uint16)
-
     given, found = aligned(32 * 16, np.uint32), aligned(32 * 4, np.float32)
     for lane in range(32):
-        row, pair = lane // 4, lane % 4 * 2
-        halves = [bits(a[row + dr, pair + dc : pair + dc + 2]) for dc in (0, 8) for dr in (0, 8)]
-        halves += [bits(b[pair + dk : pair + dk + 2, row]) for dk in (0, 8)]
-        given[16 * lane : 16 * lane + 6] = np.concatenate(halves).view(np.uint32)
+        row, pair, k = lane // 4, lane % 4 * 2, lane % 4 * wide
+        parts = [bits_of(kind, a[row + dr, k + dc : k + dc + wide]) for dc in (0, far) for dr in (0, 8)]
+        parts += [bits_of(kind, b[k + dk : k + dk + wide, row]) for dk in (0, far)]
+        given[16 * lane : 16 * lane + 6] = np.concatenate(parts).view(np.uint32)
         values = np.concatenate([c[row, pair : pair + 2], c[row + 8, pair : pair + 2]])
         given[16 * lane + 6 : 16 * lane + 10] = values.view(np.uint32)
     kernels().run(f"mma_{kind}", given, found, threads=32)
@@ -89,6 +93,15 @@ def test_mma_is_the_product_of_the_matrices_that_the_lanes_hold(kind: str) -> No
             *expected[row, pair : pair + 2],
             *expected[row + 8, pair : pair + 2],
         ]
+
+
+@pytest.mark.parametrize("place", [0, 5])  # in a, in b
+def test_a_number_with_more_digits_than_tf32_is_reported(place: int) -> None:
+    given, found = aligned(32 * 16, np.uint32), aligned(32 * 4, np.float32)
+    given[16 * 7 + place] = np.float32(1 + 2**-11).view(np.uint32)
+    assert "1.000488 is not a TF32 number" in kernels().fault_of("mma_tf32", given, found, threads=32)
+    given[16 * 7 + place] = np.float32(1 + 2**-10).view(np.uint32)
+    assert kernels().fault_of("mma_tf32", given, found, threads=32) == ""
 
 
 # (mode, c, segment size): c as nvcc writes it for __shfl_*_sync of the width.
@@ -160,6 +173,13 @@ def test_words_of_32_bits_in_shared_memory() -> None:
     assert found[0::4].tolist() == given[0::4].reshape(16, 2)[:, ::-1].reshape(-1).tolist()
 
 
+def test_vectors_of_shared_memory() -> None:
+    given, found = aligned(32 * 4, np.uint32), aligned(32 * 4, np.uint32)
+    given[:] = np.random.default_rng().integers(0, 1 << 30, given.size, dtype=np.uint32)
+    kernels().run("shared_vectors", given, found, threads=32)
+    assert found.tolist() == given.reshape(16, 2, 4)[:, ::-1].reshape(-1).tolist()
+
+
 def test_branches_guards_and_the_end() -> None:
     out = np.zeros(2, np.int64)
     kernels().run("branches", out, 7)
@@ -201,6 +221,7 @@ def test_parameters_are_read_in_every_width() -> None:
     assert found.view(np.uint32)[3] == integer
     assert found.view(np.float64)[2] == -2.5
     assert raw[12] == 8
+    assert raw[13] == 0xFF98  # the sign fills the register
     assert found.view(np.uint32)[8:].tolist() == [0x08070605, 0x04030201, single, integer]
 
 

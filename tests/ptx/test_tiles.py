@@ -1,6 +1,6 @@
 """Attention on tensor cores as PTX, forward and backward, at the smallest head size: what the planted asm faults run.
 
-The tests of tests/ops run on PTX too, with every head size; this one needs six entries, which compile in seconds.
+The tests of tests/ops run on PTX too, with every head size; this one needs twelve entries, which compile in seconds.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def definition(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor, window: int | N
 @pytest.mark.parametrize(
     ("total", "lengths", "window"), [(80, [80, 37], None), (150, [150, 1], 9), (64, [64, 63], 0), (1, [1, 0], None)]
 )
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 def test_small_heads_forward_and_backward(
     dtype: torch.dtype, total: int, lengths: list[int], window: int | None
 ) -> None:
@@ -55,5 +55,6 @@ def test_small_heads_forward_and_backward(
     pairs = [(found, expected), *((x.grad, y.grad) for x, y in zip(leaves, exact, strict=True))]
     for name, (ours, right) in zip(("out", "grad_q", "grad_k", "grad_v"), pairs, strict=True):
         error = (ours.double() - right).abs().max().item()
-        allowed = 4 * torch.finfo(dtype).eps * (1 + right.abs().max().item())
+        steps = 64 if dtype == torch.float32 else 4  # of half precision only the result is rounded to the dtype
+        allowed = steps * torch.finfo(dtype).eps * (1 + right.abs().max().item())
         assert error <= allowed, f"{name}: error {error:.2e}, seed {SEED}"

@@ -58,6 +58,7 @@ template <int kMatrices, bool kTransposed>
 void ldmatrix(uint32_t* to, uint32_t address, int line);
 void mma_f16(float* d, const uint32_t* a, const uint32_t* b, const float* c, int line);
 void mma_bf16(float* d, const uint32_t* a, const uint32_t* b, const float* c, int line);
+void mma_tf32(float* d, const uint32_t* a, const uint32_t* b, const float* c, int line);
 void cp_async(uint32_t to, uint64_t from, uint32_t bytes, uint32_t valid, int line);
 void cp_async_commit();
 void cp_async_wait(uint32_t pending);
