@@ -158,7 +158,7 @@ class Copy:
         for name in copied_files():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
-        for objects in (Path("build", "host_cuda", kind) for kind in ("plain", "ptx")):
+        for objects in (Path("build", "host_cuda", kind) for kind in ("plain", "few_blocks", "ptx")):
             if (ROOT / objects).is_dir():
                 shutil.copytree(ROOT / objects, folder / objects)
 
