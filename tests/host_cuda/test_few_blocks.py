@@ -1,7 +1,7 @@
 """The ops' tests once more with launches of at most two blocks, which take all the work in turns.
 
-A launch has up to 65536 blocks, so that in every other test a block has one piece of work. What it leaves behind for the
-next, in shared memory or registers, only shows here.
+A launch has up to 65536 blocks, so that in every other test a block has one piece of work. What it leaves behind for
+the next, in shared memory or registers, only shows here.
 """
 
 from __future__ import annotations

@@ -210,7 +210,7 @@ def test_groups_of_a_warp_of_a_block_and_in_tiles(dtype: type, method: str, devi
     start = rng.random(total) * 200
     segments = np.stack([start, start + np.exp2(rng.random(total) * 5)], 1).astype(dtype)
     scores, offsets = (rng.integers(0, 100, total) / 100).astype(dtype), np.concatenate([[0], np.cumsum(sizes)])
-    options: dict[str, Any] = {"method": method, "max_per_group": 13}  # odd: a block's places for its turns are then in the other order
+    options: dict[str, Any] = {"method": method, "max_per_group": 13}  # odd: a block then ends at its other place
     assert_same_bits(
         run(device, segments, scores, offsets, **options), definition(segments, scores, offsets, **options)
     )

@@ -1,5 +1,5 @@
-// Stands in for csrc/cuda/launch.cuh: at most two blocks where the real one has 65536, so that small tests reach
-// what a block does after its first piece of work.
+// Stands in for csrc/cuda/launch.cuh: at most two blocks where the real one has 65536, so that small tests
+// reach what a block does after its first piece of work.
 #pragma once
 #define blocks_for any_blocks_for
 #include "../../../../csrc/cuda/launch.cuh"
