@@ -285,14 +285,17 @@ def test_a_large_group_to_its_last_row(device: str, method: str, iou_threshold: 
 
 
 @pytest.mark.parametrize("device", CUDA_DEVICES)
-@pytest.mark.parametrize(("dtype", "size"), [(np.float32, 16_385), (np.float64, 32_769), (np.float32, 66_000)])
+@pytest.mark.parametrize(
+    ("dtype", "size"), [(np.float32, 16_385), (np.float32, 32_767), (np.float64, 32_769), (np.float32, 66_000)]
+)
 def test_more_tiles_than_threads_and_larger_tiles(device: str, dtype: type, size: int) -> None:
     """A thread has two tiles from 16385 rows on, a tile 64 rows from 32768 on; half the scores are equal."""
     rng = np.random.default_rng(5)
-    start = rng.random(size) * size / 20
-    segments = np.stack([start, start + np.exp2(rng.random(size) * 6)], 1).astype(dtype)
-    scores = np.where(rng.random(size) < 0.5, 0.9, rng.random(size)).astype(dtype)
-    problem = (segments, scores, np.array([0, 3, size]))
+    start = rng.random(size + 3) * size / 20
+    segments = np.stack([start, start + np.exp2(rng.random(size + 3) * 6)], 1).astype(dtype)
+    scores = np.where(rng.random(size + 3) < 0.5, 0.9, rng.random(size + 3)).astype(dtype)
+    segments[-7], scores[-7] = (size, size + 0.01), 1  # the last in the kernel's order, alone in its tile, is the first
+    problem = (segments, scores, np.array([0, 3, size + 3]))
     options: dict[str, Any] = {"max_per_group": 40}
     assert_same_bits(run(device, *problem, **options), definition(*problem, **options))
 
