@@ -1,6 +1,6 @@
 """Plant faults in a copy of the CUDA sources, one at a time, and see that the tests catch each.
 
-The faults are those of tests/host_cuda/mutations.toml, and for every .cuh the removal of each barrier and wait, and
+The faults are those of tests/host_cuda/*mutations.toml, and for every .cuh the removal of each barrier and wait, and
 each wait_group made weaker by one: tests on cuda-on-host must catch them. Where there is nvcc, those of
 tests/ptx/mutations.toml as well, in the inline asm: ptxas must accept each, the host's program must stay the same, and
 tests on cuda-on-ptx must catch it. The sources themselves are never touched: every worker has a copy, into which a
@@ -76,18 +76,20 @@ def tests_for(file: str, listed: dict[str, list[str]]) -> tuple[tuple[str, str],
     if file in listed:
         path, selection = listed[file]
         return ((path, selection),)
-    return tuple((f"tests/ops/test_{op}.py", "not compiles and not opcheck") for op in ops_that_include(file))
+    paths = [path for op in ops_that_include(file) for path in sorted((ROOT / "tests" / "ops").glob(f"test_{op}*.py"))]
+    return tuple((str(path.relative_to(ROOT)), "not compiles and not opcheck") for path in paths)
 
 
 def listed_faults() -> list[Fault]:
     """Those of the lists; ends the program where one no longer matches."""
     data, on_ptx = tomllib.loads(LIST.read_text()), tomllib.loads(PTX_LIST.read_text())
+    of_soft_nms = tomllib.loads(LIST.with_name("soft_nms_mutations.toml").read_text())
     asm = [
         entry | {"kind": f"asm: {entry['kind']}", "tests": on_ptx["tests"], "entries": on_ptx["entries"]}
         for entry in on_ptx["fault"]
     ]
     faults, wrong = [], []
-    for entry in data["fault"] + asm:
+    for entry in data["fault"] + of_soft_nms["fault"] + asm:
         text = (ROOT / entry["file"]).read_text()
         count = text.count(entry["find"])
         if count != 1:
@@ -156,7 +158,7 @@ class Copy:
         for name in copied_files():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
-        for objects in (Path("build", "host_cuda", kind) for kind in ("plain", "ptx")):
+        for objects in (Path("build", "host_cuda", kind) for kind in ("plain", "few_blocks", "ptx")):
             if (ROOT / objects).is_dir():
                 shutil.copytree(ROOT / objects, folder / objects)
 

@@ -193,8 +193,8 @@ __global__ void __launch_bounds__(kGroupingThreads, kFillBlocks)
         const bool own = (proposals >> lane & 1u) != 0;
         T value = T(0);
         if (grouping.score == ProposalScore::kMax) {
-          for (unsigned left = proposals; left != 0;
-               left &= left - 1u) {  // one after the other, all lanes on each
+          // One after the other, all lanes on each.
+          for (unsigned left = proposals; left != 0; left &= left - 1u) {
             const int at = __ffs(static_cast<int>(left)) - 1;
             const Run shared{__shfl_sync(kWholeWarp, run.start, at), __shfl_sync(kWholeWarp, run.end, at)};
             const T best = warp_maximum(column, shared);

@@ -37,8 +37,8 @@ __global__ void __launch_bounds__(kScanThreads)
       chunk_total = running;
     }
     __syncthreads();
-    // No third barrier is needed: the lane that overwrites it in the next chunk is the only one that reads
-    // it, and chunk_total changes only after the next barrier.
+    // No third barrier is needed: a warp's total is read only by the lane that overwrites it in the next
+    // chunk, and chunk_total changes only after the next barrier.
     const Count earlier =
         __shfl_sync(kWholeWarp, lane == kWarpSize - 1 ? warp_totals[warp] : 0, kWarpSize - 1);
     if (i < n) offsets[i] = before + earlier + sum - count;

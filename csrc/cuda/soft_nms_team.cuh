@@ -66,8 +66,8 @@ struct BlockTeam {
 
   __device__ int rank() const { return static_cast<int>(threadIdx.x); }
 
-  // Of two places, which the calls use in turn: who is a call ahead writes to the other, and two calls ahead
-  // nobody is.
+  // Calls use two places in turn. A thread that is one call ahead writes to the other place, and the barrier
+  // lets nobody be two calls ahead.
   template <class T>
   __device__ Front<T> first(Front<T> mine) {
     __shared__ typename Front<T>::Key keys[2][kNmsWarps];

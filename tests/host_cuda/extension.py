@@ -36,6 +36,8 @@ FLAGS = [
 ]
 VARIANTS = {
     "plain": ["-O2"],
+    # Headers of few_blocks come first: a launch has at most two blocks, which take all the work in turns.
+    "few_blocks": ["-O2", "-iquotetests/host_cuda/few_blocks"],
     # Reports to stderr and ends the process. The library must be loaded into a process that has libasan preloaded.
     "sanitized": ["-O1", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"],
 }

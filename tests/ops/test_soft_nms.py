@@ -205,12 +205,12 @@ def test_groups_that_the_cpu_sorts_by_length(method: str, dtype: type) -> None:
 def test_groups_of_a_warp_of_a_block_and_in_tiles(dtype: type, method: str, device: str) -> None:
     """A warp takes up to 256 rows, a block has up to 2048 in its registers, more lie in tiles; many equal scores."""
     rng = np.random.default_rng(0)
-    sizes = [256, 257, 2048, 2049, 300]
+    sizes = [256, 257, 2048, 2049, 300, 2500]  # of two blocks each has two groups of a kind
     total = sum(sizes)
     start = rng.random(total) * 200
     segments = np.stack([start, start + np.exp2(rng.random(total) * 5)], 1).astype(dtype)
     scores, offsets = (rng.integers(0, 100, total) / 100).astype(dtype), np.concatenate([[0], np.cumsum(sizes)])
-    options: dict[str, Any] = {"method": method, "max_per_group": 12}
+    options: dict[str, Any] = {"method": method, "max_per_group": 13}  # odd: a block then ends at its other place
     assert_same_bits(
         run(device, segments, scores, offsets, **options), definition(segments, scores, offsets, **options)
     )
@@ -285,15 +285,18 @@ def test_a_large_group_to_its_last_row(device: str, method: str, iou_threshold: 
 
 
 @pytest.mark.parametrize("device", CUDA_DEVICES)
-@pytest.mark.parametrize(("dtype", "size"), [(np.float32, 16_385), (np.float64, 32_769), (np.float32, 66_000)])
+@pytest.mark.parametrize(
+    ("dtype", "size"), [(np.float32, 16_385), (np.float32, 32_767), (np.float64, 32_769), (np.float32, 66_000)]
+)
 def test_more_tiles_than_threads_and_larger_tiles(device: str, dtype: type, size: int) -> None:
     """A thread has two tiles from 16385 rows on, a tile 64 rows from 32768 on; half the scores are equal."""
     rng = np.random.default_rng(5)
-    start = rng.random(size) * size / 20
-    segments = np.stack([start, start + np.exp2(rng.random(size) * 6)], 1).astype(dtype)
-    scores = np.where(rng.random(size) < 0.5, 0.9, rng.random(size)).astype(dtype)
-    problem = (segments, scores, np.array([0, 3, size]))
-    options: dict[str, Any] = {"max_per_group": 40}
+    start = rng.random(size + 3) * size / 20
+    segments = np.stack([start, start + np.exp2(rng.random(size + 3) * 6)], 1).astype(dtype)
+    scores = np.where(rng.random(size + 3) < 0.5, 0.9, rng.random(size + 3)).astype(dtype)
+    segments[-7], scores[-7] = (size, size + 0.01), 1  # the last in the kernel's order, alone in its tile, is the first
+    problem = (segments, scores, np.array([0, 3, size + 3]))
+    options: dict[str, Any] = {"max_per_group": 40, "min_score": 0}  # none is dropped: the size is that of the order
     assert_same_bits(run(device, *problem, **options), definition(*problem, **options))
 
 
