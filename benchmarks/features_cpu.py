@@ -169,11 +169,17 @@ def pipeline(report: Report, name: str, short: Path, weights: Mapping[str, Path]
     folder.mkdir()
     times: dict[str, list[float]] = {side: [] for side in sides}
     peaks: dict[str, int] = {}
+    expected = 0
     for turn in range(rounds):
         for side, precision in sides.items():
             out = str(folder / f"{turn}-{side}")
             command = [*plain, f"{out}.npz"] if precision is None else [*ours, "--out", out, "--precision", precision]
             seconds, peak = run_measured([*start, *command])
+            rows = {len(np.load(path)) for path in folder.glob(f"{turn}-{side}/i3d/*.npy")}
+            if precision is None:
+                expected = len(np.load(f"{out}.npz")["rgb"])
+            elif rows != {expected}:
+                raise RuntimeError(f"{side} made {rows} rows, the plain pipeline {expected}")
             times[side].append(seconds)
             peaks[side] = max(peaks.get(side, 0), peak)
     notes = {side: f"   peak {peak / 2**20:.0f} MiB" for side, peak in peaks.items()}

@@ -21,18 +21,21 @@ from wtal.models.clip_image import load_image_encoder
 from wtal.models.i3d import load_i3d
 from wtal.models.weight_files import read_weights
 
-SHORT_SIDE, CROP, WINDOW = 256, 224, 16
+SHORT_SIDE, CROP, WINDOW, RATE = 256, 224, 16, 25
 
 
 def frames(path: str) -> list[np.ndarray]:
-    """RGB, short side 256."""
+    """RGB, short side 256, 25 a second: of the frames nearest to a place the last one, of none the one before."""
     with av.open(path) as container:
-        scaled = []
+        scaled: dict[int, np.ndarray] = {}
         for frame in container.decode(video=0):
             scale = SHORT_SIDE / min(frame.width, frame.height)
             size = {"width": round(frame.width * scale), "height": round(frame.height * scale)}
-            scaled.append(frame.reformat(**size, format="rgb24", interpolation="BILINEAR").to_ndarray())
-        return scaled
+            image = frame.reformat(**size, format="rgb24", interpolation="BILINEAR").to_ndarray()
+            scaled[round(RATE * frame.time)] = image
+    places = sorted(scaled)
+    repeats = [later - place for place, later in itertools.pairwise(places)] + [1]
+    return [scaled[place] for place, count in zip(places, repeats, strict=True) for _ in range(count)]
 
 
 def cropped(image: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
-"""I3D for inference on a CPU: the layers of :mod:`wtal.models.i3d`, computed in a faster way.
+"""I3D for inference: the layers of :mod:`wtal.models.i3d`, computed in a faster way.
 
-With the plain layers, one snippet on one thread spends a third of its time in pooling, because ``max_pool3d`` also finds
-the position of each maximum, and torch computes most convolutions of a single snippet without oneDNN.
+With the plain layers on a CPU, one snippet on one thread spends a third of its time in pooling, because ``max_pool3d``
+also finds the position of each maximum, and torch computes most convolutions of a single snippet without oneDNN.
 """
 
 from __future__ import annotations
@@ -19,13 +19,15 @@ class FoldedUnit(nn.Module):
     """The same function as a :class:`~wtal.models.i3d.Unit3D` whose batch normalisation is part of its convolution.
 
     Args:
-        unit: in evaluation mode. The new weights are computed in float64 and rounded once.
+        unit: in evaluation mode. Its convolution is taken over and gets the new weights, which are computed in float64
+            and rounded once.
     """
 
     def __init__(self, unit: Unit3D) -> None:
         super().__init__()
         bn = unit.bn
-        assert isinstance(bn, nn.BatchNorm3d) and bn.running_mean is not None and bn.running_var is not None  # noqa: PT018
+        assert bn.running_mean is not None
+        assert bn.running_var is not None
         self.conv3d = conv = unit.conv3d
         scale = bn.weight.double() / (bn.running_var.double() + bn.eps).sqrt()
         weight = conv.weight.double() * scale[:, None, None, None, None]
@@ -49,22 +51,24 @@ class FoldedUnit(nn.Module):
 
 
 class AxisMaxPool(nn.Module):
-    """The same values as a :class:`~wtal.models.i3d.MaxPool`, computed as maxima along one axis after the other.
+    """The same values as a :class:`~wtal.models.i3d.MaxPool`; on a CPU, maxima along one axis after the other.
 
     Args:
-        pool: its window and stride are taken. A window never lies in the padding alone, so padding is only left out.
+        pool: the layer. None of its windows lies in the padding alone, so padding can be left out.
     """
 
     def __init__(self, pool: MaxPool) -> None:
         super().__init__()
-        self.kernel = pool.kernel
-        self.stride = pool.stride
+        self.pool = pool
 
     def forward(self, x: Tensor) -> Tensor:
         """``[B, C, T, H, W]`` -> ``[B, C, T', H', W']``."""
-        before = [first for first, _ in same_padding(x.shape[2:], self.kernel, self.stride)]
+        if x.device.type != "cpu":
+            return self.pool(x)
+        kernel, stride = self.pool.kernel, self.pool.stride
+        before = [first for first, _ in same_padding(x.shape[2:], kernel, stride)]
         for axis in range(3):
-            x = _maximum_along(x, 2 + axis, self.kernel[axis], self.stride[axis], before[axis])
+            x = _maximum_along(x, 2 + axis, kernel[axis], stride[axis], before[axis])
         return x
 
 
@@ -102,7 +106,7 @@ def for_inference(model: I3D) -> I3D:
     Returns:
         ``model``. Its features differ only by rounding.
     """
-    for parent in list(model.modules()):
+    for parent in list(model.modules()):  # a list, because the layers change
         for name, child in list(parent.named_children()):
             if isinstance(child, Unit3D):
                 setattr(parent, name, FoldedUnit(child))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,6 +64,15 @@ def choose_device(name: str, precision: str, local_rank: int | None = None, cpu_
             raise WtalError("--precision bf16: this CPU has neither AVX512_BF16 nor AMX, expected float32")
         return Device(device, bf16=True)
     return Device(device, bf16=device.type == "cuda" and precision != "float32")
+
+
+def limit_onednn_cache() -> None:
+    """Let oneDNN keep 16 compiled primitives instead of 1,024, unless the user has set another number.
+
+    Every batch of training has another shape, so an old primitive is seldom used again, and with several networks the
+    cache grew to more than a gigabyte. No result depends on it. It has no effect once oneDNN has been used.
+    """
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16")
 
 
 def _cpu_flags(source: Path = Path("/proc/cpuinfo")) -> frozenset[str]:

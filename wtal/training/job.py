@@ -24,7 +24,7 @@ from wtal.evaluation.table import caption, has_ground_truth, table
 from wtal.inference.branches import Branches, build_branches
 from wtal.inference.frame_scores import check_lengths
 from wtal.platform.as_json import dumps
-from wtal.platform.device import Device, choose_device, describe
+from wtal.platform.device import Device, choose_device, describe, limit_onednn_cache
 from wtal.platform.distributed import SINGLE_PROCESS, ProcessError, Processes, joined
 from wtal.platform.files import WriteError, no_room
 from wtal.platform.interrupt import Interruptible
@@ -185,6 +185,7 @@ def prepare(
         processes: the processes that train the run.
         given: the options given on the command line. An option that needs CLIP features is an error without them.
     """
+    limit_onednn_cache()
     setup = run.setup
     data = processes.once_per_machine(lambda: open_with_progress(run, reporter))
     train, test = data.subset("train"), data.subset("test")
