@@ -193,10 +193,12 @@ def test_other_features_are_told_and_fitted(go: Extract, tmp_path: Path) -> None
     video = encode(tmp_path / "a.mp4", numbered(75, 64, 96), 25)
     folder(root, "basnet", {"a": 9, "b": 4})
     options = {**CLIP_ALONE, "layout": "basnet"}
-    assert go([video], root, **options).extracted == 1
-    assert "a.mp4: its I3D features have 9 rows, its 75 frames make 4; is it the same video, at the same rate?" in (
-        go.said
-    )
+    summary = go([video], root, **options)
+    assert summary.extracted == 1
+    assert [line.partition("a.mp4")[2] for line in summary.misfits] == [
+        ": its I3D features have 9 rows, its 75 frames make 4; is it the same video, at the same rate?"
+    ]
+    assert summary.misfits[0] in go.said
     clip = np.load(root / "clip" / "a.npy")
     assert len(clip) == 9
     assert np.array_equal(clip[5], clip[8])  # the last frame

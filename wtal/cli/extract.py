@@ -65,11 +65,14 @@ def command(arguments: Sequence[str]) -> int:
         f"{options.folder}: {counted(summary.extracted, 'video')} extracted"
         f"{f' ({summary.damaged} of them damaged)' if summary.damaged else ''}, {summary.skipped} done before, "
         f"{len(summary.failed)} failed"
+        f"{f'; {len(summary.misfits)} with I3D features of another length' if summary.misfits else ''}"
     )
     if summary.form is not None:
         reporter.say(
             f"Now fill in {summary.form} and run this command again: it writes {options.folder / 'dataset.toml'} then"
         )
+    for misfit in summary.misfits:  # again, because the first time may be a thousand lines up
+        print(f"{PROGRAM}: {misfit}", file=sys.stderr)
     for path, reason in summary.failed:
         print(f"{PROGRAM}: failed: {path}: {reason}", file=sys.stderr)
     return 1 if summary.failed else 0

@@ -44,12 +44,13 @@ both this number of rows and this share of the rows, the user is told."""
 
 @dataclass
 class Summary:
-    """The outcome of this shard's videos: numbers of videos, and the error message of each failed video."""
+    """The outcome of this shard's videos: their numbers, and a message for each that failed or does not fit."""
 
     extracted: int = 0
     skipped: int = 0
     damaged: int = 0
     failed: list[tuple[Path, str]] = field(default_factory=list)
+    misfits: list[str] = field(default_factory=list)  # videos whose I3D features have another number of rows
     form: Path | None = field(default=None, compare=False)  # the file in which the user has to fill in the labels
 
 
@@ -203,10 +204,11 @@ def _extract(work: _Work, summary: Summary, reporter: Reporter) -> None:
             source, grid = done.facts["source"], done.facts["grid"]
             fitting = Grid(grid["stride"], grid["window"]).count(done.facts["frames"])
             if abs(grid.get("rows", fitting) - fitting) > max(_TOLERATED_ROWS, _TOLERATED_SHARE * fitting):
-                reporter.say(
+                summary.misfits.append(
                     f"{target.source}: its I3D features have {grid['rows']} rows, its {done.facts['frames']} frames "
                     f"make {fitting}; is it the same video, at the same rate?"
                 )
+                reporter.say(summary.misfits[-1])
             if source["damaged_packets"] or source["filled_frames"]:
                 summary.damaged += 1
                 reporter.say(
