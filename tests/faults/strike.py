@@ -57,11 +57,11 @@ def arm(signal: int, point: str, count: int) -> None:
         return True
 
     points: dict[str, Callable[[], None]] = {
-        "before a step": lambda: before(trainer.Trainer, "step"),
+        "before a step": lambda: before(trainer.Trainer, "update"),
         "after the teacher's pseudo-labels": lambda: after(trainer, "make_pseudo_labels"),
         "before the student's first step": lambda: before(
             trainer.Trainer,
-            "step",
+            "update",
             lambda self, _, own, *__: own.pseudo_labels is not None and not self.batch_index + self.epoch,
         ),
         "while a checkpoint is half written": lambda: before(os, "fsync", is_half_written_checkpoint),

@@ -8,6 +8,7 @@ import os
 import signal
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,6 @@ from rich.console import Console
 from torch import Tensor
 
 import wtal.training.trainer
-from wtal.data.batches import Batch
 from wtal.data.open import BENCHMARKS
 from wtal.data.synthetic.parameters import SizeParameters
 from wtal.inference.branches import Branches
@@ -87,11 +87,11 @@ def test_schedule() -> None:
 def test_both_learn_in_every_step_each_from_the_moving_average_of_the_other(tmp_path, config, monkeypatch) -> None:
     """Against the definition, kept up step by step beside the trainer."""
     trainer = new_trainer(tmp_path / "run", config)
-    steps: list[tuple[str, int]] = []
+    steps: list[tuple[str, list[list[int]]]] = []
     means: dict[str, dict[str, Tensor]] = {}
     taught: list[tuple[str, int, PseudoLabels]] = []
     optimizers: dict[str, torch.optim.Optimizer] = {}
-    real_step, real_teach = Trainer.step, wtal.training.trainer.make_pseudo_labels
+    real_update, real_teach = Trainer.update, wtal.training.trainer.make_pseudo_labels
 
     def make_pseudo_labels(stage: Stage, branches: Branches, *rest: object) -> PseudoLabels:
         if not means:  # the stage begins
@@ -104,24 +104,24 @@ def test_both_learn_in_every_step_each_from_the_moving_average_of_the_other(tmp_
         taught.append((stage.student, len(steps), pseudo_labels))
         return pseudo_labels
 
-    def step(self: Trainer, stage: Stage, student: Student, batch: Batch) -> dict[str, float]:
+    def update(self: Trainer, stage: Stage, student: Student, terms: Any, videos: Sequence[Tensor]) -> dict[str, float]:
         if stage.second is None:
-            return real_step(self, stage, student, batch)
+            return real_update(self, stage, student, terms, videos)
         before = {name: weights(self.branches, name) for name in ("cbp", "vlp")}
-        terms = real_step(self, stage, student, batch)
+        found = real_update(self, stage, student, terms, videos)
         for name, old in before.items():
             assert same(weights(self.branches, name), old) == (name != student.name)
         for key, value in weights(self.branches, student.name).items():
             means[student.name][key] = DECAY * means[student.name][key] + (1 - DECAY) * value
         own = [pseudo_labels for name, _, pseudo_labels in taught if name == student.name]
         assert student.pseudo_labels is own[-1]
-        steps.append((student.name, id(batch)))
+        steps.append((student.name, [index.tolist() for index in videos]))
         optimizers.setdefault(student.name, student.optimizer)
         assert student.optimizer is optimizers[student.name]
-        return terms
+        return found
 
     monkeypatch.setattr(wtal.training.trainer, "make_pseudo_labels", make_pseudo_labels)
-    monkeypatch.setattr(Trainer, "step", step)
+    monkeypatch.setattr(Trainer, "update", update)
     rows = trainer.fit()
 
     assert [name for name, _ in steps] == ["cbp", "vlp"] * EPOCHS * STEPS
@@ -146,14 +146,14 @@ def test_both_learn_in_every_step_each_from_the_moving_average_of_the_other(tmp_
 def test_the_one_with_fewer_epochs_stops_after_them_and_teaches_on(tmp_path, config, monkeypatch) -> None:
     config = from_table({"schedule": {"b_epochs": 1, "f_epochs": 2}}, config, "test")
     seen: list[tuple[str, int]] = []
-    real = Trainer.step
+    real = Trainer.update
 
-    def step(self: Trainer, stage: Stage, student: Student, batch: Batch) -> dict[str, float]:
+    def update(self: Trainer, stage: Stage, student: Student, *rest: Any) -> dict[str, float]:
         if stage.second:
             seen.append((student.name, self.epoch))
-        return real(self, stage, student, batch)
+        return real(self, stage, student, *rest)
 
-    monkeypatch.setattr(Trainer, "step", step)
+    monkeypatch.setattr(Trainer, "update", update)
     trainer = new_trainer(tmp_path / "run", config)
     trainer.fit()
     assert [seen.count((name, epoch)) for name in ("cbp", "vlp") for epoch in (0, 1)] == [STEPS, STEPS, STEPS, 0]
@@ -172,7 +172,7 @@ class KilledError(Exception):
 def test_cut_off_anywhere_in_the_online_stage_it_resumes_to_the_same_bits(tmp_path, config, monkeypatch) -> None:
     config = from_table({"distill": {"confidence": True}}, config, "test")
     new_trainer(tmp_path / "whole", config).fit()
-    real_save, real_step = Trainer.save, Trainer.step
+    real_save, real_update = Trainer.save, Trainer.update
     whole = load_checkpoint(Run.open(tmp_path / "whole").checkpoints.newest()).tensors
     online: list[int] = []
 
@@ -204,12 +204,12 @@ def test_cut_off_anywhere_in_the_online_stage_it_resumes_to_the_same_bits(tmp_pa
     # Interrupted between two steps of an epoch, whose targets no teacher could give again.
     with monkeypatch.context() as patch:
 
-        def step(self: Trainer, stage: Stage, student: Student, batch: Batch) -> dict[str, float]:
+        def update(self: Trainer, stage: Stage, student: Student, *rest: Any) -> dict[str, float]:
             if (stage.name, self.epoch, self.batch_index, student.name) == ("online", 1, 1, "cbp"):
                 os.kill(os.getpid(), signal.SIGINT)
-            return real_step(self, stage, student, batch)
+            return real_update(self, stage, student, *rest)
 
-        patch.setattr(Trainer, "step", step)
+        patch.setattr(Trainer, "update", update)
         with pytest.raises(KeyboardInterrupt, match="saved all"):
             new_trainer(tmp_path / "interrupted", config).fit()
     left = load_checkpoint(Run.open(tmp_path / "interrupted").checkpoints.newest())
