@@ -21,7 +21,8 @@ struct Operand {
 
 // big is the number rounded to TF32, and small is what remains of it, cut off. A float32 number has 24 digits
 // and big has 11. Because big is rounded and not cut off, at most 12 digits and a sign remain, and small has
-// 11. So the sum of the two differs from the number by at most one unit in its last place.
+// 11. So the sum of the two differs from the number by at most one unit in its last place, or by 2^-136,
+// which is more below 2^-113. From 3.402e38 on big is infinite, and every product NaN.
 //
 // cvt.rna.tf32 gives the same big, but it is four machine instructions, and two of them keep NaN. They are
 // not needed here: if the number is NaN or infinite, small is NaN, and so is every product.

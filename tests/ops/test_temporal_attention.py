@@ -14,6 +14,7 @@ from host_cuda import extension
 from host_cuda.backends import CPU, CUDA_DEVICES, CUDA_ON_HOST, CUDA_ON_PTX, DEVICES, at_most
 from hypothesis import given
 from hypothesis import strategies as st
+from ops.attention_rounding import biggest, float32_may_lose
 from torch import Tensor
 
 from wtal.ops import temporal_attention, temporal_attention_packed
@@ -162,27 +163,13 @@ def test_cuda_is_as_exact_as_plain_pytorch_in_the_same_precision(
     case = data.draw(cases(max_dim=128, device=device)).to(dtype)
     exact = case.to(torch.float64).outputs(definition)
     plain = case.outputs(definition)
-    # A score's gradient is a difference of sums of D float32 products, which may cancel to nothing.
-    norms = [x.double().norm(dim=-1).max().item() for x in (case.q, case.k, case.v, case.grad_out)]
-    cancelled = abs(case.scale) * max(norms[:2]) * norms[2] * norms[3]
-    # A value's is a sum over queries, whose terms may cancel likewise. Each weight is the exponential of a rounded
-    # score, in the gradients minus the log-sum-exp that forward left, so its relative error grows with the scores.
-    peak = abs(case.scale) * norms[0] * norms[1]
-    rounding = torch.finfo(torch.float32).eps
     doubled = case.to(torch.float64)
     sums = dataclasses.replace(doubled, grad_out=doubled.grad_out.abs()).outputs(definition)[NAMES.index("grad_v")]
+    lost = float32_may_lose(case.scale, case.q, case.k, case.v, case.grad_out, case.grad_lse, sums)
     for name, found, low, reference in zip(NAMES, case.outputs(), plain, exact, strict=True):
-        error = (found.double() - reference).abs().max().item()
-        allowed = 2 * (low.double() - reference).abs().max().item()
-        tiny = 2 * torch.finfo(found.dtype).eps * (1 + reference.abs().max().item())
-        if name == "out":
-            tiny += rounding * peak * case.v.abs().max().item()
-        if name == "lse":
-            tiny += rounding * peak
-        if name in ("grad_q", "grad_k"):
-            tiny += rounding * (1 + peak) * cancelled
-        if name == "grad_v":
-            tiny += rounding * (2 + peak) * sums.max().item()
+        error = biggest(found.double() - reference)
+        allowed = 2 * biggest(low.double() - reference)
+        tiny = 2 * torch.finfo(found.dtype).eps * (1 + biggest(reference)) + lost[name]
         assert error <= allowed + tiny, f"{name}: error {error:.2e}, plain PyTorch's {allowed / 2:.2e}"
 
 

@@ -165,6 +165,29 @@ def test_the_one_with_fewer_epochs_stops_after_them_and_teaches_on(tmp_path, con
     assert "vlp" not in last
 
 
+def test_several_networks_of_cbp_and_one_of_vlp(tmp_path, config, monkeypatch) -> None:
+    """Each network of CBP has a batch of its own in a step; VLP learns from the first of them."""
+    config = from_table({"cbp": {"networks": 3}}, config, "test")
+    seen: list[tuple[str, int, list[list[int]]]] = []
+    real = Trainer.update
+
+    def update(self: Trainer, stage: Stage, student: Student, terms: Any, videos: Sequence[Tensor]) -> dict[str, float]:
+        if stage.second:
+            seen.append((student.name, len(terms), [index.tolist() for index in videos]))
+        return real(self, stage, student, terms, videos)
+
+    monkeypatch.setattr(Trainer, "update", update)
+    trainer = new_trainer(tmp_path / "run", config)
+    trainer.fit()
+    assert [(name, terms) for name, terms, _ in seen] == [("cbp", 3), ("vlp", 1)] * EPOCHS * STEPS
+    assert all(of_cbp == of_vlp for (*_, of_cbp), (*_, of_vlp) in zip(seen[::2], seen[1::2], strict=True))
+    for order in range(3):
+        epoch = [video for *_, videos in seen[: 2 * STEPS : 2] for video in videos[order]]
+        assert sorted(epoch) == list(range(len(trainer.videos)))
+    assert len({str(videos) for *_, videos in seen[:2]}) == 1
+    assert len({str(videos) for videos in seen[0][2]}) == 3
+
+
 class KilledError(Exception):
     pass
 

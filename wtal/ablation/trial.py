@@ -228,4 +228,4 @@ def errors(predictions: dict[str, Any], data: VideoSet, config: RunConfig) -> di
 def _peak_memory() -> float:
     """The peak memory of this process in MB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (1e6 if sys.platform == "darwin" else 1e3), 1)
+    return round(peak * (1 if sys.platform == "darwin" else 1024) / 1e6, 1)

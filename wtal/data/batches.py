@@ -83,7 +83,8 @@ class TrainingBatches:
         with_i3d: read I3D features.
         with_clip: read CLIP features; then a video without them is an error.
         part: which videos of each batch to read. The order and the crops do not depend on it.
-        orders: the number of orders. The first is the same whatever their number.
+        orders: the number of orders. The first is the same whatever their number. The others have no CLIP features,
+            which no branch of several networks reads.
     """
 
     def __init__(
@@ -98,6 +99,7 @@ class TrainingBatches:
         orders: int = 1,
     ) -> None:
         self._reader = _Reader(data, videos, with_i3d, with_clip)
+        self._readers = (self._reader, *[_Reader(data, videos, with_i3d, with_clip=False)] * (orders - 1))
         self._batch = batch
         self._seed = seed
         self._lengths = feature_lengths(videos)
@@ -125,8 +127,14 @@ class TrainingBatches:
         """
         size = self._batch.size
         orders = [self._order(number, order) for order in range(self.orders)]
-        wholes = (order[at : at + size] for at in range(first * size, self.videos, size) for order in orders)
-        return self._timed(ahead(replace(self._reader.batch(whole[self._part]), whole=len(whole)) for whole in wholes))
+        wholes = (
+            (reader, order[at : at + size])
+            for at in range(first * size, self.videos, size)
+            for reader, order in zip(self._readers, orders, strict=True)
+        )
+        return self._timed(
+            ahead(replace(reader.batch(whole[self._part]), whole=len(whole)) for reader, whole in wholes)
+        )
 
     def waiting(self) -> float:
         """The share of time spent waiting for a batch, since the first batch of the last epoch was requested."""

@@ -11,6 +11,7 @@ import itertools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -189,22 +190,14 @@ class Trainer:
         videos: list[Tensor] = []
         for student in students:
             student.optimizer.zero_grad()
+        gradients = partial(
+            add_gradients, self.branches, config=self.config, device=self.device, processes=self.processes
+        )
         for network, batch in enumerate(batches):
             videos.append(batch.index)
             for student in students:
                 if network < len(self.branches.networks(student.name)):
-                    terms[student.name].append(
-                        add_gradients(
-                            self.branches,
-                            student.name,
-                            batch,
-                            student.pseudo_labels,
-                            self.config,
-                            self.device,
-                            self.processes,
-                            network,
-                        )
-                    )
+                    terms[student.name].append(gradients(student.name, batch, student.pseudo_labels, network=network))
         return {student.name: self.update(stage, student, terms[student.name], videos) for student in students}
 
     def update(
