@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -177,6 +178,12 @@ def test_a_run_that_is_cut_off_resumes_to_the_same_bits(tmp_path: Path, toml: Pa
     )
     assert whole.keys() == again.keys()
     assert all(torch.equal(whole[key], again[key]) for key in whole)
+
+
+def test_training_limits_the_memory_of_onednn(tmp_path: Path, toml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", raising=False)
+    begun(tmp_path / "run", toml, 2)
+    assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "16"
 
 
 def test_another_number_of_networks_is_told(tmp_path: Path) -> None:
