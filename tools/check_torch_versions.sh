@@ -34,7 +34,7 @@ for torch in "$@"; do
   fi
   "$environment/bin/pip" install -q --no-deps --force-reinstall "$wheel"
   if facts=$("$environment/bin/python" -P tools/check_kernels.py) &&
-    "$environment/bin/python" -P -m pytest -q -p no:cacheprovider --show-capture=no tests/ops -k "not cuda-on-host and not cuda-on-ptx" > "$work/log" 2>&1; then
+    "$environment/bin/python" -P -m pytest -q -p no:cacheprovider --show-capture=no tests/ops -m "not cuda_on_host and not cuda_on_ptx" > "$work/log" 2>&1; then
     verdict=passed
   else
     verdict=FAILED status=1
