@@ -55,8 +55,13 @@ class Report:
         self.lines.append(line)
         print(line, flush=True)
 
-    def compare(self, group: str, sides: Mapping[str, Side], base: str, rounds: int) -> None:
-        """Times all sides in every round; each line says how many times as fast as ``base`` a side is."""
+    def compare(
+        self, group: str, sides: Mapping[str, Side], base: str, rounds: int, wanted: Mapping[str, float] | None = None
+    ) -> None:
+        """Times all sides in every round; each line says how many times as fast as ``base`` a side is.
+
+        ``wanted``: by side, how many times as fast as ``base`` it should be.
+        """
         times: dict[str, list[float]] = {name: [] for name in sides}
         for turn in range(rounds + 1):
             for name, run in sides.items():
@@ -66,10 +71,15 @@ class Report:
                     times[name].append(time.perf_counter() - began)
             if rounds == 1:
                 break
-        self.table(group, times, base)
+        self.table(group, times, base, wanted or {})
 
     def table(
-        self, group: str, times: Mapping[str, list[float]], base: str, notes: Mapping[str, str] | None = None
+        self,
+        group: str,
+        times: Mapping[str, list[float]],
+        base: str,
+        wanted: Mapping[str, float],
+        notes: Mapping[str, str] | None = None,
     ) -> None:
         self.say(f"\n{group}, rounds: {len(times[base])}")
         for name, seconds in times.items():
@@ -77,6 +87,8 @@ class Report:
             line = f"  {name:<40} {1e3 * statistics.median(seconds):>10.1f} ms"
             if name != base:
                 line += f"   {ratio:.2f} times as fast as {base}"
+            if least := wanted.get(name):
+                line += f"   wanted {least:g}: {'met' if ratio >= least else 'MISSED'}"
             self.say(line + (notes or {}).get(name, ""))
 
 
@@ -106,9 +118,10 @@ def flow(report: Report, name: str, frames: list[np.ndarray], rounds: int) -> No
             solver.calc(first, second, None)
 
     group = f"TV-L1, {len(pairs)} pairs of {name}, one after the other, {grey[0].shape[1]} x {grey[0].shape[0]}"
-    report.compare(group, {"OpenCV, 1 thread": opencv, "op, 1 thread": on_threads(1, op)}, "OpenCV, 1 thread", rounds)
+    beside_opencv = {"OpenCV, 1 thread": opencv, "op, 1 thread": on_threads(1, op)}
+    report.compare(group, beside_opencv, "OpenCV, 1 thread", rounds, {"op, 1 thread": 6})
     both = {"op, 1 thread": on_threads(1, op), "op, 2 threads": on_threads(2, op)}
-    report.compare(group, both, "op, 1 thread", 5 * rounds)
+    report.compare(group, both, "op, 1 thread", 5 * rounds, {"op, 2 threads": 1.8})
 
 
 def bf16() -> Device | None:
@@ -183,7 +196,8 @@ def pipeline(report: Report, name: str, short: Path, weights: Mapping[str, Path]
             times[side].append(seconds)
             peaks[side] = max(peaks.get(side, 0), peak)
     notes = {side: f"   peak {peak / 2**20:.0f} MiB" for side, peak in peaks.items()}
-    report.table(f"whole pipeline, {name}, one core, loading included", times, "plain pipeline", notes)
+    wanted = {"wtal": 5, "wtal, bf16": 7}
+    report.table(f"whole pipeline, {name}, one core, loading included", times, "plain pipeline", wanted, notes)
 
 
 def some_frames(video: Path, count: int) -> list[np.ndarray]:

@@ -1,15 +1,13 @@
 """Features as public extractors make them: one process, OpenCV's flow, I3D in float32 with its batch normalisation.
 
-    python benchmarks/plain_extraction.py VIDEO rgb.pt flow.pt clip.safetensors OUT.npz [THREADS]
-
 One video at 25 frames a second, snippets of 16 frames. Flow is what wtal keeps of it, not 8 bits, so that the features
 can be compared.
 """
 
 from __future__ import annotations
 
+import argparse
 import itertools
-import sys
 from pathlib import Path
 
 import av
@@ -52,14 +50,12 @@ def flows(images: list[np.ndarray]) -> list[np.ndarray]:
 
 
 @torch.no_grad()
-def main(video: str, rgb: str, flow: str, clip: str, out: str, threads: str = "1") -> None:
-    """Write the arrays rgb, flow and clip."""
-    torch.set_num_threads(int(threads))
-    cv2.setNumThreads(int(threads))
+def extract(video: str, rgb: Path, flow: Path, clip: Path) -> dict[str, np.ndarray]:
+    """The arrays rgb, flow and clip."""
     images = frames(video)
     streams = {
-        "rgb": (load_i3d(read_weights(Path(rgb)), 3, rgb), [cropped(image) / 127.5 - 1 for image in images]),
-        "flow": (load_i3d(read_weights(Path(flow)), 2, flow), flows(images)),
+        "rgb": (load_i3d(read_weights(rgb), 3, str(rgb)), [cropped(image) / 127.5 - 1 for image in images]),
+        "flow": (load_i3d(read_weights(flow), 2, str(flow)), flows(images)),
     }
     starts = range(0, len(images) - WINDOW + 1, WINDOW)
     features = {}
@@ -67,11 +63,24 @@ def main(video: str, rgb: str, flow: str, clip: str, out: str, threads: str = "1
         windows = (np.stack(values[start : start + WINDOW]).astype(np.float32) for start in starts)
         rows = [model(torch.from_numpy(window).permute(3, 0, 1, 2)[None].contiguous()) for window in windows]
         features[name] = torch.cat(rows).numpy()
-    encoder = load_image_encoder(weights=Path(clip))
+    encoder = load_image_encoder(weights=clip)
     centres = [torch.from_numpy(cropped(images[start + WINDOW // 2]).copy()) for start in starts]
     rows = [encoder((image.float() / 255).permute(2, 0, 1)[None]) for image in centres]
-    np.savez(out, **features, clip=torch.cat(rows).numpy())
+    return {**features, "clip": torch.cat(rows).numpy()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("video")
+    for name, what in (("rgb", "I3D's RGB weights"), ("flow", "I3D's flow weights"), ("clip", "CLIP's weights")):
+        parser.add_argument(name, type=Path, help=what)
+    parser.add_argument("out", type=Path, help="an .npz, with the arrays rgb, flow and clip")
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    cv2.setNumThreads(options.threads)
+    np.savez(options.out, **extract(options.video, options.rgb, options.flow, options.clip))
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

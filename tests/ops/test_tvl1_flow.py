@@ -176,9 +176,13 @@ def test_agrees_with_opencv_on_real_frames(name: str, test_data: Path) -> None:
     found = op(images)
     assert abs(expected).max() > 0.5
     assert np.linalg.norm(found - expected, axis=-1).mean() <= 0.05
-    # As the networks see it, in grey levels of the 8 bits that others keep: 40 pixels are 255 levels.
-    levels = abs(to_fixed(found).astype(np.float64) - to_fixed(expected)) * (127.5 / 32767)
-    assert levels.mean() <= 0.25  # what rounding to 8 bits changes on average
+    # As the networks see it: clipped, scaled and cropped, in levels of the 8 bits that others keep (40 pixels are 255).
+    # On 14 pairs of both videos the difference was 0.19 to 0.33 of what rounding to 8 bits changes, on average.
+    top, left = ((side - 224) // 2 for side in expected.shape[:2])
+    levels, exactly = (
+        to_fixed(flow)[top : top + 224, left : left + 224] * (127.5 / 32767) for flow in (found, expected)
+    )
+    assert abs(levels - exactly).mean() <= 0.5 * abs(np.rint(exactly) - exactly).mean()
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -10,7 +10,7 @@ from pathlib import Path
 from gpu_check import ROOT
 from gpu_check.hardware import Bench
 
-TOPICS = ("ceilings", "full_size", "attention", "postprocessing", "steps")
+TOPICS = ("ceilings", "full_size", "attention", "postprocessing", "steps", "flow")
 
 
 def main() -> int:

@@ -73,6 +73,7 @@ def stages(folder: Path, capability: int, dry: bool) -> list[Stage]:
         measure("attention", 130),
         measure("postprocessing", 60),
         measure("steps", 90),
+        measure("flow", 40),
     ]
     for tool, limit in list(SANITIZERS.items())[: 1 if dry else None]:  # without the tool they are all the same
         stage = tests(tool, limit, "native", *ops, wanted=smallest, environment=few, needs="compute-sanitizer")

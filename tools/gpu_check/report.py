@@ -31,6 +31,7 @@ def write(folder: Path) -> str:
             *attention_table(found),
             *postprocessing_table(found),
             *step_table(found),
+            *flow_table(found),
         ]
     )
     (folder / results.REPORT).write_text(text + "\n")
@@ -197,3 +198,19 @@ def step_table(found: list[Row]) -> list[str]:
         if row["stage"] == "steps"
     ]
     return table(["step", "batch", "precision", "attention", "ms", "peak memory"], rows)
+
+
+def flow_table(found: list[Row]) -> list[str]:
+    """Pairs in flight and pairs a second."""
+    rows = [
+        [
+            row["what"],
+            str(row["pairs"]),
+            f"{1e3 * row['seconds']:.1f} ± {1e3 * row['spread']:.1f}",
+            f"{row['pairs'] / row['seconds']:.0f}",
+            f"{row['apart']:.4f}",
+        ]
+        for row in found
+        if row["stage"] == "flow"
+    ]
+    return table(["tvl1_flow", "pairs at once", "ms", "pairs a second", "pixels from the CPU's flow"], rows)

@@ -68,8 +68,10 @@ def command(arguments: Sequence[str]) -> int:
         f"{f'; {len(summary.misfits)} with I3D features of another length' if summary.misfits else ''}"
     )
     if summary.form is not None:
+        without = " (videos that failed need no label)" if summary.failed else ""
         reporter.say(
-            f"Now fill in {summary.form} and run this command again: it writes {options.folder / 'dataset.toml'} then"
+            f"Now fill in {summary.form}{without} and run this command again: "
+            f"it writes {options.folder / 'dataset.toml'} then"
         )
     for misfit in summary.misfits:  # again, because the first time may be a thousand lines up
         print(f"{PROGRAM}: {misfit}", file=sys.stderr)

@@ -27,8 +27,8 @@ class Extraction:
     i3d_flow: Path | None = None
     """I3D's flow weights (flow_imagenet.pt)."""
     modality: Literal["both", "rgb", "flow", "none"] = "both"
-    """rgb is faster, as it needs no optical flow, but its features lack motion; none extracts CLIP features only, for
-    I3D features that are already in OUT."""
+    """rgb is faster, as it needs no optical flow, but its features lack motion; none extracts CLIP features only, and
+    fits them to I3D features that are already in OUT."""
     clip: bool = True
     """Extract CLIP features too; the VLP branch needs them, CBP does not."""
     clip_model: str = "ViT-B-16-quickgelu"
