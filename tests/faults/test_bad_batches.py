@@ -108,7 +108,8 @@ def test_one_network_of_three_makes_a_step_bad(network: int, tiny, poisoned, mon
     assert updated[:3] == [True, False, True]
     assert len(asked) == here.skipped == 1
     log = (tmp_path / "run" / "log.txt").read_text()
-    assert f"the loss became nan in warmup, epoch 1, step 2 (videos {', '.join(asked[0])})" in log
+    where = "warmup, epoch 1, step 2"
+    assert f"the loss of network {network + 1} of 3 became nan in {where} (videos {', '.join(asked[0])})" in log
 
 
 def losses(folder: Path) -> list[list[float]]:

@@ -214,15 +214,19 @@ class Trainer:
         Returns:
             the means of the terms; empty if a loss or a gradient was not finite and the step was skipped.
         """
-        for own, index in zip(terms, videos, strict=False):
+        networks = self.branches.networks(student.name)
+        which = [
+            f" of network {n} of {len(networks)}" if len(networks) > 1 else "" for n in range(1, 1 + len(networks))
+        ]
+        for own, index, name in zip(terms, videos, which, strict=False):
             if not math.isfinite(own["loss"]):
-                self.bad_batch(stage, index, f"the loss became {own['loss']}")
+                self.bad_batch(stage, index, f"the loss{name} became {own['loss']}")
                 return {}
         self.processes.sum_gradients(list(self.branches[student.name].parameters()))
-        for network, index in zip(self.branches.networks(student.name), videos, strict=False):
+        for network, index, name in zip(networks, videos, which, strict=False):
             norm = clipped(network, self.config.optimizer.clip_norm)
             if not math.isfinite(norm):
-                self.bad_batch(stage, index, f"the gradient's norm became {norm}")
+                self.bad_batch(stage, index, f"the gradient's norm{name} became {norm}")
                 return {}
         student.optimizer.step()
         if student.ema is not None:
@@ -230,11 +234,11 @@ class Trainer:
         return {name: sum(own[name] for own in terms) / len(terms) for name in terms[0]}
 
     def bad_batch(self, stage: Stage, index: Tensor, fault: str) -> None:
-        """Skip a step with a batch whose loss or gradient is not finite. The students of a step count it only once.
+        """Skip a step whose loss or gradient is not finite. The students of a step count it only once.
 
         Args:
             stage: the current stage.
-            index: the videos of the batch that belong to this process.
+            index: the videos of the network's batch that belong to this process.
             fault: what is not finite.
 
         Raises:
