@@ -216,7 +216,10 @@ def run_measured(command: list[str]) -> tuple[float, int]:
 def test_whole_pipeline(
     benchmark: Any, video: Path, short: Path, weights: dict[str, Path], side: str, tmp_path: Path
 ) -> None:
-    """Three snippets, from the start of the command to its end, loading included; one thread, one worker."""
+    """Three snippets, from the start of the command to its end, loading included; one thread, one worker.
+
+    Loading takes most of it, so no ratio is wanted here: ``features_cpu.py --parts pipeline`` has that, on more frames.
+    """
     plain = [str(ROOT / "benchmarks" / "plain_extraction.py"), str(short), *map(str, weights.values())]
     ours = ["-m", "wtal.cli.extract", str(short), "--out", str(tmp_path / "out"), "--workers", "1", "--threads", "1"]
     ours += ["--i3d-rgb", str(weights["rgb"]), "--i3d-flow", str(weights["flow"]), "--clip-weights"]
@@ -226,8 +229,7 @@ def test_whole_pipeline(
     found: list[tuple[float, int]] = []
     command = [*plain, str(tmp_path / "plain.npz")] if side == "plain pipeline" else ours
     benchmark.group = f"whole pipeline, {FRAMES // 16} snippets of {video.stem}, a core"
-    wanted = 5 if side == "plain pipeline" else None
-    benchmark.extra_info.update(side=side, threads=1, at_least=wanted, rate=(FRAMES // 16, "snippets/s"))
+    benchmark.extra_info.update(side=side, threads=1, at_least=None, rate=(FRAMES // 16, "snippets/s"))
     pinned = ["taskset", "-c", str(min(os.sched_getaffinity(0)))]  # flow, decoding and networks on one core
     benchmark.pedantic(lambda: found.append(run_measured([*pinned, sys.executable, "-P", *command])), rounds=1)
     benchmark.extra_info["peak"] = found[0][1]
