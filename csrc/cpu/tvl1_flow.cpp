@@ -30,8 +30,8 @@ using torch::stable::Tensor;
   }                                                                                                          \
   attributes void name##_median(const flow::Plane& from, flow::Plane& to, int64_t side, int64_t begin,       \
                                 int64_t end) {                                                               \
-    if (side == 3) flow::median_rows<3>(from, to, begin, end);                                               \
-    if (side == 5) flow::median_rows<5>(from, to, begin, end);                                               \
+    if (side == 3) flow::median_of_9(from, to, begin, end);                                                  \
+    if (side == 5) flow::median_of_25(from, to, begin, end);                                                 \
   }                                                                                                          \
   attributes void name##_move(flow::Fields& f, int64_t band, const flow::Rates& rates) {                     \
     flow::move_band(f, band, rates);                                                                         \
