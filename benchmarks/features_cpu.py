@@ -104,8 +104,9 @@ def on_threads(threads: int, run: Side) -> Side:
 
 
 def flow(report: Report, name: str, frames: list[np.ndarray], rounds: int) -> None:
-    grey = [grayscale(frame) for frame in frames[:34]]
-    pairs = [(grey[n], grey[n + 1]) for n in range(0, len(grey) - 1, 8)][:4]
+    grey = [grayscale(frame) for frame in frames]
+    # Of a video below 25 frames a second some frames are there twice; extraction computes no flow between these.
+    pairs = [pair for pair in itertools.pairwise(grey) if not np.array_equal(*pair)][::8][:4]
     solver = cv2.optflow.DualTVL1OpticalFlow_create()
     tensors = [(torch.from_numpy(a)[None], torch.from_numpy(b)[None]) for a, b in pairs]
 

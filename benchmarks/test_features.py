@@ -92,8 +92,9 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.mark.parametrize(("side", "threads"), [("wtal", 1), ("wtal, two threads", 2), ("OpenCV", 1)])
 def test_flow(benchmark: Any, measure: Any, frames: list[np.ndarray], video: Path, side: str, threads: int) -> None:
     pairs = 4
-    grey = torch.from_numpy(np.stack([grayscale(frame) for frame in frames[: 8 * pairs + 1 : 8]]))
-    later = torch.from_numpy(np.stack([grayscale(frame) for frame in frames[1 : 8 * pairs + 2 : 8]]))
+    every = itertools.pairwise(map(grayscale, frames))
+    moving = [pair for pair in every if not np.array_equal(*pair)][::8][:pairs]  # extraction computes no other
+    grey, later = (torch.from_numpy(np.stack(side)) for side in zip(*moving, strict=True))
     cv2.setNumThreads(1)
     solver = cv2.optflow.DualTVL1OpticalFlow_create()
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from drills import tree
-from videos import lossless, texture
+from videos import encode, lossless, texture
 
 from wtal.data.clip_alignment import read_aligned_clip
 from wtal.data.dataset_toml import open_own
@@ -196,3 +196,28 @@ def test_shards_split_the_list(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("RANK", rank)
         with pytest.raises(WtalError, match="expected what torchrun sets there, or --shard i/n"):
             this_shard(None)
+
+
+def test_features_of_somebody_else_are_not_overwritten(go: Extract, tmp_path: Path) -> None:
+    video = lossless(tmp_path / "v.mkv", [texture(40, 40)] * 20)
+    theirs = tmp_path / "out" / "i3d" / "v.npy"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_bytes(b"downloaded")
+    with pytest.raises(WtalError, match=r"i3d/v\.npy: there already, and not from wtal-extract"):
+        go(video, tmp_path / "out", clip=False)
+    assert {path.name for path in (tmp_path / "out").rglob("*")} == {"i3d", "v.npy"}
+    assert theirs.read_bytes() == b"downloaded"
+    theirs.unlink()
+    assert go(video, tmp_path / "out", clip=False) == Summary(extracted=1, form=tmp_path / "out" / "labels.csv")
+
+
+def test_a_truncated_video_that_is_allowed_is_told_and_noted(go: Extract, tmp_path: Path) -> None:
+    frames = [texture(60, 80)[n % 20 : n % 20 + 40, n % 30 : n % 30 + 48] for n in range(100)]
+    whole = encode(tmp_path / "whole.mp4", frames, container_options={"movflags": "faststart"}).read_bytes()
+    (tmp_path / "cut.mp4").write_bytes(whole[: len(whole) // 2])
+    assert len(go(tmp_path / "cut.mp4", tmp_path / "out", clip=False, modality="rgb").failed) == 1
+    summary = go(tmp_path / "cut.mp4", tmp_path / "out", clip=False, modality="rgb", allow_truncated=True)
+    assert summary.extracted == 1
+    facts = json.loads((tmp_path / "out" / "manifest" / "cut.json").read_text())["source"]
+    assert facts["missing_seconds"] == pytest.approx(4 - facts["seconds"], abs=0.05)
+    assert f"cut.mp4: truncated, {facts['missing_seconds']:.1f} s are missing at its end" in go.said

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +18,10 @@ from wtal.data.synthetic.write_layouts import Record, write_annotations
 from wtal.data.timebase import Timebase
 from wtal.data.video import Instance
 from wtal.errors import WtalError
-from wtal.features.manifest import claim, entry_path, forget, hash_of, is_complete
+from wtal.features.manifest import check_own, claim, entry_path, forget, hash_of, is_complete
 from wtal.features.video_list import Target, layout_targets, own_targets
-from wtal.features.write import write_features, write_joint
-from wtal.platform.files import remove_temporaries
+from wtal.features.write import joint_path, write_features, write_joint
+from wtal.platform.files import remove_temporaries, write_atomically
 
 GRID = Timebase(25, 16, 16)
 
@@ -155,6 +157,42 @@ def test_what_is_forgotten_is_ours(tmp_path: Path) -> None:
     assert len(list(tmp_path.rglob("*.npy"))) == 2
 
 
+def test_what_somebody_put_there_is_not_overwritten(tmp_path: Path) -> None:
+    mine, other, new = write(tmp_path), write(tmp_path, "y"), target(tmp_path, "z")
+    check_own(tmp_path, [mine, other, new], clip=True)
+    entry_path(tmp_path, other).unlink()
+    check_own(tmp_path, [mine, new], clip=True)
+    with pytest.raises(
+        WtalError, match=r"i3d/y\.npy, and 1 more: there already, and not .*; --modality none adds CLIP"
+    ):
+        check_own(tmp_path, [mine, other, new], clip=True)
+    only_clip = dataclasses.replace(other, i3d=())
+    with pytest.raises(WtalError, match=r"clip/y\.npy: there already, and not from wtal-extract; .* --out$"):
+        check_own(tmp_path, [mine, only_clip], clip=True)
+    check_own(tmp_path, [mine, only_clip], clip=False)
+
+
+def test_files_of_a_killed_run_are_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed before each of the writes: what is there is never complete, never taken for somebody else's, and goes."""
+    for after in range(4):
+        root = tmp_path / str(after)
+        one, left = target(root), iter([True] * after)
+
+        def killed(path: Path, data: bytes, left: Iterator[bool] = left) -> None:
+            if not next(left, False):
+                raise KeyboardInterrupt
+            write_atomically(path, data)
+
+        monkeypatch.setattr("wtal.features.write.write_atomically", killed)
+        with pytest.raises(KeyboardInterrupt):
+            write_features(root, one, features(), "float32", {})
+        assert len(list(root.rglob("*.npy"))) == max(after - 1, 0)
+        assert not complete(root, one, verify=False)
+        check_own(root, [one], clip=True)
+        forget(root, one)
+        assert not list(root.rglob("*.npy"))
+
+
 def test_a_folder_keeps_its_settings(tmp_path: Path) -> None:
     entry = entry_path(tmp_path, target(tmp_path))
     touch(entry)
@@ -222,3 +260,14 @@ def test_each_layouts_own_reader_reads_what_was_written(tmp_path: Path, layout: 
         assert video.clip is not None
         assert np.array_equal(np.load(video.clip), made["clip"])
         assert video.timebase == targets[seed].timebase == Timebase(25, 4 if layout == "actionformer" else 16, 16)
+
+
+def test_a_joint_file_of_somebody_else_is_not_overwritten(tmp_path: Path) -> None:
+    joint = joint_path(tmp_path, "thumos14")
+    assert joint.name == "Thumos14reduced-I3D-JOINTFeatures.npy"
+    check_own(tmp_path, [], clip=True, joint=joint)
+    touch(joint)
+    with pytest.raises(WtalError, match=r"JOINTFeatures\.npy: there already, .*; --modality none adds CLIP"):
+        check_own(tmp_path, [], clip=True, joint=joint)
+    claim(tmp_path, {"fps": 25.0})
+    check_own(tmp_path, [], clip=True, joint=joint)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -18,7 +19,7 @@ from wtal.features.decode import VideoReader, import_av, probe_seconds
 from wtal.features.describe import coverage, place_labels, write_description
 from wtal.features.extraction_progress import ExtractionProgress
 from wtal.features.flow_pool import FlowPool, Pending
-from wtal.features.manifest import check_settings, claim, forget, hash_of, is_complete, sha256
+from wtal.features.manifest import check_own, check_settings, claim, forget, hash_of, is_complete, sha256
 from wtal.features.messages import counted, first_few
 from wtal.features.networks import Network, clip_network, flow_network, rgb_network
 from wtal.features.options import Extraction, Stream, check, unused
@@ -29,7 +30,7 @@ from wtal.features.snippet_centres import Grid, centre_pieces
 from wtal.features.snippets import Cut, Piece, SubmitFlow, cut
 from wtal.features.sparse_reader import SparseReader
 from wtal.features.video_list import Target, check_there, find_videos, layout_targets, own_targets
-from wtal.features.write import write_features, write_joint
+from wtal.features.write import joint_path, write_features, write_joint
 from wtal.platform.device import Device, choose_device, describe
 from wtal.platform.files import remove_temporaries
 from wtal.platform.progress import Reporter
@@ -69,6 +70,8 @@ def extract(job: Extraction, shard: Shard, reporter: Reporter) -> Summary:
     made_with = hash_of(settings)
     mine = shard.of(targets)
     left = [target for target in mine if not is_complete(job.folder, target, job.clip, made_with, job.verify)]
+    joint = joint_path(job.folder, job.dataset) if job.layout == "wtalc" and job.modality != "none" else None
+    check_own(job.folder, left, job.clip, joint)
     summary = Summary(skipped=len(mine) - len(left))
     with ExitStack() as stack:
         pool = None
@@ -92,7 +95,7 @@ def extract(job: Extraction, shard: Shard, reporter: Reporter) -> Summary:
             }
             _extract(_Work(job, left, networks, pool, _workers(job, shard), common), summary, reporter)
     wait_for_other_shards(shard)
-    if job.layout == "wtalc" and job.modality != "none" and not (shard.launched and shard.index > 0):
+    if joint is not None and not (shard.launched and shard.index > 0):
         alone = shard.launched or shard.count == 1
         path, missing = write_joint(job.folder, job.dataset, older_than=0 if alone else 60)
         if missing:
@@ -209,6 +212,8 @@ def _extract(work: _Work, summary: Summary, reporter: Reporter) -> None:
                     f"make {fitting}; is it the same video, at the same rate?"
                 )
                 reporter.say(summary.misfits[-1])
+            if source["missing_seconds"]:
+                reporter.say(f"{target.source}: truncated, {source['missing_seconds']:.1f} s are missing at its end")
             if source["damaged_packets"] or source["filled_frames"]:
                 summary.damaged += 1
                 reporter.say(
@@ -259,8 +264,7 @@ def _open(
     def facts() -> dict[str, Any]:
         decoded = reader.facts
         source = {"name": target.source.name, "bytes": target.source.stat().st_size, "sha256": digest}
-        for name in ("codec", "width", "height", "fps", "source_frames", "seconds", "damaged_packets", "filled_frames"):
-            source[name] = getattr(decoded, name)
+        source |= {name: value for name, value in dataclasses.asdict(decoded).items() if name != "frames"}
         return {
             "source": source,
             "frames": decoded.frames,

@@ -1,7 +1,8 @@
 """The manifest of extracted features: the settings of a folder, and one entry per finished video.
 
 ``manifest.json`` has the settings that all videos share, so that a folder never mixes features with different settings.
-``manifest/<video>.json`` is written after a video's feature files and so marks them as complete. The manifest has no
+``manifest/<video>.json`` is completed after a video's feature files; an entry that is only begun, without ``files``,
+says that files of this video, whole or not there, are from wtal-extract. The manifest has no
 dates and no absolute paths: the same videos and settings give the same bytes.
 """
 
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,32 @@ def is_complete(root: Path, target: Target, clip: bool, settings: str, verify: b
         return not verify or sha256(target.source) == entry["source"]["sha256"]
     except (OSError, KeyError, TypeError, AttributeError):
         return False
+
+
+def check_own(root: Path, targets: Iterable[Target], clip: bool, joint: Path | None = None) -> None:
+    """Check that no file that is to be written was put there by somebody else: it would be lost.
+
+    Args:
+        root: the folder of features.
+        targets: the videos to extract.
+        clip: whether CLIP features are to be extracted.
+        joint: a file of all videos that is to be written too. It has no entry of its own, so it is taken for ours in a
+            folder with a ``manifest.json``.
+
+    Raises:
+        WtalError: a target has a file, but no entry, or ``joint`` is there.
+    """
+    new = [target for target in targets if not entry_path(root, target).exists()]
+    found = [path for target in new for path in target.files(clip) if path.exists()]
+    if joint is not None and joint.exists() and not (root / SETTINGS).exists():
+        found.insert(0, joint)
+    if found:
+        more = f", and {len(found) - 1} more" if len(found) > 1 else ""
+        i3d = joint in found or any(path in target.i3d for target in new for path in found)
+        advice = "; --modality none adds CLIP features to I3D features that you have" if i3d else ""
+        raise WtalError(
+            f"{found[0]}{more}: there already, and not from wtal-extract; move it away, or choose another --out{advice}"
+        )
 
 
 def forget(root: Path, target: Target) -> None:

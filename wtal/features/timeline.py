@@ -16,9 +16,9 @@ from wtal.features.resampling import MonotonicClock, Resampler
 from wtal.features.video_length import (
     Extent,
     Gaps,
-    check_whole,
     declared_seconds,
     last_length,
+    missing_end,
     stated_length,
     tolerance,
 )
@@ -43,6 +43,7 @@ class Facts:
         damaged_packets: the number of packets that are marked as damaged, that the decoder rejects, or whose frame is
             damaged.
         filled_frames: the number of output frames that replace lost frames; each repeats the frame before.
+        missing_seconds: what a truncated file lacks of the length that it declares; 0 of any other.
     """
 
     codec: str
@@ -54,6 +55,7 @@ class Facts:
     seconds: float = 0.0
     damaged_packets: int = 0
     filled_frames: int = 0
+    missing_seconds: float = 0.0
 
 
 class Timeline(Generic[Frame]):
@@ -105,8 +107,13 @@ class Timeline(Generic[Frame]):
             raise WtalError("not one frame could be decoded")
         facts, declared, nominal = self.facts, self._declared, self._nominal
         end = self.second + last_length(self._last, nominal, self.second, declared)
-        if not allow_truncated:
-            check_whole(self._container, self._stream, end, declared, nominal, self.extent)
+        if short := missing_end(self._container, self._stream, end, declared, nominal, self.extent):
+            has, wants = map(float, short)
+            if not allow_truncated:
+                raise WtalError(
+                    f"truncated: {has:.1f} s of {wants:.1f} s could be decoded; --allow-truncated takes what is there"
+                )
+            facts.missing_seconds = round(wants - has, 6)
         yield from self._counted(self._resampler.finish(end))
         facts.seconds = round(float(end), 6)
         # In an intact file a gap is no damage: the frame rate is variable, and the frame is meant to be shown so long.

@@ -7,8 +7,6 @@ from collections import Counter
 from fractions import Fraction
 from typing import Any
 
-from wtal.errors import WtalError
-
 # A whole file may be shorter than its declared length by one second. In a short video this is limited to one tenth of
 # its length. In a long video one fiftieth of its length is allowed, if that is more.
 _MISSING_SECONDS = 1
@@ -112,10 +110,10 @@ def tolerance(declared: Fraction, nominal: Fraction) -> Fraction:
     return max(min(Fraction(_MISSING_SECONDS), _MISSING_OF_SHORT * declared), _MISSING_OF_LONG * declared, nominal)
 
 
-def check_whole(
+def missing_end(
     container: Any, stream: Any, end: Fraction, declared: Fraction | None, nominal: Fraction, extent: Extent
-) -> None:
-    """Reject a truncated file.
+) -> tuple[Fraction, Fraction] | None:
+    """Whether a file is truncated: it ends before its declared end.
 
     Args:
         container: the open file.
@@ -125,8 +123,8 @@ def check_whole(
         nominal: seconds between two frames.
         extent: the time span of all packets.
 
-    Raises:
-        WtalError: the file ends before its declared end.
+    Returns:
+        The seconds that it has and those that it declares; None for a whole file, or one that declares nothing.
     """
     if declared is not None:
         length = end
@@ -136,9 +134,5 @@ def check_whole(
         declared = Fraction(container.duration, 1_000_000)
         length = extent.end - min(*extent.first.values(), Fraction(0))
     else:
-        return
-    if length < declared - tolerance(declared, nominal):
-        raise WtalError(
-            f"truncated: {float(length):.1f} s of {float(declared):.1f} s could be decoded; "
-            "--allow-truncated takes what is there"
-        )
+        return None
+    return (length, declared) if length < declared - tolerance(declared, nominal) else None

@@ -1,4 +1,7 @@
-"""Writing feature files: each is written whole or not at all, and the manifest entry of the video is written last."""
+"""Writing feature files: each is written whole or not at all.
+
+A video's manifest entry is begun before its files, which marks them as ours, and completed after them.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ from wtal.platform.files import remove_temporaries, replacing, write_atomically
 def write_features(
     root: Path, target: Target, features: Mapping[Stream, np.ndarray], dtype: str, facts: Mapping[str, Any]
 ) -> None:
-    """Write one video's features, then its entry in the manifest.
+    """Write one video's features, and its entry in the manifest: begun before them, complete after them.
 
     Args:
         root: the folder of features.
@@ -40,25 +43,27 @@ def write_features(
     arrays = dict(zip(target.i3d, streams, strict=True))
     if "clip" in features:
         arrays[target.clip] = features["clip"]
-    files = {}
+    files, contents = {}, {}
     for path, array in arrays.items():
         with np.errstate(over="ignore"):
             stored = np.ascontiguousarray(array.astype(dtype))
         if not np.isfinite(stored).all():
             hint = "expected --dtype float32" if np.isfinite(array).all() else "are these the right weights?"
             raise WtalError(f"its features for {path.name} are not finite as {dtype}; {hint}")
-        data = npy_bytes(stored)
-        remove_temporaries(path.parent, path.name)
-        write_atomically(path, data)
+        contents[path] = data = npy_bytes(stored)
         files[path.relative_to(root).as_posix()] = {
             "shape": list(stored.shape),
             "dtype": dtype,
             "bytes": len(data),
             "sha256": hashlib.sha256(data).hexdigest(),
         }
-    path = entry_path(root, target)
-    remove_temporaries(path.parent, path.name)
-    write_atomically(path, dump({**facts, "files": files}))
+    entry = entry_path(root, target)
+    for path in (*contents, entry):
+        remove_temporaries(path.parent, path.name)
+    write_atomically(entry, dump({"video": target.id}))
+    for path, data in contents.items():
+        write_atomically(path, data)
+    write_atomically(entry, dump({**facts, "files": files}))
 
 
 def npy_bytes(array: np.ndarray) -> bytes:
@@ -66,6 +71,11 @@ def npy_bytes(array: np.ndarray) -> bytes:
     data = io.BytesIO()
     np.save(data, array, allow_pickle=False)
     return data.getvalue()
+
+
+def joint_path(root: Path, dataset: str) -> Path:
+    """W-TALC's single file with the I3D features of all videos."""
+    return root / f"{named(dataset).prefix}-I3D-JOINTFeatures.npy"
 
 
 def write_joint(root: Path, dataset: str, older_than: float = 0.0) -> tuple[Path, int]:
@@ -81,9 +91,8 @@ def write_joint(root: Path, dataset: str, older_than: float = 0.0) -> tuple[Path
     Returns:
         The path of the file, and the number of videos without features.
     """
-    known = named(dataset)
-    path = root / f"{known.prefix}-I3D-JOINTFeatures.npy"
-    ids = list(layout_annotations(root, "wtalc", known).videos)
+    path = joint_path(root, dataset)
+    ids = list(layout_annotations(root, "wtalc", named(dataset)).videos)
     parts = [root / "i3d" / f"{id}.npy" for id in ids]
     missing = sum(not part.is_file() for part in parts)
     remove_temporaries(root, path.name, older_than)
