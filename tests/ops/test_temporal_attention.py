@@ -510,27 +510,28 @@ def test_a_device_of_its_own_is_an_error() -> None:
 
 @pytest.mark.parametrize("device", CUDA_DEVICES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("dim", [24, 64, 128])
+@pytest.mark.parametrize("dim", [20, 24, 64, 128])
 def test_cuda_reads_out_and_its_gradient_by_their_own_strides(dim: int, dtype: torch.dtype, device: str) -> None:
     """Rows give the same bits wherever they lie, read by 16 bytes at a time or, if they are no float32, by numbers.
 
     Of float32 the products for delta are rounded, by a fused multiply-add or without, as the compiler has it.
     """
-    case = make_case(2, 2, 70, dim, [70, 33], 5, dtype=dtype, device=device)
+    case = make_case(2, 2, 72, dim, [72, 33], 5, dtype=dtype, device=device)
 
-    def among_nan(before: int, after: int) -> Tensor:
-        wide = torch.full((2, 2, 70, before + dim + after), NAN, dtype=dtype, device=device)
-        inner = wide[..., before : before + dim]
+    def among_nan(before: int, after: int, step: int = 1) -> Tensor:
+        wide = torch.full((2, 2, 72, before + step * dim + after), NAN, dtype=dtype, device=device)
+        inner = wide[..., before : before + step * dim : step]
         return inner.copy_(case.grad_out)
 
     by_16_bytes = {
-        "rows apart": among_nan(0, 8),
+        "rows apart by a multiple of 16 bytes": among_nan(0, 16 - dim % 8),
         "heads inside": case.grad_out.transpose(1, 2).contiguous().transpose(1, 2),
     }
     by_numbers = {
         "rows apart by less than 16 bytes": among_nan(0, 1),
         "a base that is not aligned": among_nan(1, 7),
-        "columns apart": case.grad_out.mT.contiguous().mT,
+        "columns apart by 16 bytes or 32": among_nan(0, 0, 8),
+        "columns apart by a head": case.grad_out.mT.contiguous().mT,
     }
     expected = case.outputs()
     for name, grad_out in (by_16_bytes | by_numbers).items():
