@@ -39,10 +39,40 @@ PREPROCESS = """
 import hashlib, subprocess, sys
 sys.path.insert(0, 'tests')
 from host_cuda import extension
-for source in sorted((extension.ROOT / 'csrc' / 'cuda').glob('*.cu')):
+for name in {ops}:
+    source = extension.ROOT / 'csrc' / 'cuda' / f'{{name}}.cu'
     command = [*extension.compiler(), *extension.FLAGS, '-E', '-P', '-x', 'c++', str(source)]
     program = subprocess.run(command, cwd=extension.ROOT, capture_output=True, check=True).stdout
     print(hashlib.sha256(program).hexdigest())
+"""
+SOUND = "passes without any fault"
+PYTEST = "import sys, pytest; sys.exit(pytest.main({arguments}))"
+# Runs what it is sent, each in a process that is forked after the slow imports and that compiles or tests.
+SERVER = """
+import json, os, sys
+import numpy, pytest, torch
+for line in sys.stdin:
+    code, environment, folder = json.loads(line)
+    child = os.fork()
+    if child == 0:
+        for n, name in ((1, 'stdout'), (2, 'stderr')):
+            os.dup2(os.open(os.path.join(folder, name), os.O_WRONLY | os.O_CREAT | os.O_TRUNC), n)
+        sys.stdin = open(os.devnull)
+        os.environ.update(environment)
+        sys.argv = ['-c']
+        try:
+            exec(compile(code, 'sent', 'exec'), {'__name__': '__main__'})
+            ended = 0
+        except SystemExit as end:
+            ended = end.code if isinstance(end.code, int) else int(end.code is not None)
+        except BaseException:
+            import traceback
+            traceback.print_exc()
+            ended = 1
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(ended)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 
 
@@ -56,7 +86,13 @@ class Fault:
     end: int
     text: str
     tests: tuple[tuple[str, str], ...]
+    left_out: tuple[str, ...] = ()  # of the sources, names in [leave_out] of LIST
     entries: str = ""  # of the PTX, a regular expression; empty: the fault is one for cuda-on-host
+
+    @property
+    def build(self) -> tuple[str, tuple[str, ...]]:
+        """What is compiled for it."""
+        return self.entries, self.left_out
 
 
 def ops_that_include(file: str) -> list[str]:
@@ -71,13 +107,18 @@ def ops_that_include(file: str) -> list[str]:
     return sorted(Path(name).stem for name in reached if name.endswith(".cu"))
 
 
-def tests_for(file: str, listed: dict[str, list[str]]) -> tuple[tuple[str, str], ...]:
-    """Test file and -k for a fault in `file`: as listed, else all of the ops that include it."""
+def tests_for(file: str, listed: dict[str, list[str]]) -> list[tuple[str, ...]]:
+    """Test file, -k and what is left out for a fault in `file`: as listed, else all of the ops that include it."""
     if file in listed:
-        path, selection = listed[file]
-        return ((path, selection),)
+        return [tuple(listed[file])]
     paths = [path for op in ops_that_include(file) for path in sorted((ROOT / "tests" / "ops").glob(f"test_{op}*.py"))]
-    return tuple((str(path.relative_to(ROOT)), "not compiles and not opcheck") for path in paths)
+    return [(str(path.relative_to(ROOT)), "not compiles and not opcheck") for path in paths]
+
+
+def make_fault(what: str, span: tuple[str, int, int], text: str, tests: list[tuple[str, ...]], entries: str) -> Fault:
+    """One of the faults; `tests` as tests_for gives them."""
+    left_out = tuple(name for test in tests for name in test[2:])
+    return Fault(what, *span, text, tuple(test[:2] for test in tests), left_out, entries)
 
 
 def listed_faults() -> list[Fault]:
@@ -85,10 +126,14 @@ def listed_faults() -> list[Fault]:
     data, on_ptx = tomllib.loads(LIST.read_text()), tomllib.loads(PTX_LIST.read_text())
     of_soft_nms = tomllib.loads(LIST.with_name("soft_nms_mutations.toml").read_text())
     asm = [
-        entry | {"kind": f"asm: {entry['kind']}", "tests": on_ptx["tests"], "entries": on_ptx["entries"]}
+        entry | {"kind": f"asm: {entry['kind']}"} | on_ptx["of"][entry.get("of", "bfloat16")]
         for entry in on_ptx["fault"]
     ]
     faults, wrong = [], []
+    for name, edits in data["leave_out"].items():
+        for file, find, _ in edits:
+            if (count := (ROOT / file).read_text().count(find)) != 1:
+                wrong.append(f"{file}: without {name}: found {count} times, expected once: {find!r}")
     for entry in data["fault"] + of_soft_nms["fault"] + asm:
         text = (ROOT / entry["file"]).read_text()
         count = text.count(entry["find"])
@@ -96,11 +141,11 @@ def listed_faults() -> list[Fault]:
             wrong.append(f"{entry['file']}: {entry['kind']}: found {count} times, expected once: {entry['find']!r}")
             continue
         begin = text.index(entry["find"])
-        tests = (tuple(entry["tests"]),) if "tests" in entry else tests_for(entry["file"], data["tests"])
+        tests = [tuple(entry["tests"])] if "tests" in entry else tests_for(entry["file"], data["tests"])
         line = text.count("\n", 0, begin) + 1
         what = f"{entry['file']}:{line}: {entry['kind']}"
         span = (entry["file"], begin, begin + len(entry["find"]))
-        faults.append(Fault(what, *span, entry["replace"], tests, entry.get("entries", "")))
+        faults.append(make_fault(what, span, entry["replace"], tests, entry.get("entries", "")))
     if wrong:
         sys.exit("\n".join(["these faults no longer match:", *wrong]))
     return faults
@@ -115,10 +160,10 @@ def automatic_faults() -> list[Fault]:
         for found in re.finditer(STATEMENTS, text):
             line, tests = text.count("\n", 0, found.start()) + 1, tests_for(file, listed)
             span = (file, found.start(), found.end())
-            faults.append(Fault(f"{file}:{line}: {found[0]} removed", *span, ";", tests))
+            faults.append(make_fault(f"{file}:{line}: {found[0]} removed", span, ";", tests, ""))
             if "wait_group" in found[0]:
                 weaker = re.sub(r"\d+", lambda n: str(int(n[0]) + 1), found[0])
-                faults.append(Fault(f"{file}:{line}: {found[0]} weakened to {weaker}", *span, weaker, tests))
+                faults.append(make_fault(f"{file}:{line}: {found[0]} weakened to {weaker}", span, weaker, tests, ""))
     return faults
 
 
@@ -130,22 +175,40 @@ def copied_files() -> list[str]:
 
 
 class Record:
-    """Verdicts on disk, a JSON line each; one holds as long as no file of the copy has changed."""
+    """Verdicts on disk, a JSON line each; one holds as long as nothing that it depends on has changed.
+
+    That is every file of the copy but pages to read, the lists of faults, and other tests than the fault's own.
+    """
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
-        tree = hashlib.sha256()
-        for name in copied_files():
-            tree.update(name.encode() + b"\0" + hashlib.sha256((ROOT / name).read_bytes()).digest())
-        self.tree = tree.hexdigest()
+        self.files = {name: hashlib.sha256((ROOT / name).read_bytes()).hexdigest() for name in copied_files()}
         lines = path.read_text().splitlines() if path and path.exists() else []
-        known = [json.loads(line) for line in lines]
-        self.caught = {entry["what"] for entry in known if entry["caught"] and entry["tree"] == self.tree}
+        self.known = {(entry["what"], entry["by"] == SOUND, entry["of"]): entry for entry in map(json.loads, lines)}
 
-    def add(self, fault: Fault, caught: bool, by: str, seconds: float) -> None:
+    def digest(self, tests: tuple[tuple[str, str], ...], *more: object) -> str:
+        """Of all that a verdict of these tests depends on."""
+        used = {path for path, _ in tests}
+        files = [
+            (name, digest)
+            for name, digest in self.files.items()
+            if name in used or not (name.endswith((".md", "mutations.toml")) or Path(name).name.startswith("test_"))
+        ]
+        return hashlib.sha256(repr((files, tests, *more)).encode()).hexdigest()
+
+    def of(self, fault: Fault) -> str:
+        """The digest for one fault."""
+        return self.digest(fault.tests, fault.file, fault.begin, fault.end, fault.text, fault.build)
+
+    def has_caught(self, fault: Fault) -> bool:
+        """Whether an earlier run has."""
+        entry = self.known.get((fault.what, False, self.of(fault)))
+        return entry is not None and entry["caught"]
+
+    def add(self, what: str, caught: bool, by: str, seconds: float, digest: str) -> None:
         """Append; the line is on disk when this returns."""
         if self.path:
-            entry = {"what": fault.what, "caught": caught, "by": by, "seconds": round(seconds), "tree": self.tree}
+            entry = {"what": what, "caught": caught, "by": by, "seconds": round(seconds), "of": digest}
             with self.path.open("a") as file:
                 file.write(json.dumps(entry) + "\n")
 
@@ -155,29 +218,58 @@ class Copy:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.programs: dict[object, str] = {}  # of a build and a file, host_program without any fault
         for name in copied_files():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
         for objects in (Path("build", "host_cuda", kind) for kind in ("plain", "few_blocks", "ptx")):
             if (ROOT / objects).is_dir():
                 shutil.copytree(ROOT / objects, folder / objects)
-
-    def run(self, *command: str, entries: str = "") -> subprocess.CompletedProcess[str]:
-        """Python with these arguments, in the copy."""
-        environment = os.environ | {"HYPOTHESIS_PROFILE": "quick", "WTAL_PTX_ENTRIES": entries}
-        return subprocess.run(
-            [sys.executable, "-P", *command], cwd=self.folder, env=environment, capture_output=True, text=True
+        self.changed: set[str] = set()  # files that are not those of ROOT, or have been others
+        self.output = folder / "build" / "output"
+        self.output.mkdir(parents=True, exist_ok=True)
+        self.server = subprocess.Popen(
+            [sys.executable, "-P", "-c", SERVER], cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
+
+    def run(self, code: str, entries: str = "") -> subprocess.CompletedProcess[str]:
+        """Python code in the copy, in a process of its own."""
+        environment = {"HYPOTHESIS_PROFILE": "quick", "WTAL_PTX_ENTRIES": entries}
+        print(json.dumps([code, environment, str(self.output)]), file=self.server.stdin, flush=True)
+        ended = self.server.stdout.readline()
+        if not ended:
+            sys.exit(f"the process that runs the tests in {self.folder} has ended")
+        return subprocess.CompletedProcess(
+            code, int(ended), *((self.output / name).read_text() for name in ("stdout", "stderr"))
+        )
+
+    def close(self) -> None:
+        """End the process that runs code."""
+        self.server.stdin.close()
+        self.server.wait()
+
+    def write(self, left_out: tuple[str, ...], fault: Fault | None = None) -> None:
+        """The sources, without what is to be left out and with a fault."""
+        edits = [edit for name in left_out for edit in tomllib.loads(LIST.read_text())["leave_out"][name]]
+        for name in self.changed | {file for file, _, _ in edits} | ({fault.file} if fault else set()):
+            text = (ROOT / name).read_text()
+            if fault and fault.file == name:
+                text = text[: fault.begin] + fault.text + text[fault.end :]
+            for _, find, replace in (edit for edit in edits if edit[0] == name):
+                text = text.replace(find, replace)
+            (self.folder / name).write_text(text)
+            self.changed.add(name)
 
     def build(self, entries: str = "") -> subprocess.CompletedProcess[str]:
         """Compile what has changed."""
-        return self.run("-c", BUILD.format(package="ptx" if entries else "host_cuda"), entries=entries)
+        return self.run(BUILD.format(package="ptx" if entries else "host_cuda"), entries)
 
     def failing(self, tests: tuple[tuple[str, str], ...], entries: str = "") -> str:
         """The first failing test, or how the run ended; empty if all passed."""
         for path, selection in tests:
             marker = ("-m", "cuda_on_ptx" if entries else "cuda_on_host and not gpu", "-k", selection)
-            done = self.run("-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *marker, path, entries=entries)
+            arguments = ["-x", "-q", "-p", "no:cacheprovider", *marker, path]
+            done = self.run(PYTEST.format(arguments=arguments), entries)
             if done.returncode in (4, 5):
                 sys.exit(f"no test is selected by {path} -k '{selection}':\n{done.stdout}{done.stderr}")
             if done.returncode != 0:
@@ -185,16 +277,26 @@ class Copy:
                 return found[1] if found else f"the run ended with {done.returncode}"
         return ""
 
-    def host_program(self) -> str:
-        """What the host compiler makes of the kernels, as digests of the preprocessed sources."""
-        done = self.run("-c", PREPROCESS)
+    def host_program(self, file: str) -> str:
+        """What the host compiler makes of the ops that include a file, as digests of the preprocessed sources."""
+        done = self.run(PREPROCESS.format(ops=ops_that_include(file)))
         if done.returncode != 0:
             sys.exit(done.stderr)
         return done.stdout
 
-    def refused_by_ptxas(self, entries: str) -> str:
-        """What ptxas says against the entries of any source; empty if nothing."""
-        for path in sorted((self.folder / "build" / "host_cuda" / "ptx").glob("*.ptx")):
+    def keep_host_objects(self, file: str) -> None:
+        """Let the objects of the host's program, which is the same as before, pass for those of the changed file."""
+        now = hashlib.sha256((self.folder / file).read_bytes()).hexdigest()
+        for path in (self.folder / "build" / "host_cuda" / "ptx").glob("*.o.json"):
+            known = json.loads(path.read_text())
+            if file in known["files"]:
+                known["files"][file] = now
+                path.write_text(json.dumps(known))
+
+    def refused_by_ptxas(self, entries: str, file: str) -> str:
+        """What ptxas says against the entries of the ops that include a file; empty if nothing."""
+        for op in ops_that_include(file):
+            path = self.folder / "build" / "host_cuda" / "ptx" / f"{op}.ptx"
             names = [name for name in re.findall(r"\.entry (\w+)", path.read_text()) if re.search(entries, name)]
             if names:
                 command = ["ptxas", "-arch=sm_86", "--entry", ",".join(names), str(path), "-o", os.devnull]
@@ -205,22 +307,23 @@ class Copy:
 
     def plant(self, fault: Fault) -> tuple[bool, str]:
         """Whether the fault is caught, and by what."""
-        path = self.folder / fault.file
-        original = path.read_text()
-        host_program = self.host_program() if fault.entries else ""
-        path.write_text(original[: fault.begin] + fault.text + original[fault.end :])
-        try:
-            built = self.build(fault.entries)
-            if built.returncode != 0:
-                return False, "does not compile:\n" + built.stderr[-1500:]
-            if fault.entries and self.host_program() != host_program:
+        program = (*fault.build, fault.file)
+        if fault.entries and program not in self.programs:
+            self.write(fault.left_out)
+            self.build(fault.entries)
+            self.programs[program] = self.host_program(fault.file)
+        self.write(fault.left_out, fault)
+        if fault.entries:
+            if self.host_program(fault.file) != self.programs[program]:
                 return False, f"the host compiler sees it too: it belongs into {LIST.name} of host_cuda"
-            if fault.entries and (refused := self.refused_by_ptxas(fault.entries)):
-                return False, "ptxas refuses it:\n" + refused
-            caught = self.failing(fault.tests, fault.entries)
-            return bool(caught), caught or "NOT CAUGHT"
-        finally:
-            path.write_text(original)
+            self.keep_host_objects(fault.file)
+        built = self.build(fault.entries)
+        if built.returncode != 0:
+            return False, "does not compile:\n" + built.stderr[-1500:]
+        if fault.entries and (refused := self.refused_by_ptxas(fault.entries, fault.file)):
+            return False, "ptxas refuses it:\n" + refused
+        caught = self.failing(fault.tests, fault.entries)
+        return bool(caught), caught or "NOT CAUGHT"
 
 
 def main() -> int:
@@ -245,18 +348,29 @@ def main() -> int:
         print("\n".join(fault.what for fault in faults))
         return 0
     record = Record(options.record)
-    if before := sum(fault.what in record.caught for fault in faults):
+    if before := sum(record.has_caught(fault) for fault in faults):
         print(f"{before} of {len(faults)} faults were caught by an earlier run")
-        faults = [fault for fault in faults if fault.what not in record.caught]
+        faults = [fault for fault in faults if not record.has_caught(fault)]
+    faults.sort(key=lambda fault: fault.build)  # those of one build in a row
 
     with tempfile.TemporaryDirectory() as folder:
         copies: queue.Queue[Copy] = queue.Queue()
         first = Copy(Path(folder) / "0")
-        for entries in sorted({fault.entries for fault in faults}):
-            tests = tuple(sorted({test for fault in faults if fault.entries == entries for test in fault.tests}))
+        for entries, left_out in sorted({fault.build for fault in faults}):
+            tests = sorted({test for fault in faults if fault.build == (entries, left_out) for test in fault.tests})
+            digests = {test: record.digest((test,), entries, left_out) for test in tests}
+            tests = [test for test in tests if (" ".join(test), True, digests[test]) not in record.known]
+            if not tests:
+                continue
+            first.write(left_out)
             built = first.build(entries)
-            if sound := built.stderr if built.returncode else first.failing(tests, entries):
-                sys.exit(f"without any fault planted: {sound}")
+            if built.returncode:
+                sys.exit(f"without any fault planted: {built.stderr}")
+            for test in tests:
+                since = time.monotonic()
+                if failed := first.failing((test,), entries):
+                    sys.exit(f"without any fault planted: {failed}")
+                record.add(" ".join(test), False, SOUND, time.monotonic() - since, digests[test])
         copies.put(first)
         for i in range(1, options.workers):
             copies.put(Copy(Path(folder) / str(i)))
@@ -268,13 +382,15 @@ def main() -> int:
             finally:
                 copies.put(copy)
             seconds = time.monotonic() - since
-            record.add(fault, caught, by, seconds)
+            record.add(fault.what, caught, by, seconds, record.of(fault))
             print(f"{'caught' if caught else 'ERROR '}  {seconds:4.0f} s  {fault.what}\n        {by}")
             sys.stdout.flush()
             return caught
 
         with ThreadPoolExecutor(options.workers) as pool:
             results = list(pool.map(tried, faults))
+        while not copies.empty():
+            copies.get().close()
     print(f"{sum(results)} of {len(results)} planted faults were caught")
     return int(not all(results))
 

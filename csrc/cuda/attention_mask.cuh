@@ -18,13 +18,14 @@ struct VisibleRange {
   }
 };
 
-// Whether the warp's rows first .. first + 15 see none or all of columns j .. j + count - 1. No column is
-// before the video.
+// Whether the warp's rows first .. first + 15 see none or all of columns j .. j + count - 1. No row and no
+// column is before the video, and column j is before its end. If all of the rows are past the end, they see
+// none, and the warp has nothing to compute.
 struct TileMask {
   bool none, all;
   __device__ TileMask(const Problem& p, int first, int j, int count, int end) {
     const int window = static_cast<int>(p.window);
-    none = j >= end || j > first + 15 + window || j + count - 1 + window < first;
+    none = first >= end || j > first + 15 + window || j + count - 1 + window < first;
     all = j + count <= end && j + count - 1 - first <= window && first + 15 - j <= window;
   }
 };

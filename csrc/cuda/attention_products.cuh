@@ -22,7 +22,9 @@ struct Operand {
 // big is the number rounded to TF32, and small is what remains of it, cut off. A float32 number has 24 digits
 // and big has 11. Because big is rounded and not cut off, at most 12 digits and a sign remain, and small has
 // 11. So the sum of the two differs from the number by at most one unit in its last place, or by 2^-136,
-// which is more below 2^-113. From 3.402e38 on big is infinite, and every product NaN.
+// which is more below 2^-113. Small numbers therefore lose what is below 2^-136, and if they are at most
+// 2^-137 everything. From (2 - 2^-11) 2^127 = 3.40199e38 on, which is 4096 units below the largest number,
+// big is infinite. Then small is infinite too, with the other sign, and every product is NaN.
 //
 // cvt.rna.tf32 gives the same big, but it is four machine instructions, and two of them keep NaN. They are
 // not needed here: if the number is NaN or infinite, small is NaN, and so is every product.

@@ -175,12 +175,12 @@ struct GradientInputs {
   bool vectors;
 };
 
-// The rows of the block are keys (grad_k = first, grad_v = second) or queries (grad_q = first, second is not
-// used). If they are keys, the scores are transposed, s[key, query], and log-sum-exp and delta belong to the
-// columns.
+// The rows of the block are queries or, for kOfKeys, keys. Queries get grad_q in grad_qk, and grad_v is not
+// used. Keys get grad_k in grad_qk, and grad_v; the scores are then transposed, s[key, query], and
+// log-sum-exp and delta belong to the columns.
 template <class T, int D, bool kOfKeys>
 __global__ void __launch_bounds__(kBlockThreads, kGradientBlocks<T, D>)
-    gradient_kernel(Problem p, GradientInputs<T> x, Output<T> first_grad, Output<T> second_grad) {
+    gradient_kernel(Problem p, GradientInputs<T> x, Output<T> grad_qk, Output<T> grad_v) {
   using L = BackwardLayout<T, D, kOfKeys>;
   constexpr int kBlockN = kBackwardBlockN<T, D>, N = kBlockN / 8, kStage = 2 * kBlockN * L::kPitch;
   const BlockPosition block(p);
@@ -193,7 +193,7 @@ __global__ void __launch_bounds__(kBlockThreads, kGradientBlocks<T, D>)
   const int warp = threadIdx.x / 32;
   const int first = block.first + 16 * warp;
   const LanePosition position;
-  float sums[D / 8][4] = {}, other_sums[kOfKeys ? D / 8 : 1][4] = {};
+  float sums_qk[D / 8][4] = {}, sums_v[kOfKeys ? D / 8 : 1][4] = {};
 
   if (block.live()) {
     // Computed where they are used: all these pointers in registers would make ptxas spill some at D = 128.
@@ -260,8 +260,8 @@ __global__ void __launch_bounds__(kBlockThreads, kGradientBlocks<T, D>)
             dp[n][e] = s[n][e] * (dp[n][e] - (kOfKeys ? column_lse[kBlockN + column] : row_delta[e / 2]));
           }
         }
-        add_weighted_rows<L>(sums, dp, tile);
-        if constexpr (kOfKeys) add_weighted_rows<L>(other_sums, s, tile + kBlockN * L::kPitch);
+        add_weighted_rows<L>(sums_qk, dp, tile);
+        if constexpr (kOfKeys) add_weighted_rows<L>(sums_v, s, tile + kBlockN * L::kPitch);
       }
       __syncthreads();
     }
@@ -270,11 +270,10 @@ __global__ void __launch_bounds__(kBlockThreads, kGradientBlocks<T, D>)
   const auto target = [&](const Output<T>& to) {
     return to.data + block.element * to.video + block.head * to.head;
   };
-  store_rows<T, D>(target(first_grad), first_grad.row, first, block.limit, block.end, p.dim, sums, p.scale,
+  store_rows<T, D>(target(grad_qk), grad_qk.row, first, block.limit, block.end, p.dim, sums_qk, p.scale,
                    p.scale);
   if constexpr (kOfKeys) {
-    store_rows<T, D>(target(second_grad), second_grad.row, first, block.limit, block.end, p.dim, other_sums,
-                     1.f, 1.f);
+    store_rows<T, D>(target(grad_v), grad_v.row, first, block.limit, block.end, p.dim, sums_v, 1.f, 1.f);
   }
 }
 

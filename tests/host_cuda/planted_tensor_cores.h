@@ -3,6 +3,7 @@
 #include <cmath>
 #include <numeric>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "cuda/attention_products.cuh"
@@ -69,20 +70,54 @@ void product(float more = 0) {
   }
 }
 
-// Both parts are TF32 numbers, and what they leave of the number is at most a unit of its last place.
+// Both parts are TF32 numbers, and what they leave of the number is at most a unit of its last place or, in
+// numbers that are smaller than 2^-113, at most 2^-136.
+inline void expect_parts(uint32_t bits) {
+  const auto number = std::bit_cast<float>(bits);
+  const auto parts = wtal::attention::operand<float>({bits});
+  EXPECT(((parts.big[0] | parts.small[0]) & 0x1fffu) == 0);
+  const float big = std::bit_cast<float>(parts.big[0]), small = std::bit_cast<float>(parts.small[0]);
+  const double unit = std::nextafter(std::fabs(number), INFINITY) - std::fabs(number);
+  EXPECT(std::fabs(double{number} - big) <= 4096 * unit);
+  EXPECT(std::fabs(double{number} - big - small) <= std::fmax(unit, 0x1p-136));
+}
+
+// The first number whose big part is infinite: (2 - 2^-11) 2^127.
+constexpr uint32_t kFirstInfinite = 0x7f7ff000u;
+
 inline void parts() {
-  for (uint32_t i = 0; i < 100000; ++i) {
-    const uint32_t bits = (i * 2654435761u & 0x807fffffu) | (40 + i % 180) << 23;
-    const auto number = std::bit_cast<float>(bits);
-    const auto parts = wtal::attention::operand<float>({bits});
-    EXPECT(((parts.big[0] | parts.small[0]) & 0x1fffu) == 0);
-    const float big = std::bit_cast<float>(parts.big[0]), small = std::bit_cast<float>(parts.small[0]);
-    const float unit = std::nextafter(std::fabs(number), INFINITY) - std::fabs(number);
-    EXPECT(std::fabs(double{number} - big) <= 4096 * double{unit});
-    EXPECT(std::fabs(double{number} - big - small) <= unit);
+  for (uint32_t i = 0; i < 400000; ++i) {
+    const uint32_t bits = (i * 2654435761u & 0x807fffffu) | i % 255 << 23;
+    if ((bits & 0x7fffffffu) < kFirstInfinite) expect_parts(bits);
   }
-  for (const uint32_t bits : {0x7fffffffu, 0xffffffffu, 0x7f800000u, 0xff800000u, 0x7f800001u}) {
-    EXPECT(std::isnan(std::bit_cast<float>(wtal::attention::operand<float>({bits}).small[0])));
+  for (uint32_t i = 0; i < 20000; ++i) {  // the very ends
+    for (const uint32_t sign : {0u, 0x80000000u}) {
+      expect_parts(sign | i);
+      expect_parts(sign | (kFirstInfinite - 1 - i));
+    }
+  }
+}
+
+// Of NaN, of infinity and of the numbers beyond (2 - 2^-11) 2^127 the small part is NaN or infinite, so that
+// small * big + big * small + big * big is NaN whatever the other number is.
+inline void parts_without_number() {
+  std::vector<uint32_t> others = {0, 1, 0x00800000u, 0x3f800000u, 0x40490fdbu, 0x7f7fefffu};
+  std::vector<uint32_t> wrong = {0x7fffffffu, 0x7fc00000u, 0x7f800001u, 0x7f800000u};
+  for (uint32_t bits = kFirstInfinite; bits < 0x7f800000u; ++bits) wrong.push_back(bits);
+  others.insert(others.end(), wrong.begin(), wrong.begin() + 6);
+  const auto parts_of = [](uint32_t bits) {
+    const auto parts = wtal::attention::operand<float>({bits});
+    return std::pair(std::bit_cast<float>(parts.big[0]), std::bit_cast<float>(parts.small[0]));
+  };
+  for (const uint32_t bits : wrong) {
+    for (const uint32_t other : others) {
+      for (const uint32_t signs : {0u, 1u, 2u, 3u}) {
+        const auto [big, small] = parts_of(bits | signs << 31);
+        const auto [other_big, other_small] = parts_of(other | signs >> 1 << 31);
+        EXPECT(!std::isfinite(small));
+        EXPECT(std::isnan(small * other_big + big * other_small + big * other_big));
+      }
+    }
   }
 }
 
@@ -134,6 +169,7 @@ const Cases kTensorCoreCases = {
     {"tf32 product by hand", [] { product<float, false>(); }},
     {"tf32 product", [] { product<float, true>(); }},
     {"tf32 parts", parts},
+    {"tf32 parts of what is no number or too large", parts_without_number},
     {"a product of more digits than TF32", [] { product<float, true>(0x1p-11f); }},
 };
 

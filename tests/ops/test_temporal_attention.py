@@ -509,18 +509,43 @@ def test_a_device_of_its_own_is_an_error() -> None:
 
 
 @pytest.mark.parametrize("device", CUDA_DEVICES)
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("dim", [24, 64, 128])
-def test_cuda_reads_out_and_its_gradient_by_their_own_strides(dim: int, dtype: torch.dtype, device: str) -> None:
-    """In half precision by 16 bytes at a time, so rows are the same numbers to the bit wherever they lie."""
-    case = make_case(2, 2, 70, dim, [70, 33], 5, dtype=dtype, device=device)
-    wide = torch.full((2, 2, 70, dim + 8), NAN, dtype=dtype, device=device)
-    wide[..., :dim] = case.grad_out
-    rows_apart = dataclasses.replace(case, grad_out=wide[..., :dim])
-    heads_inside = dataclasses.replace(case, grad_out=case.grad_out.transpose(1, 2).contiguous().transpose(1, 2))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("dim", [20, 24, 64, 128])
+def test_cuda_reads_rows_wherever_they_lie(dim: int, dtype: torch.dtype, device: str) -> None:
+    """The same bits, read by 16 bytes at a time or, if they are no float32, by numbers; what lies between is NaN.
+
+    Of float32 the products for delta are rounded, by a fused multiply-add or without, as the compiler has it.
+    """
+    case = make_case(2, 2, 72, dim, [72, 33], 5, dtype=dtype, device=device)
+
+    def among_nan(x: Tensor, before: int, after: int, step: int = 1) -> Tensor:
+        wide = torch.full((2, 2, 72, before + step * dim + after), NAN, dtype=dtype, device=device)
+        return wide[..., before : before + step * dim : step].copy_(x)
+
+    by_16_bytes = {
+        "rows apart by a multiple of 16 bytes": lambda x: among_nan(x, 0, 16 - dim % 8),
+        "heads inside": lambda x: x.transpose(1, 2).contiguous().transpose(1, 2),
+    }
+    by_numbers = {
+        "rows apart by less than 16 bytes": lambda x: among_nan(x, 0, 1),
+        "a base that is not aligned": lambda x: among_nan(x, 1, 7),
+    }
+    columns_apart = {  # only a gradient's may be
+        "by 16 bytes or 32": lambda x: among_nan(x, 0, 0, 8),
+        "by a head": lambda x: x.mT.contiguous().mT,
+    }
     expected = case.outputs()
-    for other in (rows_apart, heads_inside):
-        assert_same_bits(other.outputs(), expected)
+    for layout, place in (by_16_bytes | by_numbers | columns_apart).items():
+        of_the_gradient = dataclasses.replace(case, grad_out=place(case.grad_out))
+        others = [of_the_gradient]
+        if layout not in columns_apart:
+            placed = {name: place(getattr(case, name)) for name in "qkv"}
+            others.append(dataclasses.replace(of_the_gradient, **placed))
+        for other in others:
+            if layout in by_16_bytes or dtype != torch.float32:
+                assert_same_bits(other.outputs(), expected)
+            else:
+                assert_close(other.outputs(), expected, 1e-6)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

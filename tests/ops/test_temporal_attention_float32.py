@@ -101,3 +101,35 @@ def test_digits_that_tf32_has_not_are_kept(device: str) -> None:
     assert (to_tf32(v) == 1).sum() > v.numel() // 2
     found, _ = OP(q, k, v, None, 0, 1.0)
     assert (found - v).abs().max() <= 2**-22
+
+
+@pytest.mark.parametrize("device", CUDA_DEVICES)
+@pytest.mark.parametrize("total", [8, 64])
+def test_the_mean_of_one_number_is_that_number(total: int, device: str) -> None:
+    """Small products are summed before big ones: after them, the last digits of 8 numbers would be cut off."""
+    q, k, v, _, _ = make(total, 32, device, (0.0, 1.0, 1.0, 1.0))
+    v = torch.full_like(v, 1 + 2**-23)
+    found, _ = OP(q, k, v, None, None, 1.0)
+    assert torch.equal(found, v)
+
+
+LEAST, MOST = 2**-149, (2 - 2**-11) * 2.0**127  # the smallest number; the first whose big part is infinite
+
+
+@pytest.mark.parametrize("device", CUDA_DEVICES)
+def test_both_ends_of_the_range_of_float32(device: str) -> None:
+    """Small numbers lose what is below 2^-136; the largest make NaN of their column, and of no other video or head."""
+    q, k, v, _, _ = make(70, 32, device, (1.0, 1.0, 1.0, 1.0))
+    ends = [2**-126, 2**-127 + LEAST, 2**-136, 2**-137 + LEAST, LEAST, 0.0]
+    ends += [2.0**127, MOST / 2, torch.tensor(MOST).nextafter(torch.tensor(0.0)).item()]
+    ends += [-x for x in ends]
+    v[:, :, 40, : len(ends)] = torch.tensor(ends)
+    found, _ = OP(q, k, v, None, 0, 1.0)
+    off = (found.double() - v.double()).abs()
+    assert (off <= 2**-136 + 2**-22 * v.double().abs()).all()
+
+    v[0, 1, 40, 5], v[0, 1, 40, 6] = MOST, -torch.finfo(torch.float32).max
+    found, _ = OP(q, k, v, None, 9, 1.0)
+    assert found[0, 1, 40 - 9 : 40 + 9 + 1, 5:7].isnan().all()
+    found[0, 1, :, 5:7] = 0.0
+    assert found.isfinite().all()
