@@ -301,6 +301,21 @@ def test_more_tiles_than_threads_and_larger_tiles(device: str, dtype: type, size
 
 
 @pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("size", [2, 7, 70, 1100])
+def test_zeros_of_either_sign_are_equal(device: str, size: int, dtype: type) -> None:
+    """The lower row is the first, whatever the signs: -0 and 0 in turn, beginning with either."""
+    start = np.arange(size) * 2.0
+    segments = np.stack([start, start + 1], 1).astype(dtype)
+    for first in (0, 1):
+        scores = np.where(np.arange(size) % 2 == first, -0.0, 0.0).astype(dtype)
+        problem = (segments, scores, np.array([0, size]))
+        found = run(device, *problem, min_score=0)
+        assert found[0].tolist() == list(range(size))
+        assert_same_bits(found, definition(*problem, min_score=0))
+
+
+@pytest.mark.parametrize("device", DEVICES)
 def test_more_groups_than_are_numbered_at_a_time(device: str) -> None:
     """A block numbers 1024 groups, then the next."""
     rng = np.random.default_rng(0)
