@@ -20,6 +20,9 @@ wheel=$(echo "$work"/wtal-*.whl)
 hash=$(sha256sum "$wheel" | cut -c1-64)
 echo "$(basename "$wheel"), $(($(stat -c %s "$wheel") / 1024)) KiB, sha256 $hash"
 
+# The kernels on the host shim are another build. Some of its tests have a marker, others only its name.
+without=(-m "not cuda_on_host and not cuda_on_ptx" -k "not cuda-on-host and not cuda-on-ptx")
+
 status=0
 table=""
 for torch in "$@"; do
@@ -34,7 +37,7 @@ for torch in "$@"; do
   fi
   "$environment/bin/pip" install -q --no-deps --force-reinstall "$wheel"
   if facts=$("$environment/bin/python" -P tools/check_kernels.py) &&
-    "$environment/bin/python" -P -m pytest -q -p no:cacheprovider --show-capture=no tests/ops -m "not cuda_on_host and not cuda_on_ptx" > "$work/log" 2>&1; then
+    "$environment/bin/python" -P -m pytest -q -p no:cacheprovider --show-capture=no tests/ops "${without[@]}" > "$work/log" 2>&1; then
     verdict=passed
   else
     verdict=FAILED status=1
