@@ -27,11 +27,10 @@ import cv2
 import numpy as np
 import torch
 from conftest import machine
-from test_features import CPU, ROOT, VIDEOS, generated, run_measured, write
+from test_features import CPU, ROOT, VIDEOS, generated, moving_pairs, run_measured, write
 
 from wtal.errors import WtalError
 from wtal.features.decode import VideoReader
-from wtal.features.flow import grayscale
 from wtal.features.networks import Network, clip_network, rgb_network
 from wtal.features.snippet_centres import Grid, centre_pieces
 from wtal.features.sparse_reader import SparseReader
@@ -104,9 +103,7 @@ def on_threads(threads: int, run: Side) -> Side:
 
 
 def flow(report: Report, name: str, frames: list[np.ndarray], rounds: int) -> None:
-    grey = [grayscale(frame) for frame in frames]
-    # Of a video below 25 frames a second some frames are there twice; extraction computes no flow between these.
-    pairs = [pair for pair in itertools.pairwise(grey) if not np.array_equal(*pair)][::8][:4]
+    pairs = moving_pairs(frames, 4)
     solver = cv2.optflow.DualTVL1OpticalFlow_create()
     tensors = [(torch.from_numpy(a)[None], torch.from_numpy(b)[None]) for a, b in pairs]
 
@@ -118,7 +115,7 @@ def flow(report: Report, name: str, frames: list[np.ndarray], rounds: int) -> No
         for first, second in pairs:
             solver.calc(first, second, None)
 
-    group = f"TV-L1, {len(pairs)} pairs of {name}, one after the other, {grey[0].shape[1]} x {grey[0].shape[0]}"
+    group = f"TV-L1, {len(pairs)} pairs of {name}, one after the other, {pairs[0][0].shape[1]} x {pairs[0][0].shape[0]}"
     beside_opencv = {"OpenCV, 1 thread": opencv, "op, 1 thread": on_threads(1, op)}
     report.compare(group, beside_opencv, "OpenCV, 1 thread", rounds, {"op, 1 thread": 6})
     both = {"op, 1 thread": on_threads(1, op), "op, 2 threads": on_threads(2, op)}

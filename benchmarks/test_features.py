@@ -89,12 +89,19 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return paths
 
 
+def moving_pairs(frames: list[np.ndarray], count: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Every eighth pair of neighbouring frames that differ, in grey.
+
+    Of a video below 25 frames a second some frames are there twice; extraction computes no flow between these.
+    """
+    every = itertools.pairwise(map(grayscale, frames))
+    return [pair for pair in every if not np.array_equal(*pair)][::8][:count]
+
+
 @pytest.mark.parametrize(("side", "threads"), [("wtal", 1), ("wtal, two threads", 2), ("OpenCV", 1)])
 def test_flow(benchmark: Any, measure: Any, frames: list[np.ndarray], video: Path, side: str, threads: int) -> None:
     pairs = 4
-    every = itertools.pairwise(map(grayscale, frames))
-    moving = [pair for pair in every if not np.array_equal(*pair)][::8][:pairs]  # extraction computes no other
-    grey, later = (torch.from_numpy(np.stack(side)) for side in zip(*moving, strict=True))
+    grey, later = (torch.from_numpy(np.stack(side)) for side in zip(*moving_pairs(frames, pairs), strict=True))
     cv2.setNumThreads(1)
     solver = cv2.optflow.DualTVL1OpticalFlow_create()
 

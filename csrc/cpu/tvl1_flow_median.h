@@ -1,6 +1,8 @@
 // Median filters of 3 x 3 and 5 x 5 pixels with repeated edges: sorting networks on whole rows. The compiler
 // removes the comparisons that the median does not need.
 #pragma once
+#include <algorithm>
+#include <array>
 #include <utility>
 #include <vector>
 
@@ -48,7 +50,9 @@ WTAL_INLINE void median_of_9(const Plane& plane, Plane& to, int64_t begin, int64
   }
 }
 
-WTAL_INLINE constexpr void sort_5(float (&v)[5]) {
+using Five = std::array<float, 5>;
+
+WTAL_INLINE constexpr void sort_5(Five& v) {
   order(v[0], v[1]), order(v[3], v[4]), order(v[2], v[4]), order(v[2], v[3]), order(v[1], v[4]);
   order(v[0], v[3]), order(v[0], v[2]), order(v[1], v[3]), order(v[1], v[2]);
 }
@@ -57,8 +61,7 @@ WTAL_INLINE constexpr void sort_5(float (&v)[5]) {
 // rows leave the columns sorted. Then row i, column j has i j values that are not above it and
 // (6 - i) (6 - j) that are not below it, counted from 1, so that 12 values cannot be the median: 6 on each
 // side of it. The comparisons that lead to the median of the other 13 were found by a search.
-WTAL_INLINE constexpr float median_of_columns(float (&a)[5], float (&b)[5], float (&c)[5], float (&d)[5],
-                                              float (&e)[5]) {
+WTAL_INLINE constexpr float median_of_columns(Five a, Five b, Five c, Five d, Five e) {
   sort_5(a), sort_5(b), sort_5(c), sort_5(d), sort_5(e);
   order(a[4], c[1]), order(b[3], d[2]), order(a[3], d[1]), order(b[4], d[1]), order(b[3], d[0]);
   order(d[0], e[1]), order(b[4], c[1]), order(b[2], e[0]), order(c[3], e[0]), order(c[2], c[3]);
@@ -69,7 +72,7 @@ WTAL_INLINE constexpr float median_of_columns(float (&a)[5], float (&b)[5], floa
 // A network of comparisons is right for all values if it is right for all zeros and ones.
 constexpr bool sorts_5() {
   for (int bits = 0; bits < 32; ++bits) {
-    float v[5] = {};
+    Five v = {};
     for (int i = 0; i < 5; ++i) v[i] = static_cast<float>(bits >> i & 1);
     sort_5(v);
     for (int i = 0; i < 4; ++i) {
@@ -81,48 +84,46 @@ constexpr bool sorts_5() {
 
 // After the rows are sorted the order of the columns does not matter: columns with ever more ones are all.
 constexpr bool finds_the_median() {
-  for (int n0 = 0; n0 <= 5; ++n0)
-    for (int n1 = n0; n1 <= 5; ++n1)
-      for (int n2 = n1; n2 <= 5; ++n2)
-        for (int n3 = n2; n3 <= 5; ++n3)
-          for (int n4 = n3; n4 <= 5; ++n4) {
-            const int ones[5] = {n0, n1, n2, n3, n4};
-            float v[5][5] = {};
-            for (int column = 0; column < 5; ++column) {
-              for (int i = 0; i < ones[column]; ++i) v[4 - i][column] = 1.f;
-            }
-            const float expected = n0 + n1 + n2 + n3 + n4 >= 13 ? 1.f : 0.f;
-            if (median_of_columns(v[0], v[1], v[2], v[3], v[4]) != expected) return false;
-          }
+  for (int number = 0; number < 6 * 6 * 6 * 6 * 6; ++number) {
+    const std::array<int, 5> ones = {number / 1296, number / 216 % 6, number / 36 % 6, number / 6 % 6,
+                                     number % 6};
+    if (!std::is_sorted(ones.begin(), ones.end())) continue;
+    std::array<Five, 5> row = {};
+    int sum = 0;
+    for (int column = 0; column < 5; ++column) {
+      for (int i = 0; i < ones[column]; ++i, ++sum) row[4 - i][column] = 1.f;
+    }
+    const float expected = sum >= 13 ? 1.f : 0.f;
+    if (median_of_columns(row[0], row[1], row[2], row[3], row[4]) != expected) return false;
+  }
   return true;
 }
 
 static_assert(sorts_5() && finds_the_median());
 
+WTAL_INLINE Five five(const float* values) { return {values[0], values[1], values[2], values[3], values[4]}; }
+
 // The same for 25 pixels. A column of five is sorted once for the five medians that it takes part in.
 WTAL_INLINE void median_of_25(const Plane& plane, Plane& to, int64_t begin, int64_t end) {
   const int64_t width = plane.size().width, columns = width + 4;
   std::vector<float> scratch(5 * columns);
-  float* __restrict a = scratch.data(), * __restrict b = a + columns, * __restrict c = b + columns, * __restrict d = c + columns, * __restrict e = d + columns;
+  float* __restrict a = scratch.data();
+  float* __restrict b = a + columns;
+  float* __restrict c = b + columns;
+  float* __restrict d = c + columns;
+  float* __restrict e = d + columns;
   for (int64_t y = begin; y < end; ++y) {
     const float* rows[5];
     rows_around(plane, y, rows);
     for (int64_t x = 0; x < columns; ++x) {
-      float column[5] = {rows[0][x], rows[1][x], rows[2][x], rows[3][x], rows[4][x]};
+      Five column = {rows[0][x], rows[1][x], rows[2][x], rows[3][x], rows[4][x]};
       sort_5(column);
       a[x] = column[0], b[x] = column[1], c[x] = column[2], d[x] = column[3], e[x] = column[4];
     }
     float* __restrict out = to.row(y);
-#define WTAL_FIVE(row)                                     \
-  {                                                        \
-    row[x], row[x + 1], row[x + 2], row[x + 3], row[x + 4] \
-  }
     for (int64_t x = 0; x < width; ++x) {
-      float in_a[5] = WTAL_FIVE(a), in_b[5] = WTAL_FIVE(b), in_c[5] = WTAL_FIVE(c), in_d[5] = WTAL_FIVE(d),
-            in_e[5] = WTAL_FIVE(e);
-      out[x] = median_of_columns(in_a, in_b, in_c, in_d, in_e);
+      out[x] = median_of_columns(five(a + x), five(b + x), five(c + x), five(d + x), five(e + x));
     }
-#undef WTAL_FIVE
   }
 }
 
