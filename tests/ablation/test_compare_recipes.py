@@ -22,7 +22,9 @@ from wtal.ablation.comparison_statistics import differences, of_row, over_pairs,
 from wtal.ablation.trial import Trial, recorded, run_trial
 from wtal.cli.ablate import command
 from wtal.data.open import open_data
+from wtal.data.predictions import read_predictions
 from wtal.errors import WtalError
+from wtal.evaluation.average_precision import evaluate
 from wtal.runs.run import Run
 from wtal.training.trainer import Trainer
 
@@ -118,7 +120,26 @@ def test_folds_measure_on_training_videos_alone(tmp_path: Path, toml: Path, reci
     assert sorted(seen) == sorted(video.id for video in open_data(str(toml)).subset("train"))
     assert not test & set(seen)
     results = collect(tmp_path / "runs", trials, open_data(str(toml)))
-    assert "the 7 training videos alone, in 2 parts" in comparison_page(results, None)
+    page = comparison_page(results, None)
+    assert "the 7 training videos alone, in 2 parts" in page
+    (pooled,) = results["pooled"]
+    together = {
+        video: detections
+        for trial in trials
+        for video, detections in read_predictions(
+            trial.folder(tmp_path / "runs") / "predictions" / "cbp-after-warm-up.json"
+        ).items()
+    }
+    truth = {video.id: video.instances for video in open_data(str(toml)).subset("train")}
+    expected = evaluate(together, truth, results["about"]["protocol"], results["about"]["tiou"])
+    assert (pooled["recipe"], pooled["seed"]) == ("small", 0)
+    assert pooled["mAP"] == pytest.approx(expected.mean, abs=1e-4)
+    assert [*pooled["per_tiou"].values()] == pytest.approx([*expected.per_tiou.values()], abs=1e-4)
+    mean = statistics.mean(record["rows"][record["result"]]["mAP"] for record in found)
+    assert f"| small | CBP after warm-up | 2 | {mean:.1f} | {expected.mean:.1f} |" in page
+    one = collect(tmp_path / "runs", [trials[0], Trial(recipes[0], 0, str(toml), fold="2/3")], open_data(str(toml)))
+    assert one["pooled"] == []  # a part is missing
+    assert f"| {found[0]['rows']['CBP after warm-up']['mAP']:.1f} | - |" in comparison_page(one, None)
 
 
 class KilledError(Exception):
@@ -213,6 +234,18 @@ def test_one_failure_does_not_stop_the_others(
     out = capfd.readouterr().out
     assert "failed: wild seed 0: " in out
     assert "small seed 0: CBP after warm-up " in out
+
+
+def test_pooled_values_are_paired_by_seed(tmp_path: Path, toml: Path, recipes: list[str]) -> None:
+    trials = trials_of(str(toml), None, False, recipes, [0], 2)
+    for trial in trials:
+        run_trial(tmp_path / "runs", trial)
+    results = collect(tmp_path / "runs", trials, open_data(str(toml)))
+    small, taught = (one["mAP"] for one in results["pooled"])
+    sign = int(taught > small)
+    assert f"| taught minus small | pooled mAP | {taught - small:+.1f} |  | {sign} of 1 | one pair only |" in (
+        comparison_page(results, None)
+    )
 
 
 def test_spreads_are_their_definitions() -> None:

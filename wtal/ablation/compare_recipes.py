@@ -11,6 +11,7 @@ from typing import Any
 
 from wtal.ablation.comparison_page import comparison_figure, comparison_page
 from wtal.ablation.job import check_report, write_files
+from wtal.ablation.pooled import pooled
 from wtal.ablation.process_pool import finished, pool
 from wtal.ablation.trial import Trial, recorded, run_trial
 from wtal.ablation.worlds import AND
@@ -146,7 +147,8 @@ def collect(root: Path, trials: Sequence[Trial], data: VideoSet) -> dict[str, An
 
     Returns:
         ``format``; ``about``: data set, parts, seeds, recipes with all settings, versions, machines; ``runs``: the list
-        of the records from :func:`wtal.ablation.trial.run_trial`.
+        of the records from :func:`wtal.ablation.trial.run_trial`; ``pooled``: the list from
+        :func:`wtal.ablation.pooled.pooled`.
     """
     records, made = [], []
     for trial in trials:
@@ -179,4 +181,5 @@ def collect(root: Path, trials: Sequence[Trial], data: VideoSet) -> dict[str, An
             "versions": every,
         },
         "runs": records,
+        "pooled": pooled(root, trials, data),
     }

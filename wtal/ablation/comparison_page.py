@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from wtal.ablation.comparison_statistics import (
     Comparison,
+    Key,
     differences,
     of_row,
     over_pairs,
     over_parts,
     over_seeds,
+    pooled_values,
     values,
 )
 from wtal.ablation.figure import FAULTS, Bar, draw
@@ -92,20 +94,23 @@ def _about(results: Comparison) -> str:
 def _recipes(results: Comparison) -> str:
     tious = [f"{tiou:g}" for tiou in results["about"]["tiou"]]
     shown = [tiou for tiou in ("0.3", "0.5", "0.7") if tiou in tious] or tious[:3]
-    over = " (each the mean over its parts)" if results["about"]["folds"] else ""
+    folds = results["about"]["folds"]
+    over = " (each the mean over its parts). Pooled: the detections of all parts evaluated together" if folds else ""
     lines = [
         f"mAP: mean and standard deviation over seeds{over}.",
         "",
-        f"| recipe | row | runs | mAP | {' | '.join(f'at {tiou}' for tiou in shown)} | FN / FP | CPU s | peak MB |",
-        "| --- | --- | --- | --- |" + " --- |" * len(shown) + " --- | --- | --- |",
+        f"| recipe | row | runs | mAP |{' pooled |' if folds else ''} {' | '.join(f'at {tiou}' for tiou in shown)} | "
+        "FN / FP | CPU s | peak MB |",
+        "| --- | --- | --- | --- |" + " --- |" * (len(shown) + bool(folds)) + " --- | --- | --- |",
     ]
     for name in _names(results):
         runs = [run for run in results["runs"] if run["recipe"] == name]
         at = (_mean([run["rows"][run["result"]]["per_tiou"][tiou] for run in runs]) for tiou in shown)
+        together = f"| {_shown(over_seeds(pooled_values(results, name)))} " if folds else ""
         lines.append(
             f"| {name} | {runs[0]['result']} | {len(runs)} | {_shown(over_seeds(values(results, name, of_row(None))))} "
-            f"| {' | '.join(at)} | {_faults(results, name, None)} | {_mean([run['cpu_seconds'] for run in runs], 0)} "
-            f"| {max(run['peak_memory_mb'] for run in runs):.0f} |"
+            f"{together}| {' | '.join(at)} | {_faults(results, name, None)} "
+            f"| {_mean([run['cpu_seconds'] for run in runs], 0)} | {max(run['peak_memory_mb'] for run in runs):.0f} |"
         )
     return "\n".join(lines)
 
@@ -114,30 +119,37 @@ def _pairs(results: Comparison) -> str:
     names, folds = _names(results), results["about"]["folds"]
     if len(names) < 2:
         return "There is one recipe, so there is nothing to compare."
-    by = "seed and part" if folds else "seed"
+    by = "seed and part (pooled mAP by seed)" if folds else "seed"
+    intervals = (len(COMPARED) + bool(folds)) * len(names) * (len(names) - 1) // 2
     lines = [
         f"Paired by {by}; mean and 95 % t-interval over the pairs. The interval says how sure the difference is for "
         + ("these videos, split and trained in another way" if folds else "these test videos, trained with other seeds")
-        + f". Of the {len(COMPARED) * len(names) * (len(names) - 1) // 2} intervals looked at, one in twenty misses "
-        "the truth." + (" Over parts: of each part the mean over its seeds, which share its videos." if folds else ""),
+        + f". Of the {intervals} intervals looked at, one in twenty misses the truth."
+        + (" Over parts: of each part the mean over its seeds, which share its videos." if folds else ""),
         "",
         f"| difference | of | mean, 95 % interval |{' over parts |' if folds else ''} positive in | zero is outside |",
         "| --- | --- | --- | --- | --- |" + (" --- |" if folds else ""),
     ]
     for first, other in itertools.combinations(names, 2):
-        for of, text in COMPARED.items():
-            left, right = (values(results, name, of_row(None, of)) for name in (other, first))
-            gaps = differences(left, right)
+        for text, gaps, by_part in _gaps(results, other, first):
             if (pairs := over_pairs(gaps)) is None:
                 continue
-            digits = 1 if of == "mAP" else 3
-            parts = over_parts(gaps)
-            coarse = f" {interval(parts, digits)} |" if folds and parts else ""
+            digits = 3 if text.endswith("rate") else 1
+            parts = over_parts(gaps) if by_part else None
+            coarse = f" {interval(parts, digits) if parts else ''} |" if folds else ""
             lines.append(
                 f"| {other} minus {first} | {text} | {interval(pairs, digits)} |{coarse} "
                 f"{sum(value > 0 for value in gaps.values())} of {pairs.count} | {_outside(pairs)} |"
             )
     return "\n".join(lines)
+
+
+def _gaps(results: Comparison, left: str, right: str) -> Iterator[tuple[str, dict[Key, float], bool]]:
+    """What is compared of two recipes, its differences by run, and whether they differ by part."""
+    for of, text in COMPARED.items():
+        read = of_row(None, of)
+        yield text, differences(values(results, left, read), values(results, right, read)), True
+    yield "pooled mAP", differences(pooled_values(results, left), pooled_values(results, right)), False
 
 
 def _outside(spread: Spread) -> str:

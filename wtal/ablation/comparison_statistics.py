@@ -39,6 +39,12 @@ def values(results: Comparison, recipe: str, read: Callable[[Mapping[str, Any]],
     return {key: value for key, value in by_run.items() if value is not None}
 
 
+def pooled_values(results: Comparison, recipe: str) -> dict[Key, float]:
+    """The mAP over all parts together, for each seed of a recipe; empty without parts."""
+    found = (one for one in results["pooled"] if one["recipe"] == recipe)
+    return {(one["seed"], None): one["mAP"] for one in found}
+
+
 def over_seeds(by_run: Mapping[Key, float]) -> Spread | None:
     """Mean and standard deviation over seeds; the value of a seed is the mean over its parts. None without runs."""
     return _over(by_run, 0)

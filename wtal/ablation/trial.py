@@ -20,7 +20,7 @@ from torch import Tensor
 
 from wtal.ablation.results import brief
 from wtal.ablation.worlds import also_made_on, made_on
-from wtal.data.predictions import read_predictions
+from wtal.data.predictions import Detection, read_predictions
 from wtal.data.video import VideoSet
 from wtal.errors import WtalError
 from wtal.evaluation.table import Row
@@ -186,9 +186,18 @@ def result_row(rows: list[Row], config: RunConfig) -> Row:
     return next(row for row in reversed(rows) if row["branch"] == config.localize.branch)
 
 
+def detections(folder: Path, title: str) -> dict[str, list[Detection]]:
+    """The detections of a row of a run by video id, from the run's folder.
+
+    Raises:
+        WtalError: the file is missing or damaged.
+    """
+    return read_predictions(folder / "predictions" / f"{slug(title)}.json")
+
+
 def _record(trial: Trial, rows: list[Row], data: VideoSet, run: Run) -> dict[str, Any]:
     result = result_row(rows, run.config)
-    predictions = read_predictions(run.folder / "predictions" / f"{slug(result['name'])}.json")
+    predictions = detections(run.folder, result["name"])
     return {
         "recipe": trial.name,
         "seed": trial.seed,
