@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import pytest
 import torch
 from rich.console import Console
 
-from wtal.ablation.claims import CLAIMS, CONTROLS, FURTHER
+from wtal.ablation.claims import CLAIMS, CONTROLS, FURTHER, claims_of, violation
 from wtal.ablation.figure import figure
 from wtal.ablation.markdown import page
 from wtal.ablation.reproduction import check
@@ -60,6 +61,42 @@ def test_every_comparison_is_of_rows_that_are_made() -> None:
     rows = [stage.row for stage in stages]
     assert len(set(rows)) == len(rows)
     assert {title for c in (*CLAIMS, *FURTHER, *CONTROLS) for title in (c.row, c.to)} <= set(rows)
+
+
+def test_negative_controls_have_their_own_claims() -> None:
+    for name, parameters in BENCHMARKS.items():
+        control = parameters.control
+        violated = control.clip_without_action or control.i3d_with_scene or control.no_core_gap
+        assert (violation(name) is not None) == violated, name
+        assert claims_of(name) is (CONTROLS if violated else CLAIMS)
+
+
+@pytest.mark.parametrize("benchmarks", [("small", "easy"), ("version-2", "version-2-no-core-gap"), ("no-core-gap",)])
+def test_a_page_examines_each_benchmark_by_its_claims(benchmarks: tuple[str, ...]) -> None:
+    titles = dict.fromkeys(title for c in (*CLAIMS, *CONTROLS) for title in (c.row, c.to))
+    rows = {
+        title: {"mAP": float(place), "per_tiou": {"0.5": 1.0}, "snippets": {"false_positive": 0.1}}
+        for place, title in enumerate(titles)
+    }
+    about = {
+        "generator": "1",
+        "recipe": "synthetic",
+        "threads": 1,
+        "versions": {},
+        "commits": [],
+        "machines": [],
+        "tiou": [0.5],
+        "protocol": "seconds",
+        "videos": {name: [1, 1] for name in benchmarks},
+        "asked": {name: [0, 1] for name in benchmarks},
+    }
+    runs = [{"benchmark": name, "world": world, "seed": 0, "rows": rows} for name in benchmarks for world in (0, 1)]
+    told = page({"format": 2, "about": about, "runs": runs}, None)
+    violated = [name for name in benchmarks if violation(name)]
+    assert told.count("| CBP after F minus CBP self-training | mAP | ") == len(benchmarks)
+    assert len(re.findall(r"^\| CBP after F minus CBP self-training .* \| no gain \|", told, re.M)) == len(violated)
+    assert ("The premise is false in" in told) == bool(violated and len(benchmarks) > 1)
+    assert ("0.75 and 1.25" in told) == ("easy" in benchmarks)
 
 
 @pytest.mark.parametrize("group", GROUPS)

@@ -111,10 +111,11 @@ def test_a_row_with_two_values_is_refused(tmp_path: Path) -> None:
         join([write(one, tmp_path / "1.json"), write(other, tmp_path / "2.json")])
 
 
-def test_the_command_writes_the_report_of_the_recorded_results(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["results", "results_version_2"])
+def test_the_command_writes_the_report_of_the_recorded_results(name: str, tmp_path: Path) -> None:
     """So docs/results.md is what the code of today makes of docs/results.json."""
     docs = Path(__file__).parents[2] / "docs"
-    command = [sys.executable, "-P", "-m", "wtal.cli.ablate", "--join", docs / "results.json"]
-    subprocess.run([*map(str, command), "--out", str(tmp_path / "results")], check=True, capture_output=True)
-    for name in ("results.json", "results.md"):
-        assert (tmp_path / name).read_text() == (docs / name).read_text()
+    command = [sys.executable, "-P", "-m", "wtal.cli.ablate", "--join", docs / f"{name}.json"]
+    subprocess.run([*map(str, command), "--out", str(tmp_path / name)], check=True, capture_output=True)
+    for file in (f"{name}.json", f"{name}.md"):
+        assert (tmp_path / file).read_text() == (docs / file).read_text()

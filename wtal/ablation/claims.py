@@ -84,8 +84,13 @@ FURTHER = (
 )
 """Further comparisons, among them those of candidates for the recipe."""
 
-FALSE_PREMISE = ("clip-without-action", "i3d-with-scene", "no-core-gap")
-"""Benchmarks that violate the premise of the method: the branches can teach each other little or nothing."""
+FALSE_PREMISE = {
+    "clip-without-action": "CLIP sees the scene but no action",
+    "i3d-with-scene": "I3D sees the scene as CLIP does",
+    "no-core-gap": "onset and offset look like the core, so that CBP has nothing to learn",
+}
+"""How a benchmark violates the premise of the method, by the end of its name: the branches can teach each other little
+or nothing."""
 
 CONTROLS = (
     Comparison("CBP after F", "CBP self-training", expect="no gain"),
@@ -96,3 +101,13 @@ CONTROLS = (
 )
 """The claims for :data:`FALSE_PREMISE`: VLP's pseudo-labels should bring no more than CBP's own. Pseudo-labels of
 either branch may still help."""
+
+
+def violation(benchmark: str) -> str | None:
+    """How a benchmark violates the premise of the method; None if it does not. The generator's version is no matter."""
+    return next((how for name, how in FALSE_PREMISE.items() if benchmark.endswith(name)), None)
+
+
+def claims_of(benchmark: str) -> tuple[Comparison, ...]:
+    """The claims that are examined on a benchmark."""
+    return CLAIMS if violation(benchmark) is None else CONTROLS

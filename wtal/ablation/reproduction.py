@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from wtal.ablation.claims import CLAIMS
+from wtal.ablation.claims import claims_of
 from wtal.ablation.results import Results, brief, row_spread
 from wtal.ablation.variants import GROUPS, group_stages
 from wtal.ablation.verdict import paired
@@ -24,7 +24,8 @@ def check(results: Results, quick: bool) -> tuple[list[str], bool]:
     Two runs of one world on the same machine, with the same versions and one thread, are bitwise equal. On another
     machine rounding differs. Training amplifies the difference until it is as large as with another seed. So a value
     agrees if it differs by at most three recorded standard deviations over worlds, plus 0.1 mAP or 0.01 of a rate. A
-    claim about the mAP of two rows agrees if the difference has the same sign as the recorded mean.
+    claim about the mAP of two rows agrees if the difference has the same sign as the recorded mean; it is not compared
+    if the recorded interval includes zero.
 
     Args:
         results: the recorded results.
@@ -79,10 +80,12 @@ def _row(results: Results, title: str, before: dict[str, Any], now: dict[str, An
 
 def _claims(results: Results, now: dict[str, dict[str, Any]]) -> list[tuple[str, bool]]:
     """A line per claim about mAP, and whether its difference in this world has the sign of the recorded mean."""
-    lines = []
-    for claim in CLAIMS:
-        recorded = paired(results, results["runs"][0]["benchmark"], claim)
+    lines, benchmark = [], results["runs"][0]["benchmark"]
+    for claim in claims_of(benchmark):
+        recorded = paired(results, benchmark, claim)
         if claim.of != "mAP" or recorded is None or claim.row not in now or claim.to not in now:
+            continue
+        if abs(recorded[0].mean) <= (recorded[0].half_width or 0.0):  # no side was found, so one world may be on either
             continue
         difference = now[claim.row]["mAP"] - now[claim.to]["mAP"]
         agrees = difference * recorded[0].mean > 0
