@@ -115,6 +115,37 @@ def test_a_run_goes_on_where_its_data_have_moved(without_segments: Path, tmp_pat
     assert eval_command([str(folder / "run"), "--device", "cpu"]) == 0
 
 
+@pytest.mark.parametrize("command", [eval_command, report_command])
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (("dataset.toml", '"A", "B"', '"B", "A"'), "on other classes: class 0 was 'A', in data set own it is 'B'"),
+        (("dataset.toml", '"A", "B"', '"A", "B", "C"'), "on 2 classes, data set own has 3"),
+        (("i3d", 8, 9), "on I3D features 8 wide, those of video v0 are 9 wide"),
+        (("clip", 4, 5), "on CLIP features 4 wide, those of video v0 are 5 wide"),
+    ],
+)
+def test_a_model_goes_with_the_data_that_it_was_trained_on(
+    without_segments: Path, tmp_path: Path, command, change: tuple[str, object, object], told: str
+) -> None:
+    folder = tmp_path / "own"
+    shutil.copytree(without_segments.parent, folder)
+    where, before, after = change
+    if where == "dataset.toml":
+        text = (folder / where).read_text()
+        assert str(before) in text
+        (folder / where).write_text(text.replace(str(before), str(after)))
+        np.save(folder / "text.npy", np.eye(str(after).count('"') // 2, 4, dtype=np.float32))
+    else:
+        for path in (folder / where).iterdir():
+            np.save(path, np.zeros((20, after), np.float32))
+        if where == "clip":
+            np.save(folder / "text.npy", np.eye(2, after, dtype=np.float32))
+    with pytest.raises(WtalError) as caught:
+        command([str(folder / "run"), "--device", "cpu", "--root", str(folder)])
+    assert str(caught.value) == f"{folder / 'run'}: was trained {told}"
+
+
 def test_generated_data_cannot_move() -> None:
     with pytest.raises(WtalError, match="--root x: the data of this run are generated"):
         moved(Setup(), "x")

@@ -51,6 +51,9 @@ def open_run(model: Path, device: str, root: Path | None = None) -> RunModel:
         model: a run folder, or a checkpoint in one.
         device: as ``--device``.
         root: the folder of the data now; None: they are where they were during training.
+
+    Raises:
+        WtalError: the model or its data set cannot be opened, or :func:`check_data` finds a difference.
     """
     branches, config, where, checkpoint = load(model, device)
     folder = checkpoint.path.resolve().parent.parent
@@ -60,7 +63,38 @@ def open_run(model: Path, device: str, root: Path | None = None) -> RunModel:
             "predictions that wtal-predict makes with it"
         )
     run = Run.open(folder)
-    return RunModel(branches, config, where, open_again(run.setup, run.config.schedule, root))
+    data = open_again(run.setup, run.config.schedule, root)
+    check_data(model, branches, data)
+    return RunModel(branches, config, where, data)
+
+
+def check_data(model: Path, branches: Branches, data: VideoSet) -> None:
+    """Check that a data set has the classes and the feature widths that a model was trained on.
+
+    Args:
+        model: the run folder or the checkpoint, for messages.
+        branches: the branches of the model.
+        data: the data set; the features of its test videos are checked. CLIP features may be missing.
+
+    Raises:
+        WtalError: something differs; the message names the first difference.
+    """
+    was, now = branches.facts["classes"], data.classes
+    if len(was) != len(now):
+        raise WtalError(f"{model}: was trained on {len(was)} classes, data set {data.name} has {len(now)}")
+    for index, (before, after) in enumerate(zip(was, now, strict=True)):
+        if before != after:
+            raise WtalError(
+                f"{model}: was trained on other classes: class {index} was {before!r}, in data set {data.name} it is "
+                f"{after!r}"
+            )
+    i3d, clip = branches.facts["i3d_dim"], branches.facts["clip_dim"]
+    for video in data.subset("test"):
+        for kind, width, paths in (("I3D", i3d, video.i3d), ("CLIP", clip, video.clip)):
+            if width is not None and paths is not None and (found := feature_width(paths)) != width:
+                raise WtalError(
+                    f"{model}: was trained on {kind} features {width} wide, those of video {video.id} are {found} wide"
+                )
 
 
 def detect_test_videos(run: RunModel, branch: str | None) -> dict[str, list[Detection]]:

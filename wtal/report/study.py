@@ -17,7 +17,7 @@ from wtal.data.video import VideoSet, nothing_to_measure
 from wtal.errors import WtalError
 from wtal.evaluation.inputs import unused_ambiguous
 from wtal.evaluation.table import has_ground_truth
-from wtal.inference.saved_model import load
+from wtal.inference.saved_model import check_data, load
 from wtal.platform.progress import Reporter
 from wtal.report.analysis import Analysis, analyse
 from wtal.report.curves import Curves, read_curves
@@ -85,7 +85,8 @@ def study(
         ambiguous: see :func:`wtal.evaluate`; None: the run's setting.
 
     Raises:
-        WtalError: the folder is no run folder or has no checkpoint, or the classes of the data set have changed.
+        WtalError: the folder is no run folder or has no checkpoint, or its data set has other classes or feature
+            widths than in training.
     """
     run = Run.open(folder)
     versions = folder / "versions.json"
@@ -103,8 +104,7 @@ def study(
         reporter.say(f"note: {error}")
         return Study(**facts, data=None, scored=[], detections={}, analyses={}, trouble=str(error))
     test = data.subset("test")
-    if list(data.classes) != branches.facts["classes"]:
-        raise WtalError(f"{folder}: was trained on other classes than data set {data.name} has now")
+    check_data(folder, branches, data)
     reporter.say(f"{facts['name']}: scoring {len(test)} test videos of {data.name}")
     scored = score_videos(branches, data, test, config, where)
     by_source = {
