@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import random
 import time
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ from wtal.data.predictions import Detection
 from wtal.inference.localize import detect
 from wtal.report.html import html, to_json
 from wtal.report.payload import payload
+from wtal.report.study import Study
 from wtal.settings.config import LocalizeConfig
 
 
@@ -114,9 +116,47 @@ def test_the_page_localises_as_wtal_does(browser, tmp_path, make_study) -> None:
     assert total > 1000
 
 
-def test_the_page_measures_as_wtal_does(browser, tmp_path, make_study) -> None:
+def with_ambiguous(study: Study) -> Study:
+    """The same study, in which class 1 is called Ambiguous and a few videos have intervals from a file, under drop."""
+    videos = [
+        dataclasses.replace(
+            video,
+            labels=tuple(sorted(map(ambiguous_name, video.labels))),
+            instances=tuple(dataclasses.replace(one, label=ambiguous_name(one.label)) for one in video.instances),
+            ambiguous=((0.0, 1.0 + number),) if number % 5 == 0 else (),
+        )
+        for number, video in enumerate(study.data.videos)
+    ]
+    data = dataclasses.replace(study.data, classes=tuple(map(ambiguous_name, study.data.classes)), videos=tuple(videos))
+    scored = [dataclasses.replace(item, video=video) for item, video in zip(study.scored, videos, strict=True)]
+    return dataclasses.replace(study, data=data, scored=scored, ambiguous="drop")
+
+
+def ambiguous_name(label: str) -> str:
+    return "Ambiguous" if label == "class 1" else label
+
+
+def test_where_ambiguous_is_dropped_it_is_no_class_of_the_page(tmp_path, make_study) -> None:
+    made = make_study(tmp_path / "run", 0, 12, 40, LocalizeConfig())
+    dropped = with_ambiguous(made)
+    label = dropped.data.classes.index("Ambiguous")
+    kept, left = (payload([study])["explorer"]["videos"] for study in (made, dropped))
+    for video, before, after in zip(dropped.data, kept, left, strict=True):
+        unclear = [[start, end] for start, end, own in before["truth"] if own == label]
+        assert after["truth"] == [row for row in before["truth"] if row[2] != label]
+        assert after["labels"] == [own for own in before["labels"] if own != label]
+        assert list(map(list, after["ambiguous"])) == [*map(list, video.ambiguous), *unclear]
+        assert before["ambiguous"] == ()
+    kept = payload([dataclasses.replace(dropped, ambiguous="keep")])["explorer"]["videos"]
+    assert any(label in video["labels"] for video in kept)
+    assert not any(video["ambiguous"] for video in kept)
+
+
+@pytest.mark.parametrize("ambiguous", ["keep", "drop"])
+def test_the_page_measures_as_wtal_does(browser, tmp_path, make_study, ambiguous: str) -> None:
     seed = random.SystemRandom().randrange(2**31)
     study = make_study(tmp_path / "run", seed, 30, 200, LocalizeConfig(theta_cls=0.1))
+    study = with_ambiguous(study) if ambiguous == "drop" else study
     content = payload([study])
     opened(browser, tmp_path / "report.html", html(content, "x"))
     found, measured = browser.execute_script("return [wtalReport.detections(), wtalReport.measured()]")
@@ -130,7 +170,9 @@ def test_the_page_measures_as_wtal_does(browser, tmp_path, make_study) -> None:
         )
         for video, rows in zip(content["explorer"]["videos"], found, strict=True)
     }
-    result = wtal.evaluate(predictions, study.data, tiou=content["explorer"]["tiou"], subset="test")
+    result = wtal.evaluate(
+        predictions, study.data, tiou=content["explorer"]["tiou"], subset="test", ambiguous=ambiguous
+    )
     assert measured["perTiou"] == pytest.approx(list(result.per_tiou.values()), abs=1e-9), f"seed {seed}"
     assert measured["mean"] == pytest.approx(result.mean, abs=1e-9)
     assert result.mean > 0

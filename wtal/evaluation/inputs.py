@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -53,6 +53,8 @@ class Pairs:
 
 
 AMBIGUOUS = ("keep", "drop")
+
+Annotated = TypeVar("Annotated", AnnotatedVideo, Video)
 
 
 def pair(predictions: object, ground_truth: object, subset: str | None, ambiguous: str = "keep") -> Pairs:
@@ -169,16 +171,18 @@ def _apart(
         raise WtalError(
             f"{truth.path}: ambiguous 'drop', but there is no interval: expected {FILE} beside it, or a label Ambiguous"
         )
-    videos, intervals = [], {}
-    for video in chosen:
-        labelled = _labelled(video)
-        if every := [*video.ambiguous, *((instance.start, instance.end) for instance in labelled)]:
-            intervals[video.id] = np.array(every, dtype=np.float64)
-        if labelled:
-            left = tuple(instance for instance in video.instances or () if not is_ambiguous(instance.label))
-            video = replace(video, instances=left)
-        videos.append(video)
-    return tuple(videos), intervals
+    videos = tuple(without_ambiguous(video) for video in chosen)
+    return videos, {video.id: np.array(video.ambiguous, dtype=np.float64) for video in videos if video.ambiguous}
+
+
+def without_ambiguous(video: Annotated) -> Annotated:
+    """A video under ambiguous 'drop': the instances labelled as ambiguous are ambiguous intervals, and no class."""
+    left = None
+    if video.instances is not None:
+        left = tuple(instance for instance in video.instances if not is_ambiguous(instance.label))
+    labels = tuple(label for label in video.labels if not is_ambiguous(label))
+    intervals = (*video.ambiguous, *((instance.start, instance.end) for instance in _labelled(video)))
+    return replace(video, instances=left, labels=labels, ambiguous=intervals)
 
 
 def has_ambiguous(videos: Iterable[AnnotatedVideo | Video]) -> bool:

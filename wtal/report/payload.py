@@ -22,6 +22,7 @@ from wtal.about import VERSION
 from wtal.data.span_check import known_end
 from wtal.data.video import VideoSet
 from wtal.errors import WtalError
+from wtal.evaluation.inputs import without_ambiguous
 from wtal.report.analysis import Analysis
 from wtal.report.detection_errors import KINDS
 from wtal.report.scores import VideoScores
@@ -104,7 +105,7 @@ def _explorer(study: Study, limit: int, videos: Path | None) -> dict[str, Any]:
 
 
 def _video(item: VideoScores, data: VideoSet, folder: Path | None, ambiguous: str) -> dict[str, Any]:
-    video = item.video
+    video = without_ambiguous(item.video) if ambiguous == "drop" else item.video
     kept = kept_classes(item, [data.classes.index(label) for label in video.labels])
     truth = None
     if video.instances is not None:
