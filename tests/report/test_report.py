@@ -24,7 +24,7 @@ from wtal.platform.progress import Reporter
 from wtal.report.curves import read_curves
 from wtal.report.figures import FIGURES, SUFFIXES, Choice, draw
 from wtal.report.html import html
-from wtal.report.payload import FLOOR, kept_classes, payload
+from wtal.report.payload import FLOOR, payload
 from wtal.report.study import Study, studies, study
 from wtal.settings.config import LocalizeConfig
 
@@ -77,15 +77,17 @@ def test_the_payload_keeps_scores_to_16_bits(opened: Study) -> None:
             assert video["level"][source] == item.of(source)[1][video["classes"]].tolist()
 
 
-def test_classes_that_are_kept_are_all_that_can_be_looked_for(make_study, tmp_path) -> None:
-    made = make_study(tmp_path / "run", 5, 20, 30, LocalizeConfig(), classes=12, likely=6)
-    for item in made.scored:
-        kept = kept_classes(item, [])
+@pytest.mark.parametrize(("theta", "floor"), [(0.3, FLOOR), (0.01, 0.01), (0.0, 0.0)])
+def test_classes_that_are_kept_are_all_that_can_be_looked_for(make_study, tmp_path, theta: float, floor: float) -> None:
+    made = make_study(tmp_path / "run", 5, 20, 30, LocalizeConfig(theta_cls=theta), classes=12, likely=6)
+    explorer = payload([made])["explorer"]
+    assert explorer["floor"] == floor
+    for item, shown in zip(made.scored, explorer["videos"], strict=True):
         for source in item.sources:
             _, level = item.of(source)
-            looked_for = set(torch.nonzero(level > FLOOR)[:, 0].tolist()) | {int(level.argmax())}
-            assert looked_for <= set(kept)
-    assert any(len(kept_classes(item, [])) < 12 for item in made.scored)
+            looked_for = set(torch.nonzero(level > floor)[:, 0].tolist()) | {int(level.argmax())}
+            assert looked_for <= set(shown["classes"])
+    assert any(len(shown["classes"]) < 12 for shown in explorer["videos"]) == (floor > 0)
 
 
 def test_a_limit_takes_videos_from_everywhere(opened: Study) -> None:

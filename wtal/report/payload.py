@@ -1,10 +1,10 @@
 """The payload: the data of the HTML page, as one JSON value.
 
 Frame scores take most of the space. In each video, only classes are kept that the page may localise: those with a
-video-level probability of at least :data:`FLOOR` in any source, the best class of each source, and the classes of the
-ground truth. Their scores are 16-bit integers: 200 videos of 2000 snippets with three such classes are 6.4 MB. An
-integer ``q`` stands for the float32 nearest to ``q / 65535``. The page localises from these values, so the scores of
-its detections may differ in the last digits from those of the run.
+video-level probability of at least :data:`FLOOR`, or of the run's theta_cls if that is lower, in any source, the best
+class of each source, and the classes of the ground truth. Their scores are 16-bit integers: 200 videos of 2000 snippets
+with three such classes are 6.4 MB. An integer ``q`` stands for the float32 nearest to ``q / 65535``. The page localises
+from these values, so the scores of its detections may differ in the last digits from those of the run.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from wtal.report.scores import VideoScores
 from wtal.report.study import Study
 
 FLOOR = 0.05
-"""The lowest theta_cls that can be chosen in the page."""
+"""The lowest theta_cls that can be chosen in the page, unless the run's is lower."""
 
 _LEVELS = 65535
 _VIDEO_SUFFIXES = (".mp4", ".webm", ".mkv", ".mov", ".avi", ".m4v", ".ogv")
@@ -92,21 +92,23 @@ def _explorer(study: Study, limit: int, videos: Path | None) -> dict[str, Any]:
     assert study.data is not None
     if limit < 1:
         raise WtalError(f"{limit} videos: expected at least 1")
+    floor = min(FLOOR, study.run.config.localize.theta_cls)
     chosen = np.unique(np.linspace(0, len(study.scored) - 1, min(limit, len(study.scored))).round().astype(int))
     return {
         "classes": study.data.classes,
-        "floor": FLOOR,
+        "floor": floor,
         "sources": study.scored[0].sources,
         "of": len(study.scored),
         "config": dataclasses.asdict(study.run.config.localize),
         "tiou": study.run.config.evaluate.tiou,
-        "videos": [_video(study.scored[index], study.data, videos, study.ambiguous) for index in chosen],
+        "videos": [_video(study.scored[index], study.data, floor, videos, study.ambiguous) for index in chosen],
     }
 
 
-def _video(item: VideoScores, data: VideoSet, folder: Path | None, ambiguous: str) -> dict[str, Any]:
+def _video(item: VideoScores, data: VideoSet, floor: float, folder: Path | None, ambiguous: str) -> dict[str, Any]:
     video = without_ambiguous(item.video) if ambiguous == "drop" else item.video
-    kept = kept_classes(item, [data.classes.index(label) for label in video.labels])
+    labels = [data.classes.index(label) for label in video.labels]
+    kept = _kept_classes(item, labels, floor)
     truth = None
     if video.instances is not None:
         truth = [[instance.start, instance.end, data.classes.index(instance.label)] for instance in video.instances]
@@ -117,7 +119,7 @@ def _video(item: VideoScores, data: VideoSet, folder: Path | None, ambiguous: st
         "duration": video.duration,
         "end": known_end(video, len(next(iter(item.frames.values())))),
         "classes": kept,
-        "labels": [data.classes.index(label) for label in video.labels],
+        "labels": labels,
         "truth": truth,
         "ambiguous": video.ambiguous if ambiguous == "drop" else (),
         "frames": {name: _packed(frames[:, kept].T.numpy()) for name, frames in item.frames.items()},
@@ -126,12 +128,12 @@ def _video(item: VideoScores, data: VideoSet, folder: Path | None, ambiguous: st
     }
 
 
-def kept_classes(item: VideoScores, labels: Sequence[int]) -> list[int]:
-    """Indices of the classes that are localised in a video for any theta_cls >= :data:`FLOOR`, and of its labels."""
+def _kept_classes(item: VideoScores, labels: Sequence[int], floor: float) -> list[int]:
+    """Indices of the classes that are localised in a video for any theta_cls >= ``floor``, and of its labels."""
     kept = set(labels)
     for source in item.sources:
         _, level = item.of(source)
-        kept |= {int(level.argmax()), *torch.nonzero(level >= FLOOR)[:, 0].tolist()}
+        kept |= {int(level.argmax()), *torch.nonzero(level >= floor)[:, 0].tolist()}
     return sorted(kept)
 
 
