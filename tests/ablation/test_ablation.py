@@ -22,6 +22,7 @@ from wtal.data.open import BENCHMARKS
 from wtal.data.synthetic.parameters import SizeParameters
 from wtal.errors import WtalError
 from wtal.platform.device import Device
+from wtal.platform.files import WriteError, write_atomically
 from wtal.platform.progress import Reporter
 from wtal.runs.run import Run
 from wtal.runs.setup import Setup
@@ -169,12 +170,47 @@ def test_a_recipe_that_has_changed_is_refused(world: World, tmp_path) -> None:
         run_group(tmp_path / "runs", world, "core", ("random scores",))
 
 
+def test_rows_of_another_recipe_of_the_same_name_are_refused(world: World, tmp_path) -> None:
+    run_group(tmp_path / "runs", world, "core", ("random scores",))
+    other = tmp_path / "other" / "tiny.toml"
+    other.parent.mkdir()
+    other.write_text(RECIPE.replace("b_epochs = 1", "b_epochs = 2"))
+    with pytest.raises(WtalError, match=r"was trained by another .*other/tiny\.toml than today's"):
+        collect(tmp_path / "runs", [dataclasses.replace(world, recipe=str(other))])
+
+
+def test_a_group_whose_start_could_not_be_copied_begins_again(world: World, tmp_path, monkeypatch) -> None:
+    runs = tmp_path / "runs"
+    run_group(runs, world, "core")
+
+    def full(path: Path, data: bytes) -> None:
+        if path.suffix == ".safetensors":
+            path.with_name(f".{path.name}.0.tmp").write_bytes(data[:1000])
+            raise WriteError(f"{path}: cannot be written")
+        write_atomically(path, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("wtal.ablation.worlds.write_atomically", full)
+        with pytest.raises(WriteError):
+            run_group(runs, world, "online")
+    rows = run_group(runs, world, "online")
+    assert [row["name"] for row in rows] == [
+        stage.row for stage in group_stages("online", load_recipe(world.recipe).config.schedule)
+    ]
+
+
 def test_damaged_runs_are_named(world: World, tmp_path) -> None:
     run_group(tmp_path / "runs", world, "core", ("random scores",))
     metrics = world.folder(tmp_path / "runs") / "core" / "metrics.json"
-    metrics.write_text(metrics.read_text()[:40])
+    whole = metrics.read_text()
+    metrics.write_text(whole[:40])
     with pytest.raises(WtalError, match=r"metrics\.json: damaged or truncated"):
         collect(tmp_path / "runs", [world])
+    metrics.write_text(whole)
+    versions = metrics.with_name("versions.json")
+    versions.write_text("{")
+    with pytest.raises(WtalError, match=r"versions\.json: damaged or truncated"):
+        run_group(tmp_path / "runs", world, "core", ("random scores", "VLP zero-shot"))
 
 
 def test_every_group_makes_its_rows_and_a_page(world: World, tmp_path) -> None:

@@ -18,9 +18,11 @@ import pytest
         (["--check", "nowhere.json"], "nowhere.json: no such file, expected results of wtal-ablate"),
         (["--groups", "all"], "--groups"),
         (["--report-only", "--runs", "nothing"], "nothing: no world has a row yet"),
+        (["--report-only", "--runs", "a-file"], "a-file/results.json: cannot be written"),
     ],
 )
 def test_mistakes(commands, tmp_path, arguments: list[str], told: str) -> None:
+    (tmp_path / "a-file").touch()
     done = commands("ablate", *arguments, folder=tmp_path)
     assert done.returncode == 2
     assert len(done.stderr.strip().splitlines()) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -142,6 +144,29 @@ def test_folds_measure_on_training_videos_alone(tmp_path: Path, toml: Path, reci
     assert f"| {found[0]['rows']['CBP after warm-up']['mAP']:.1f} | - |" in comparison_page(one, None)
 
 
+def test_the_page_says_if_ambiguous_detections_were_dropped(tmp_path: Path, toml: Path, recipes: list[str]) -> None:
+    trials = trials_of(str(toml), None, False, recipes[:1], [0], 0)
+    run_trial(tmp_path / "runs", trials[0])
+    results = collect(tmp_path / "runs", trials, open_data(str(toml)))
+    assert results["about"]["ambiguous"] == "keep"
+    assert "protocol 'seconds'. FN" in comparison_page(results, None)
+    results["about"]["ambiguous"] = "drop"
+    assert "protocol 'seconds', ambiguous dropped. FN" in comparison_page(results, None)
+
+
+def test_a_trial_of_another_process_is_left_alone(tmp_path: Path, toml: Path, recipes: list[str]) -> None:
+    """Before its first checkpoint, too, when it is still reading features."""
+    trial = Trial(recipes[0], 0, str(toml))
+    folder = trial.folder(tmp_path / "runs")
+    folder.mkdir(parents=True)
+    (folder / "config.toml").touch()
+    with (folder / ".lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(WtalError, match="another process is training this run"):
+            run_trial(tmp_path / "runs", trial)
+    assert (folder / "config.toml").exists()
+
+
 class KilledError(Exception):
     pass
 
@@ -216,6 +241,20 @@ def test_what_stops_a_trial_is_told_before_any(tmp_path: Path, toml: Path, recip
     assert "no training video in part 1/2 has temporal annotation" in told(recipes[0], folds=2)
     toml.write_text(toml.read_text().replace('segments = "segments.csv"', ""))
     assert "test videos without temporal annotation, expected some to compare by" in told(recipes[0])
+
+
+def test_recipes_must_have_the_same_videos(tmp_path: Path, toml: Path, recipes: list[str]) -> None:
+    """A recipe that uses CLIP leaves out what has no CLIP features, and then the folds are others, too."""
+    data = open_data(str(toml))
+    (toml.parent / "clip").mkdir()
+    for video in data.videos[1:]:
+        np.save(toml.parent / "clip" / f"{video.id}.npy", np.zeros((24, 8), np.float32))
+    toml.write_text(toml.read_text().replace('i3d = "i3d"', 'i3d = "i3d"\nclip = "clip"'))
+    Path(recipes[1]).write_text(RECIPE.format(dim=8).replace("[schedule]", '[schedule]\nkind = "cbp"'))
+    for folds in (0, 2):
+        trials = trials_of(str(toml), None, True, recipes, [0], folds)
+        with pytest.raises(WtalError, match=r"--recipes: taught has other videos than small \(1, e\.g\. v00\)"):
+            compare(trials, runs=tmp_path / "runs", out=tmp_path / "out", processes=0)
 
 
 def test_one_failure_does_not_stop_the_others(

@@ -197,7 +197,7 @@ def test_a_run_folder_half_made_may_be_used(left: tuple[str, ...], tiny, tmp_pat
         (folder / name).touch() if "." in name else (folder / name).mkdir()
     Run.create(folder, Setup(), RunConfig(), {}, {})
     assert Run.open(folder).setup == Setup()
-    assert sorted(path.name for path in folder.iterdir() if path.is_file()) == ["config.toml", "versions.json"]
+    assert sorted(path.name for path in folder.iterdir() if path.is_file()) == [".lock", "config.toml", "versions.json"]
     (tmp_path / "other" / "checkpoints").mkdir(parents=True)
     (tmp_path / "other" / "checkpoints" / "mine.txt").touch()
     with pytest.raises(WtalError, match="already exists"):

@@ -16,6 +16,7 @@ SUPPLEMENT = {
     "schedule": {"warmup_epochs": 10, "b_epochs": 20, "f_epochs": 20},
     "optimizer": {"name": "adam", "lr": 1e-4},
     "batch": {"size": 64},
+    "cbp": {"residual_init": None},
     "vlp": {"blocks": 2, "prompts_before": 16, "prompts_after": 16, "init_std": 0.01, "temperature": 0.07},
     "localize": {"branch": "cbp", "score": "max"},
 }

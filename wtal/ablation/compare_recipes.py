@@ -100,6 +100,11 @@ def _checked(trials: Sequence[Trial]) -> VideoSet:
         data = open_videos(replace(trial.setup, fold=None), config.schedule)
         check_clip(data, trial.setup, config)
         whole = whole or data
+        if apart := {video.id for video in data.videos} ^ {video.id for video in whole.videos}:
+            raise WtalError(
+                f"--recipes: {trial.name} has other videos than {trials[0].name} ({len(apart)}, e.g. {min(apart)}), "
+                "expected the same ones; a recipe that uses CLIP leaves out the videos without CLIP features"
+            )
     assert whole is not None
     for trial in {trial.fold: trial for trial in trials}.values():
         part = fold_of(whole, trial.fold) if trial.fold else whole
@@ -175,6 +180,7 @@ def collect(root: Path, trials: Sequence[Trial], data: VideoSet) -> dict[str, An
             "asked": len(trials),
             "threads": 1,
             "protocol": evaluate.protocol,
+            "ambiguous": evaluate.ambiguous,
             "tiou": list(evaluate.tiou),
             "commits": every.pop("commit", []),
             "machines": every.pop("machine", []),

@@ -76,13 +76,14 @@ def _about(results: Comparison) -> str:
         if left > 0 and len(results["runs"]) == about["asked"]:
             where += f"; {left} videos without temporal annotation are not measured on"
     versions = "; ".join(f"{name} {', '.join(numbers)}" for name, numbers in about["versions"].items())
+    protocol = f"protocol '{about['protocol']}'" + (", ambiguous dropped" if about["ambiguous"] == "drop" else "")
     lines = [
         f"* {about['classes']} classes; {where}.",
         f"* Seeds {', '.join(map(str, about['seeds']))}; {about['threads']} CPU thread a run. The last step's model "
         "counts, of the branch that a recipe localizes with.",
-        f"* mAP in percent, mean over tIoU {', '.join(f'{tiou:g}' for tiou in about['tiou'])}, protocol "
-        f"'{about['protocol']}'. FN: of the action snippets of labelled classes, the share not fired on (score below "
-        "one half of its range in the video); FP: of all other snippets, the share fired on.",
+        f"* mAP in percent, mean over tIoU {', '.join(f'{tiou:g}' for tiou in about['tiou'])}, {protocol}. "
+        "FN: of the action snippets of labelled classes, the share not fired on (score below one half of its range in "
+        "the video); FP: of all other snippets, the share fired on.",
         f"* Commit {', '.join(about['commits'])}. {versions}.",
         f"* Machine: {'; '.join(about['machines'])}.",
     ]

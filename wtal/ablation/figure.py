@@ -43,7 +43,9 @@ def figure(results: Results, benchmark: str) -> bytes:
             colour = next((shade for part, shade in COLOURS.items() if part in title), "tab:gray")
             rates = {of: row_spread(results, benchmark, title, of) for of in FAULTS}
             bars.append(Bar(title, dots, colour, {of: rate.mean if rate else None for of, rate in rates.items()}))
-    return draw(bars, "mAP (%), mean over tIoU .1 to .7; a dot a world", "share of snippets, mean over worlds")
+    tiou = results["about"]["tiou"]
+    below = f"mAP (%), mean over tIoU {tiou[0]:g} to {tiou[-1]:g}; a dot a world"
+    return draw(bars, below, "share of snippets, mean over worlds")
 
 
 def draw(shown: Sequence[Bar], below: str, below_rates: str) -> bytes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import resource
-import shutil
 import sys
 import time
 from collections.abc import Mapping
@@ -141,8 +140,7 @@ def run_trial(root: Path, trial: Trial) -> dict[str, Any]:
     if (folder / "config.toml").is_file() and Run.open(folder).checkpoints.newest() is not None:
         run = Run.open(folder)
     else:  # there is no checkpoint, so nothing is lost
-        shutil.rmtree(folder, ignore_errors=True)
-        run = Run.create(folder, trial.setup, recipe.config, recipe.source, made_on())
+        run = Run.create(folder, trial.setup, recipe.config, recipe.source, made_on(), replace=True)
     run.lock()
     try:
         run.checkpoints = timed = _Timed(run.checkpoints.folder, run.setup.keep_checkpoints)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import shutil
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -101,9 +100,7 @@ def run_group(root: Path, world: World, group: str, only: tuple[str, ...] | None
         own = own[: 1 + max(place for place, stage in enumerate(own) if stage.row in only)]
     folder = world.folder(root) / group
     if (folder / "config.toml").is_file():
-        run = Run.open(folder)
-        if _stages_aside(run.config) != _stages_aside(recipe.config):
-            raise WtalError(f"{folder}: was trained by another {world.recipe} than today's; choose another --runs")
+        run = _opened(folder, world)
     else:
         setup = Setup(
             shapes=world.benchmark,
@@ -114,7 +111,6 @@ def run_group(root: Path, world: World, group: str, only: tuple[str, ...] | None
             precision="float32",
             threads=1,
         )
-        shutil.rmtree(folder, ignore_errors=True)
         run = Run.create(folder, setup, recipe.config, recipe.source, made_on(world.benchmark))
     run.lock()
     try:
@@ -122,7 +118,7 @@ def run_group(root: Path, world: World, group: str, only: tuple[str, ...] | None
             last = Run.open(world.folder(root) / "core").checkpoints.newest()
             if last is None:
                 raise WtalError(f"{world.folder(root)}: nothing trained by group core to go on from")
-            shutil.copyfile(last, run.checkpoints.folder / last.name)
+            write_atomically(run.checkpoints.folder / last.name, last.read_bytes())
         trainer = prepare(run, choose_device("cpu", "float32"), Reporter(Console(), True, run.log), (*before, *own))
         trainer.branches[RANDOM] = RandomScores(len(trainer.data.classes), world.seed)
         if trainer.stage_index < len(trainer.stages):
@@ -132,17 +128,33 @@ def run_group(root: Path, world: World, group: str, only: tuple[str, ...] | None
         run.unlock()
 
 
+def _opened(folder: Path, world: World) -> Run:
+    """Open a run of a world.
+
+    Raises:
+        WtalError: it was trained with other settings than the recipe has.
+    """
+    run = Run.open(folder)
+    if _stages_aside(run.config) != _stages_aside(load_recipe(world.recipe).config):
+        raise WtalError(f"{folder}: was trained by another {world.recipe} than today's; choose another --runs")
+    return run
+
+
 def _stages_aside(config: RunConfig) -> RunConfig:
     """The settings without the kind of schedule, which has no effect here because an ablation has its own stages."""
     return replace(config, schedule=replace(config.schedule, kind="auto"))
 
 
 def recorded(root: Path, world: World, group: str) -> tuple[list[Row], dict[str, Any]] | None:
-    """The rows that a group has so far, and their provenance; None if it has no row yet."""
+    """The rows that a group has so far, and their provenance; None if it has no row yet.
+
+    Raises:
+        WtalError: the folder has a run with other settings, or a file of the run is damaged.
+    """
     folder = world.folder(root) / group
     if not (folder / "metrics.json").is_file():
         return None
-    rows = Run.open(folder).rows()
+    rows = _opened(folder, world).rows()
     if group != "core":
         rows = rows[len(group_stages("core", load_recipe(world.recipe).config.schedule)) :]
     return rows, load_json(folder / "versions.json", "what a run was made by")
@@ -180,7 +192,7 @@ def also_made_on(path: Path, now: Mapping[str, str | None]) -> None:
         path: the run's ``versions.json``.
         now: the provenance of this process.
     """
-    made = json.loads(path.read_text())
+    made: Any = load_json(path, "what a run was made by")
     both = {name: AND.join(dict.fromkeys((*str(made.get(name)).split(AND), str(value)))) for name, value in now.items()}
     if both != made:
         write_atomically(path, json.dumps(both, indent=1).encode())

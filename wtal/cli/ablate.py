@@ -100,7 +100,8 @@ def command(arguments: Sequence[str]) -> int:
     _check(options)
     if options.dataset is not None:
         return _compare(options, options.dataset)
-    out = options.out or Path("runs/ablation/results")
+    runs = options.runs or Path("runs/ablation")
+    out = options.out or runs / "results"
     if options.check is not None:
         from wtal.ablation.reproduction import check
         from wtal.ablation.results import read_results
@@ -126,7 +127,7 @@ def command(arguments: Sequence[str]) -> int:
         options.groups,
         options.seed,
         options.recipe,
-        runs=options.runs or Path("runs/ablation"),
+        runs=runs,
         out=out,
         processes=0 if options.report_only else options.processes,
     )

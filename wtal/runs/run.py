@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 CONFIG = "config.toml"
 VERSIONS = "versions.json"
+LOCK = ".lock"
 
 
 class Run:
@@ -63,19 +64,27 @@ class Run:
 
     @classmethod
     def create(
-        cls, folder: Path, setup: Setup, config: RunConfig, source: Sources, versions: Mapping[str, str | None]
+        cls,
+        folder: Path,
+        setup: Setup,
+        config: RunConfig,
+        source: Sources,
+        versions: Mapping[str, str | None],
+        replace: bool = False,
     ) -> Run:
-        """Make the folder, and write the settings and the versions.
+        """Make the folder, and write the settings and the versions. The folder is locked meanwhile.
+
+        Args:
+            folder: the new run folder. It may be empty, or have what an earlier call left that was killed.
+            setup: the setup.
+            config: the settings.
+            source: the origin of each setting.
+            versions: the versions of packages.
+            replace: whether a run in this folder is removed first.
 
         Raises:
-            WtalError: the folder is not empty, or cannot be written.
+            WtalError: the folder is not empty, cannot be written, or is used by another process.
         """
-        try:
-            taken = folder.exists() and (not folder.is_dir() or not _unfinished(folder))
-        except OSError as error:
-            raise WriteError.of(folder, error) from None
-        if taken:
-            raise WtalError(f"{folder}: already exists; choose another --out, or go on with --resume {folder}")
         text = f"# A run of wtal-train.\n{_run_table(setup)}\n{to_toml(config, source)}"
         try:
             settings = text.encode()
@@ -84,13 +93,20 @@ class Run:
                 f"{folder}: a path of this run is not UTF-8, expected one that can be written down"
             ) from None
         try:
-            for part in ("checkpoints", "predictions"):
-                (folder / part).mkdir(parents=True, exist_ok=True)
+            if not replace:
+                _check_free(folder)
+            folder.mkdir(parents=True, exist_ok=True)
+            with _locked(folder):
+                if replace:
+                    _clear(folder)
+                _check_free(folder)  # another process may have been faster
+                for part in ("checkpoints", "predictions"):
+                    (folder / part).mkdir(exist_ok=True)
+                write_atomically(folder / VERSIONS, json.dumps(dict(versions), indent=1).encode())
+                write_atomically(folder / CONFIG, settings)  # last: a folder with this file is a complete run folder
+                remove_temporaries(folder)
         except OSError as error:
             raise WriteError.of(folder, error) from None
-        write_atomically(folder / VERSIONS, json.dumps(dict(versions), indent=1).encode())
-        write_atomically(folder / CONFIG, settings)  # last, because a folder with this file is a complete run folder
-        remove_temporaries(folder)
         return cls(folder, setup, config)
 
     @classmethod
@@ -129,15 +145,7 @@ class Run:
         Raises:
             WtalError: another process is training this run.
         """
-        import fcntl
-
-        self._lock = (self.folder / ".lock").open("a")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise WtalError(f"{self.folder}: another process is training this run") from None
-        except OSError:
-            return  # a file system without locks
+        self._lock = _locked(self.folder)
         for part in (self.folder, self.checkpoints.folder, self.folder / "predictions"):
             remove_temporaries(part)
 
@@ -186,13 +194,22 @@ def slug(title: str) -> str:
 
 
 def default_folder(dataset: str) -> Path:
-    """``runs/<data set>-<date>-<time>``, with a number at the end if that exists."""
+    """Make the folder ``runs/<data set>-<date>-<time>``, with a number at the end if that exists.
+
+    Raises:
+        WriteError: it cannot be made.
+    """
     stem = f"{Path(dataset).stem}-{datetime.now():%Y%m%d-%H%M%S}"
     folder, number = Path("runs") / stem, 1
-    while folder.exists():
-        number += 1
-        folder = Path("runs") / f"{stem}-{number}"
-    return folder
+    while True:
+        try:
+            folder.mkdir(parents=True)  # fails if another process has made it in the same second
+            return folder
+        except FileExistsError:
+            number += 1
+            folder = Path("runs") / f"{stem}-{number}"
+        except OSError as error:
+            raise WriteError.of(folder, error) from None
 
 
 def _run_table(setup: Setup) -> str:
@@ -200,11 +217,46 @@ def _run_table(setup: Setup) -> str:
     return "".join(("[run]\n", *lines))
 
 
+def _locked(folder: Path) -> IO[str]:
+    """The open lock file of a folder; closing it releases the lock. On a file system without locks there is no lock.
+
+    Raises:
+        WtalError: another process has the lock.
+        OSError: the file cannot be opened.
+    """
+    import fcntl
+
+    file = (folder / LOCK).open("a")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise WtalError(f"{folder}: another process is training this run") from None
+    except OSError:
+        pass
+    return file
+
+
+def _check_free(folder: Path) -> None:
+    """Raise WtalError unless a run can be made in a folder: it is not there, or no run was finished in it."""
+    if folder.exists() and (not folder.is_dir() or not _unfinished(folder)):
+        raise WtalError(f"{folder}: already exists; choose another --out, or go on with --resume {folder}")
+
+
+def _clear(folder: Path) -> None:
+    """Remove what a folder has, but for its lock."""
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name != LOCK:
+            path.unlink()
+
+
 def _unfinished(folder: Path) -> bool:
     """Whether a folder has only what :meth:`Run.create` has written before it was killed."""
     return (
         all(
-            path.name == VERSIONS or is_temporary(path) or (path.is_dir() and not any(path.iterdir()))
+            path.name in (VERSIONS, LOCK) or is_temporary(path) or (path.is_dir() and not any(path.iterdir()))
             for path in folder.iterdir()
         )
         and not (folder / CONFIG).exists()

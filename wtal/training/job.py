@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -100,7 +101,15 @@ def _known(folder: Path) -> tuple[Setup, RunConfig]:
 
 
 def _create(out: Path | None, setup: Setup, config: RunConfig, source: Sources) -> Path:
-    return Run.create(out or default_folder(setup.dataset), setup, config, source, versions()).folder
+    made_by = versions()
+    folder = out or default_folder(setup.dataset)
+    try:
+        return Run.create(folder, setup, config, source, made_by).folder
+    except WtalError:
+        if out is None:  # an empty folder is of no use to anybody
+            with suppress(OSError):
+                folder.rmdir()
+        raise
 
 
 def _train(
