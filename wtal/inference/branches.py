@@ -64,8 +64,10 @@ class Branches(nn.ModuleDict):
 
     def copy(self, source: str, name: str) -> None:
         """Make branch ``name`` a copy of ``source``; both share the frozen parameters."""
-        frozen = {id(p): p for p in self[source].parameters() if not p.requires_grad}
-        self[name] = copy.deepcopy(self[source], frozen)
+        kept: list[Tensor | nn.Module] = [p for p in self[source].parameters() if not p.requires_grad]
+        # CLIP's text encoder is not in parameters().
+        kept += [module.encoder for module in self[source].modules() if isinstance(module, PromptedCLIPText)]
+        self[name] = copy.deepcopy(self[source], {id(part): part for part in kept})
 
     def logits(self, name: str, batch: Batch) -> Tensor:
         """Frame logits ``[B, T, C]`` of one branch, zero after the end of each video."""
