@@ -19,9 +19,10 @@ from wtal.data.predictions import Detection
 from wtal.data.timebase import Timebase
 from wtal.errors import WtalError
 from wtal.inference import saved_model
-from wtal.inference.branch_scores import branch_scores
+from wtal.inference.branch_scores import mean_scores
 from wtal.inference.branches import Branches, members
 from wtal.inference.localize import detect, to_seconds
+from wtal.inference.long_videos import check_length, logits_in_parts, parts_of
 from wtal.platform.device import Device
 from wtal.settings.config import LocalizeConfig, RunConfig
 
@@ -103,8 +104,9 @@ class Model:
             detections in seconds, by falling score.
 
         Raises:
-            WtalError: features are missing, not finite or of another width than in training; or ``fps``, ``stride`` or
-                ``window`` is not given, but it differed between the training videos.
+            WtalError: features are missing, not finite or of another width than in training; there are too many
+                snippets for a branch without an attention window; or ``fps``, ``stride`` or ``window`` is not given,
+                but it differed between the training videos.
         """
         timebase, clip_fps = self._grid(fps, stride, window, clip_fps)
         frames, video = self._scores(features, clip, clip_fps, timebase, branch)
@@ -154,6 +156,9 @@ class Model:
             raise WtalError(f"branch {unknown[0]!r}, expected 'cbp', 'vlp' or 'ensemble'")
         self._branches.check(branch)
         i3d = _array("features", features, self.i3d_dim)
+        for name in names:
+            what = str(features) if isinstance(features, str | os.PathLike) else "features"
+            check_length(self._branches, name, what, len(i3d))
         aligned = None
         if "vlp" in names and self.clip_dim is not None:
             if clip is None:
@@ -168,16 +173,14 @@ class Model:
             labels=torch.zeros(1, len(self.classes)),
             index=torch.zeros(1, dtype=torch.int64),
             start=torch.zeros(1, dtype=torch.int64),
-        ).to(self._device.name)
-        frames, levels = [], []
+        )
+        logits = {
+            name: logits_in_parts(self._branches, name, len(i3d), parts_of(batch), self._device) for name in names
+        }
         with torch.inference_mode():
-            for name in names:
-                with self._device.autocast():
-                    logits = self._branches.logits(name, batch).float()
-                scores, level = branch_scores(self._branches, name, logits, batch.lengths, self.config)
-                frames.append(scores[0])
-                levels.append(level[0])
-            return torch.stack(frames).mean(0), torch.stack(levels).mean(0)
+            lengths = batch.lengths.to(self._device.name)
+            frames, video = mean_scores(self._branches, logits, lengths, self.config)
+            return frames[0], video[0]
 
 
 def load(path: str | os.PathLike[str], device: str = "auto") -> Model:

@@ -306,7 +306,7 @@ def test_a_control_of_no_epochs_is_what_it_would_begin_as(tmp_path, config) -> N
 
 @pytest.mark.usefixtures("small_world")
 def test_a_video_that_is_too_long_is_told_before_training(tmp_path, config, monkeypatch) -> None:
-    monkeypatch.setattr("wtal.inference.frame_scores.LONGEST", 60)
+    monkeypatch.setattr("wtal.inference.long_videos.LONGEST", 60)
     with pytest.raises(WtalError, match=r"snippets, but a branch .* at most 60; train with --cbp.window"):
         new_trainer(tmp_path / "run", config)
     windows = with_settings(config, cbp={"window": 5}, vlp={"window": 5})

@@ -39,3 +39,27 @@ def branch_scores(
     pooled = video_logits(logits, lengths, config.loss.topk_divisor)
     frames = scale_scores(logits.clamp_(min=0) if softmax else logits.sigmoid_(), lengths)
     return frames, torch.softmax(pooled, 1) if softmax else torch.sigmoid(pooled)
+
+
+def mean_scores(
+    branches: Branches, logits: dict[str, Tensor], lengths: Tensor, config: RunConfig
+) -> tuple[Tensor, Tensor]:
+    """The means of what :func:`branch_scores` gives for each branch of an ensemble, or for a branch alone.
+
+    Args:
+        branches: the branches of the run.
+        logits: frame logits ``[B, T, C]`` by branch. The dictionary is emptied, because those of a long video are
+            large.
+        lengths: ``[B]`` int64.
+        config: as for :func:`branch_scores`.
+    """
+    names = tuple(logits)
+    levels = []
+    together: Tensor | None = None
+    for name in names:
+        scores, level = branch_scores(branches, name, logits.pop(name), lengths, config)
+        levels.append(level)
+        together = scores if together is None else together.add_(scores)
+        del scores
+    assert together is not None
+    return together.div_(len(names)), torch.stack(levels).mean(0)

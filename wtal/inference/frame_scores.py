@@ -15,19 +15,16 @@ from wtal.data.features import feature_lengths
 from wtal.data.predictions import Detection
 from wtal.data.span_check import known_end
 from wtal.data.video import Video, VideoSet
-from wtal.errors import WtalError
-from wtal.inference.branch_scores import branch_scores
+from wtal.inference.branch_scores import mean_scores
 from wtal.inference.branches import Branches, members
 from wtal.inference.localize import detect, scale_scores, to_seconds
+from wtal.inference.long_videos import SNIPPETS, Parts, check_length, logits_in_parts, part_size
 from wtal.models.vlp import VLP
 from wtal.platform.device import Device
 from wtal.platform.distributed import SINGLE_PROCESS, Processes
 from wtal.settings.config import RunConfig
 
 _BATCH = 16  # videos in a batch; they are sorted by length, to have little padding
-_SNIPPETS = 16_384  # snippets in a batch; a branch with a window computes a longer video in parts
-LONGEST = 65_536
-"""The largest number of snippets for a branch without an attention window."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +52,7 @@ def frame_logits(
     Several processes share the work, and each gets the logits of all videos.
     """
     by_index: dict[int, Tensor] = {}
-    for scored in _scored(branches, (name,), data, videos, device, processes.part):
+    for scored in scored_batches(branches, (name,), data, videos, device, processes.part):
         logits = scored.logits[name].cpu()
         for row, (index, length) in enumerate(zip(scored.index, scored.lengths.tolist(), strict=True)):
             by_index[index] = logits[row, :length].clone()
@@ -85,20 +82,10 @@ def find(
         part: the batches to compute. The results of a video do not depend on it.
     """
     branches.check(branch)
-    names = members(branch)
-    for scored in _scored(branches, names, data, videos, device, part):
+    for scored in scored_batches(branches, members(branch), data, videos, device, part):
         lengths = scored.lengths
         with torch.inference_mode():
-            levels, together = [], None
-            for name in names:  # scores of a long video are large, so they are deleted early
-                logits = scored.logits.pop(name)
-                scores, level = branch_scores(branches, name, logits, lengths, config)
-                levels.append(level)
-                together = scores if together is None else together.add_(scores)
-                del logits, scores
-            assert together is not None
-            together /= len(names)
-            pooled = torch.stack(levels).mean(0)
+            together, pooled = mean_scores(branches, scored.logits, lengths, config)
             detections = detect(together, pooled, lengths, config.localize)
             scaled = scale_scores(together, lengths).cpu()
             del together
@@ -110,7 +97,7 @@ def find(
 
 
 @dataclass(frozen=True)
-class _Scored:
+class ScoredBatch:
     """Frame logits by branch, float32 ``[B, T, C]``, of the videos at ``index``; ``lengths`` is ``[B]``."""
 
     index: list[int]
@@ -118,10 +105,19 @@ class _Scored:
     logits: dict[str, Tensor]
 
 
-def _scored(
-    branches: Branches, names: Sequence[str], data: VideoSet, videos: Sequence[Video], device: Device, part: slice
-) -> Iterator[_Scored]:
-    """The frame logits of every video of ``part``, in bounded memory: long videos are computed in parts."""
+def scored_batches(
+    branches: Branches,
+    names: Sequence[str],
+    data: VideoSet,
+    videos: Sequence[Video],
+    device: Device,
+    part: slice = ALL,
+) -> Iterator[ScoredBatch]:
+    """The frame logits of every video of ``part``, in bounded memory: long videos are computed in parts.
+
+    Raises:
+        WtalError: as :func:`check_lengths`.
+    """
     if not videos:
         return
     with ExitStack() as held:
@@ -129,30 +125,38 @@ def _scored(
             branch = branches.reading(name)
             if isinstance(branch, VLP):
                 held.enter_context(branch.hold_text())
-        yield from _scored_each(branches, names, data, videos, device, part)
+        yield from _each(branches, names, data, videos, device, part)
 
 
-def _scored_each(
+def _each(
     branches: Branches, names: Sequence[str], data: VideoSet, videos: Sequence[Video], device: Device, part: slice
-) -> Iterator[_Scored]:
+) -> Iterator[ScoredBatch]:
     check_lengths(branches, names, videos)
     lengths = feature_lengths(videos)
-    sizes = {name: _size(branches, name) for name in names}
+    sizes = [part_size(branches, name) for name in names]
     longest_first = np.argsort(-lengths, kind="stable").tolist()
-    alone = [index for index in longest_first if any(0 < size < lengths[index] for size in sizes.values())]
+    alone = [index for index in longest_first if any(0 < size < lengths[index] for size in sizes)]
     clip = [branches.reads_clip(name) for name in names]
     kinds = {"with_i3d": not all(clip), "with_clip": any(clip)}
     for index in alone[part]:
         length = int(lengths[index])
-        logits = {name: _in_parts(branches, name, data, videos[index], length, sizes[name], device) for name in names}
-        yield _Scored([index], torch.tensor([length], device=device.name), logits)
+        logits = {
+            name: logits_in_parts(branches, name, length, _parts(data, videos[index], length, reads_clip), device)
+            for name, reads_clip in zip(names, clip, strict=True)
+        }
+        yield ScoredBatch([index], torch.tensor([length], device=device.name), logits)
     rest = sorted(longest_first[len(alone) :])
     shown = [videos[index] for index in rest]
-    for batch in whole_videos(data, shown, _BATCH, snippets=_SNIPPETS, part=part, **kinds):
+    for batch in whole_videos(data, shown, _BATCH, snippets=SNIPPETS, part=part, **kinds):
         here = batch.to(device.name)
         with torch.inference_mode(), device.autocast():
             logits = {name: branches.logits(name, here).float() for name in names}
-        yield _Scored([rest[place] for place in batch.index.tolist()], here.lengths, logits)
+        yield ScoredBatch([rest[place] for place in batch.index.tolist()], here.lengths, logits)
+
+
+def _parts(data: VideoSet, video: Video, length: int, clip: bool) -> Parts:
+    """Reads the parts of a video from its files, either CLIP or I3D features."""
+    return lambda size, overlap: in_parts(data, video, length, size, overlap, with_i3d=not clip, with_clip=clip)
 
 
 def check_lengths(branches: Branches, names: Sequence[str], videos: Sequence[Video]) -> None:
@@ -162,39 +166,7 @@ def check_lengths(branches: Branches, names: Sequence[str], videos: Sequence[Vid
         WtalError: a video is too long for a branch without an attention window.
     """
     lengths = feature_lengths(videos)
-    for name in names:
-        if len(lengths) and lengths.max() > LONGEST and branches.reading(name).reach is None:
-            longest = videos[int(lengths.argmax())]
-            section = "vlp" if branches.reads_clip(name) else "cbp"
-            raise WtalError(
-                f"video {longest.id}: {lengths.max()} snippets, but a branch whose attention reaches the whole video "
-                f"takes at most {LONGEST}; train with --{section}.window N (any length goes then), or cut the video "
-                "into parts"
-            )
-
-
-def _size(branches: Branches, name: str) -> int:
-    """The number of snippets in a part of a long video; 0: the branch has no window and takes only whole videos."""
-    branch = branches.reading(name)
-    return 0 if branch.reach is None else -(-_SNIPPETS // branch.stride) * branch.stride
-
-
-def _in_parts(
-    branches: Branches, name: str, data: VideoSet, video: Video, length: int, size: int, device: Device
-) -> Tensor:
-    """Logits ``[1, T, C]`` of one long video. Each part is extended by the snippets on which its logits depend."""
-    branch = branches.reading(name)
-    size = size or length
-    # A multiple of the stride, so that pooling is the same as in the whole video.
-    overlap = -(-(branch.reach or 0) // branch.stride) * branch.stride
-    clip = branches.reads_clip(name)
-    whole: Tensor | None = None
-    for batch, first, last in in_parts(data, video, length, size, overlap, not clip, clip):
-        start = int(batch.start)
-        with torch.inference_mode(), device.autocast():
-            logits = branches.logits(name, batch.to(device.name)).float()
-        if whole is None:
-            whole = logits.new_empty(1, length, logits.shape[2])
-        whole[:, first:last] = logits[:, first - start : last - start]
-    assert whole is not None
-    return whole
+    if len(lengths):
+        longest = int(lengths.argmax())
+        for name in names:
+            check_length(branches, name, f"video {videos[longest].id}", int(lengths[longest]))
