@@ -33,9 +33,9 @@ from wtal.data.folds import fold_of, parse_fold
 from wtal.data.open import open_data
 from wtal.data.video import Video, VideoSet
 from wtal.errors import WtalError
+from wtal.platform.as_toml import toml_value
 from wtal.platform.files import WriteError
 from wtal.platform.text import read_text
-from wtal.settings.recipe import toml_value
 
 from .data import annotated
 

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from wtal.data.annotations import read_annotations
 from wtal.data.catalog import find_annotations, open_dataset
+from wtal.data.open import open_data
 from wtal.errors import WtalError
 
 
@@ -28,7 +30,7 @@ def test_places_in_order(
     shutil.copytree(write_layout("actionformer", content), tmp_path / "shared" / "thumos14")
     monkeypatch.setenv("WTAL_DATA", str(tmp_path / "shared"))
     assert open_dataset("thumos14").layout == "actionformer"
-    assert find_annotations("thumos14").kind == "actionformer"
+    assert find_annotations("thumos14").layout.NAME == "actionformer"
     monkeypatch.setenv("WTAL_DATA", str(tmp_path / "elsewhere"))
     assert open_dataset("thumos14").layout == "basnet"
     assert "no features of thumos14 found" in message(open_dataset, "thumos14", tmp_path / "elsewhere")
@@ -59,12 +61,13 @@ def test_annotations_without_features(layout: str, content, write_layout: Callab
     text = message(open_dataset, "thumos14", root)
     assert f"{root}: annotations of layout {layout}, no features" in text
     found = find_annotations("thumos14", root)
-    assert list(found.videos) == list(content)
-    assert found.kind == layout
+    assert list(read_annotations(found.truth).videos) == list(content)
+    assert layout == found.layout.NAME
 
 
 def test_unknown_names(tmp_path: Path) -> None:
     assert message(open_dataset, "thumos-14").endswith("did you mean thumos14?")
     assert message(open_dataset, "ActivityNet1.2").endswith("did you mean activitynet12?")
     assert "expected synthetic, thumos14, activitynet12, activitynet13" in message(open_dataset, "charades")
+    assert message(open_data, "synthetic", shapes="smal").startswith("--shapes smal: expected one of small, true, ")
     assert "--root goes with a named data set" in message(open_dataset, "a/dataset.toml", tmp_path)

@@ -56,6 +56,14 @@ def test_each_training_video_is_held_out_once(tmp_path: Path, write_own: Callabl
         fold_of(data, "1/8")
 
 
+def test_what_is_said_of_the_test_videos_is_not_said_of_a_part(tmp_path: Path, write_own, monkeypatch) -> None:
+    monkeypatch.setenv("WTAL_CACHE", str(tmp_path / "cache"))
+    toml = write_own(tmp_path / "mine", testing=0, extra='train_segments = "train_segments.csv"')
+    (note,) = open_data(str(toml)).test_notes
+    assert "no test video, so training can tell no mAP" in note
+    assert not open_videos(Setup(dataset=str(toml), fold="1/2"), ScheduleConfig()).test_notes
+
+
 def test_held_out_videos_without_annotation_are_not_measured_on(tmp_path: Path, write_own, monkeypatch) -> None:
     monkeypatch.setenv("WTAL_CACHE", str(tmp_path / "cache"))
     toml = write_own(tmp_path / "mine")

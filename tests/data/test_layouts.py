@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from wtal.data.annotations import read_annotations
 from wtal.data.catalog import find_annotations, open_dataset, open_folder
 from wtal.data.features import read_clip, read_features
 from wtal.data.timebase import Timebase
@@ -190,7 +191,7 @@ def test_real_annotations_give_the_same_classes_and_training_videos(test_data: P
         else:
             for path in source.iterdir():
                 (root / path.name).symlink_to(path)
-        annotations = find_annotations("thumos14", root)
+        annotations = read_annotations(find_annotations("thumos14", root).truth)
         row = np.ones((1, 4), np.float32)
         if layout == "wtalc":
             array = np.empty(len(annotations.videos), dtype=object)

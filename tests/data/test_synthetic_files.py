@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from wtal.data.annotations import Annotations, read_annotations
-from wtal.data.catalog import open_dataset
+from wtal.data.catalog import DATASETS, open_dataset
 from wtal.data.features import read_clip, read_features
+from wtal.data.open import open_data
 from wtal.data.synthetic import (
     DEFAULT,
     FULL_SIZE,
@@ -34,6 +35,7 @@ SMALL = replace(DEFAULT, size=replace(DEFAULT.size, training_videos=4, test_vide
 NOISY = replace(SMALL, i3d=replace(SMALL.i3d, noise=2.0))
 NARROW = replace(FULL_SIZE, size=replace(FULL_SIZE.size, i3d_dim=8, clip_dim=4))
 SEED = 2
+THUMOS14 = DATASETS["thumos14"]
 
 
 @pytest.fixture(autouse=True)
@@ -297,7 +299,7 @@ def test_features_for_annotations_in_each_layout(layout: Layout, folders: dict[L
     calls: list[tuple[int, int]] = []
     target = tmp_path / "full"
     root = synthetic_features(
-        annotations, class_names(10), target, seed=1, parameters=NARROW, progress=lambda *now: calls.append(now)
+        annotations, class_names(10), target, 1, THUMOS14, layout, NARROW, lambda *now: calls.append(now)
     )
     assert calls == [(done, 7) for done in range(1, 8)]
     check_full_size(root, annotations, annotations, 8, 4)
@@ -307,20 +309,20 @@ def test_features_for_annotations_in_each_layout(layout: Layout, folders: dict[L
     for video in opened:
         assert read_features(video).shape == (len(read_clip(video)), 8)
     before = snapshot(tmp_path)
-    synthetic_features(annotations, class_names(10), target, seed=1, parameters=NARROW)
+    synthetic_features(annotations, class_names(10), target, 1, THUMOS14, layout, NARROW)
     assert snapshot(tmp_path) == before
     with pytest.raises(WtalError, match="was generated with seed 1, expected 2"):
-        synthetic_features(annotations, class_names(10), target, seed=2, parameters=NARROW)
+        synthetic_features(annotations, class_names(10), target, 2, THUMOS14, layout, NARROW)
     name, video = next(iter(annotations.videos.items()))
     changed = replace(annotations, videos={**annotations.videos, name: replace(video, instances=())})
     with pytest.raises(WtalError, match="was generated with annotations"):
-        synthetic_features(changed, class_names(10), target, seed=1, parameters=NARROW)
+        synthetic_features(changed, class_names(10), target, 1, THUMOS14, layout, NARROW)
 
 
 def test_true_shapes_by_default(folders: dict[Layout, Path], tmp_path: Path) -> None:
     annotations = annotations_in(folders["basnet"])
     two = replace(annotations, videos=dict(list(annotations.videos.items())[:2]))
-    root = synthetic_features(two, annotations.classes, tmp_path / "full")
+    root = synthetic_features(two, annotations.classes, tmp_path / "full", 0, THUMOS14, "basnet")
     for name, x in read_all(root, two).items():
         assert x.shape[1] == 2048
         assert np.load(root / "clip" / f"{name}.npy").shape == (len(x), 512)
@@ -337,7 +339,7 @@ def test_annotated_instances_show_in_the_features(folders: dict[Layout, Path], t
     core = make_world(3, 10, parameters.resolved()).i3d.core
     for layout in LAYOUTS:
         annotations = annotations_in(folders[layout])
-        root = synthetic_features(annotations, class_names(10), tmp_path / layout, 3, parameters)
+        root = synthetic_features(annotations, class_names(10), tmp_path / layout, 3, THUMOS14, layout, parameters)
         time = Timebase(25.0, 4 if layout == "actionformer" else 16, 16)
         for name, x in read_all(root, annotations).items():
             seen = x.astype(np.float64) @ core.T / (512**0.5 / 1.5)  # [T, C]
@@ -356,10 +358,42 @@ def test_annotated_instances_show_in_the_features(folders: dict[Layout, Path], t
 def test_unsuitable_annotations_are_refused(folders: dict[Layout, Path], tmp_path: Path) -> None:
     annotations = annotations_in(folders["basnet"])
     with pytest.raises(WtalError, match="generated features for bsn annotations are not offered"):
-        synthetic_features(replace(annotations, kind="bsn"), class_names(10), tmp_path / "full")
+        synthetic_features(replace(annotations, kind="bsn"), class_names(10), tmp_path / "full", 0, THUMOS14, "basnet")
     with pytest.raises(WtalError, match=r"class '.*', expected one of the 1 of the data set"):
-        synthetic_features(annotations, ["Diving"], tmp_path / "full")
+        synthetic_features(annotations, ["Diving"], tmp_path / "full", 0, THUMOS14, "basnet")
     assert not (tmp_path / "full").exists()
+
+
+@pytest.mark.parametrize(
+    ("place", "layout", "spacing"),
+    [("gt.json", "basnet", 16 / 25), ("annotations/activity_net.v1-3.min.json", "actionformer", 16 / 25)],
+)
+@pytest.mark.parametrize("allow_missing", [False, True])
+def test_activitynet_annotations(
+    place: str, layout: str, spacing: float, allow_missing: bool, tmp_path: Path, monkeypatch
+) -> None:
+    """They have durations in every layout, and ActionFormer's grid for them is not THUMOS14's."""
+    monkeypatch.setenv("WTAL_CACHE", str(tmp_path / "cache"))
+    records = {
+        f"v{number}": {
+            "duration": 60.0 + number,
+            "subset": "training" if number < 3 else "validation",
+            "annotations": [{"label": "Diving", "segment": [10.0, 20.0 + number]}],
+        }
+        for number in range(5)
+    }
+    if allow_missing:
+        records["v1"]["annotations"] = []
+    truth = tmp_path / "root" / place
+    truth.parent.mkdir(parents=True)
+    truth.write_text(json.dumps({"database": records}))
+    found = open_data("activitynet13", tmp_path / "root", features="synthetic", allow_missing=allow_missing)
+    assert (found.layout, len(found.videos)) == (layout, 4 if allow_missing else 5)
+    assert found.unlabelled == (("v1",) if allow_missing else ())
+    for video in found:
+        assert (video.timebase.edge(1) - video.timebase.edge(0)) == pytest.approx(spacing)
+        assert len(read_features(video)) == (records[video.id]["duration"] * 25 - 16) // 16 + 1
+        assert len(read_clip(video)) == len(read_features(video))
 
 
 @pytest.mark.parametrize(
@@ -371,5 +405,5 @@ def test_features_for_the_real_annotations(place: str, test_data: Path, tmp_path
     """THUMOS14 has instances that overlap, that are shorter than a snippet, and videos of 24 to 30 fps."""
     whole = read_annotations(test_data / "thumos14" / place)
     some = replace(whole, videos={name: whole.videos[name] for name in list(whole.videos)[::5]})
-    root = synthetic_features(some, whole.classes, tmp_path / "full", parameters=NARROW)
+    root = synthetic_features(some, whole.classes, tmp_path / "full", 0, THUMOS14, whole.kind, NARROW)
     check_full_size(root, some, whole, 8, 4)

@@ -96,7 +96,7 @@ def test_without_one_good_file_there_is_no_data_set(own: Path) -> None:
 def test_the_last_test_video_left_out_is_told(own: Path) -> None:
     for video in "ab":
         spoil(own.parent / "i3d" / f"{video}.npy", "nan")
-    notes = open_data(str(own), allow_missing=True).notes
+    notes = open_data(str(own), allow_missing=True).test_notes
     assert notes[-1] == "mine: no test video is left, so training can tell no mAP"
 
 

@@ -192,6 +192,14 @@ def test_a_line_that_is_none_is_named(line: str, tmp_path: Path) -> None:
         wtal.evaluate(FOUND, tmp_path / "segments.csv", tiou=0.5)
 
 
+def test_an_id_with_spaces_is_known_by_the_ground_truth(tmp_path: Path) -> None:
+    (tmp_path / "segments.csv").write_text("video,start,end,label\nmy video 3,1,2,a\nmy video 3,5,6,a\n")
+    (tmp_path / "Ambiguous_test.txt").write_text("my video 3  4.0\t7.0\nanother 4 7\n")
+    found = {"my video 3": [wtal.Detection(5, 6, "a", 0.9), wtal.Detection(1, 2, "a", 0.8)]}
+    result = wtal.evaluate(found, tmp_path / "segments.csv", tiou=0.5, ambiguous="drop")
+    assert (result.detections, result.instances) == (1, 2)
+
+
 # ---- OpenTAD's names for the parts of THUMOS14 -------------------------------------------------------------
 
 

@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from fuzz_readers import OWN, READERS, ROWS, npy, text
 
 from wtal.data.annotations import parse_annotations
+from wtal.data.catalog import DATASETS
 from wtal.data.dataset_toml import open_own
 from wtal.data.predictions import Detection, read_predictions, write_predictions
 from wtal.data.synthetic.full_size import synthetic_features
@@ -147,7 +148,7 @@ def test_ids_that_name_other_files(name: str, record, tmp_path) -> None:
     truth = folder / "gt.json"
     truth.write_bytes(text({"database": {name: record_, "b": {**record_, "subset": "train"}}}))
     with pytest.raises(WtalError):
-        synthetic_features(parse_annotations(json.loads(truth.read_bytes()), truth), ("Hop",), folder / "made" / "here")
+        generate(truth, folder / "made" / "here")
     assert os.listdir(tmp_path) == ["inside"]
     assert not (folder / "made" / "here").exists()
     record(
@@ -155,12 +156,18 @@ def test_ids_that_name_other_files(name: str, record, tmp_path) -> None:
     )
 
 
+def generate(truth: Path, target: Path) -> None:
+    """Features for the annotations of a file."""
+    annotations = parse_annotations(json.loads(truth.read_bytes()), truth)
+    synthetic_features(annotations, ("Hop",), target, 0, DATASETS["thumos14"], "basnet")
+
+
 def test_a_duration_does_not_decide_how_much_memory_is_taken(tmp_path) -> None:
     record_ = {"subset": "test", "annotations": [{"segment": [0, 1e12], "label": "Hop"}]}
     truth = tmp_path / "gt.json"
     truth.write_bytes(text({"database": {"a": record_}}))
     with pytest.raises(WtalError, match=r"'a' would have \d+ snippets"):
-        synthetic_features(parse_annotations(json.loads(truth.read_bytes()), truth), ("Hop",), tmp_path / "made")
+        generate(truth, tmp_path / "made")
 
 
 names = st.text(st.characters(min_codepoint=32, exclude_categories=["Cs", "Cc"]), min_size=1, max_size=12)

@@ -86,6 +86,15 @@ def test_labels_that_somebody_changed_are_left_alone(tmp_path: Path) -> None:
     assert "Jump" in place.read_text()
 
 
+def test_the_labels_that_were_copied_last_count(tmp_path: Path) -> None:
+    (tmp_path / "first.json").write_text('{"a": ["Run"]}')
+    (tmp_path / "second.csv").write_text("video,label\na,Jump\n")
+    for given in ("first.json", "second.csv", "first.json"):
+        place, _ = place_labels(tmp_path / "out", tmp_path / given, ["a"])
+        assert place_labels(tmp_path / "out", None, ["a"]) == (place, False)
+        assert place.suffix == Path(given).suffix
+
+
 def test_labels_in_their_place_are_no_copy(tmp_path: Path) -> None:
     place = tmp_path / "labels.csv"
     place.write_text("video,label\na,Run\n")

@@ -7,9 +7,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from wtal.data.catalog import DATASETS
 from wtal.errors import WtalError
+from wtal.platform.as_toml import toml_value
 from wtal.settings.config import RunConfig
-from wtal.settings.recipe import from_table, load_recipe, shipped, to_toml, toml_value, with_overrides
+from wtal.settings.recipe import default_recipe, from_table, load_recipe, shipped, to_toml, with_overrides
 
 # What the paper's supplement states, section by section.
 SUPPLEMENT = {
@@ -68,6 +70,15 @@ def test_only_what_the_supplement_states_is_called_the_papers(name: str) -> None
                 assert getattr(getattr(recipe.config, section), key) == SUPPLEMENT[section][key], f"{section}.{key}"
 
 
+def test_a_data_set_has_a_recipe_of_its_name() -> None:
+    for name in ("synthetic", *DATASETS):
+        assert default_recipe(name) == name
+    assert default_recipe("kitchen/dataset.toml") == "own"
+    for other in ("version-2", "own", "paper", "thumos"):
+        with pytest.raises(WtalError, match="expected one of activitynet12, activitynet13, synthetic, thumos14, or"):
+            default_recipe(other)
+
+
 def test_none_unsets_what_a_recipe_extends(tmp_path) -> None:
     assert load_recipe("thumos14").config.cbp.window is not None
     path = tmp_path / "wide.toml"
@@ -110,8 +121,26 @@ def test_a_recipe_cannot_extend_itself(tmp_path) -> None:
     path, other = tmp_path / "a.toml", tmp_path / "b.toml"
     path.write_text(f"extends = '{other}'")
     other.write_text(f"extends = '{path}'")
-    with pytest.raises(WtalError, match="expected another recipe"):
+    with pytest.raises(WtalError, match="expected a recipe that does not extend this one"):
         load_recipe(path)
+    path.write_text('extends = "sub/../a.toml"')
+    (tmp_path / "sub").mkdir()
+    with pytest.raises(WtalError, match="expected a recipe that does not extend this one"):
+        load_recipe(path)
+
+
+def test_a_path_is_seen_from_the_recipes_own_folder(tmp_path, monkeypatch) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "base.toml").write_text("[schedule]\nrounds = 3\n")
+    child = tmp_path / "sub" / "child.toml"
+    child.write_text('extends = "../base.toml"\n')
+    monkeypatch.chdir(tmp_path / "sub")
+    assert load_recipe("child.toml").config.schedule.rounds == 3
+    monkeypatch.chdir("/")
+    assert load_recipe(child).config.schedule.rounds == 3
+    (tmp_path / "base.toml").unlink()
+    with pytest.raises(WtalError, match=r"child\.toml: extends .*/base\.toml: no such file, expected another recipe"):
+        load_recipe(child)
 
 
 def test_command_line_values_are_marked() -> None:
@@ -135,6 +164,9 @@ def test_command_line_values_are_marked() -> None:
         ("[schedule", r"not TOML"),
         ("extends = 'nothing'", r"no recipe 'nothing'"),
         ("extends = 3", r"extends = 3: expected another recipe"),
+        ("[source.locallize]\nsigma = 'x'", r"\[source\]: unknown section \[locallize\]: did you mean localize\?"),
+        ("[source.localize]\nsigmaa = 'x'", r"\[source\]: unknown key localize\.sigmaa: did you mean sigma\?"),
+        ("[source]\nlocalize = 3", r"\[localize\] must be a table"),
         ("source = 3", r"\[source\] must hold one table a section"),
     ],
 )

@@ -128,7 +128,7 @@ def test_the_automatic_hold_out_has_an_action(write) -> None:
     data = open_own(write())
     assert {video.id for video in data.subset("test")} == with_background
     assert any(video.instances for video in data.subset("test"))
-    assert not data.notes
+    assert not data.test_notes
 
 
 def test_background_alone_is_held_out_where_every_action_is_needed_for_training() -> None:
@@ -154,8 +154,8 @@ def test_an_empty_split_file_of_basnet_is_named(tmp_path, monkeypatch) -> None:
     with pytest.raises(WtalError, match=r"split_test\.txt: no video id; without this file the annotations choose"):
         open_folder(tmp_path)
     (tmp_path / "split_test.txt").unlink()
-    assert not open_folder(tmp_path).notes
+    assert not open_folder(tmp_path).test_notes
     database["test1"]["annotations"] = []
     (tmp_path / "gt.json").write_text(json.dumps({"database": database}))
-    (note,) = open_folder(tmp_path).notes
+    (note,) = open_folder(tmp_path).test_notes
     assert "gt.json: none of the 1 test videos has an action (test1), so training can tell no mAP" in note

@@ -8,6 +8,7 @@ same meaning.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 from wtal.errors import WtalError
@@ -25,10 +26,10 @@ def is_ambiguous(label: str) -> bool:
     return label.casefold() == "ambiguous"
 
 
-def beside(folder: Path) -> dict[str, Intervals]:
+def beside(folder: Path, ids: Collection[str]) -> dict[str, Intervals]:
     """The ambiguous intervals by video id, from the file in a folder; empty if the folder has no such file.
 
-    A line is ``video start end``, separated by any whitespace.
+    A line is ``video start end``, separated by any whitespace. A video outside ``ids`` has no space in its id.
 
     Raises:
         WtalError: the file cannot be read, or a line has another form.
@@ -38,11 +39,11 @@ def beside(folder: Path) -> dict[str, Intervals]:
     if not path.is_file():
         return intervals
     for number, line in enumerate(read_text(path, "lines of video, start, end").splitlines(), 1):
-        words = line.split()
+        words = line.strip().rsplit(None, 2)
         if not words:
             continue
         try:
-            if len(words) != 3:
+            if len(words) != 3 or (len(words[0].split()) > 1 and words[0] not in ids):
                 raise ValueError(f"{fields.shown(line)}, expected a video, start and end in seconds")
             interval = fields.segment(words[1:])
         except ValueError as error:

@@ -127,10 +127,12 @@ def read_annotations(path: str | os.PathLike[str]) -> Annotations:
     path = Path(path)
     if path.is_dir():
         folder = _wtalc_folder(path)
-        return _read_wtalc(folder).with_ambiguous(beside(folder))
+        joint = _read_wtalc(folder)
+        return joint.with_ambiguous(beside(folder, joint.videos))
     content = fields.load_json(path, _JSON)
     subsets = _bsn_subsets(path.with_name("video_info_new.csv")) if _is_bsn(content) else None
-    return parse_annotations(content, path, subsets).with_ambiguous(beside(path.parent))
+    parsed = parse_annotations(content, path, subsets)
+    return parsed.with_ambiguous(beside(path.parent, parsed.videos))
 
 
 def parse_annotations(

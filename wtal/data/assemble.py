@@ -92,7 +92,7 @@ def assemble(
         tuple(videos),
         missing=tuple(missing),
         unlabelled=tuple(unlabelled),
-        notes=tuple(notes),
+        test_notes=tuple(notes),
     )
 
 

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from wtal.data.annotations import Annotations, read_annotations
+from wtal.data.annotations import read_annotations
 from wtal.data.assemble import assemble
 from wtal.data.cache import Progress
 from wtal.data.dataset_toml import open_own
 from wtal.data.layouts.protocol import GRID, Dataset
-from wtal.data.layouts.registry import LAYOUTS, look
+from wtal.data.layouts.registry import LAYOUTS, AnnotatedLayout, look
 from wtal.data.text_features import read_text_features
 from wtal.data.video import VideoSet
 from wtal.errors import WtalError
@@ -123,12 +123,12 @@ def open_folder(
     return replace(opened, text_features=read_text_features(text, len(opened.classes))) if text.exists() else opened
 
 
-def find_annotations(dataset: str, root: str | os.PathLike[str] | None = None) -> Annotations:
+def find_annotations(dataset: str, root: str | os.PathLike[str] | None = None) -> AnnotatedLayout:
     """The annotations of a named data set; features need not be there. Raises like :func:`open_dataset`."""
     known = named(dataset)
     for place in places(known, root):
         if layouts := look(place, known):
-            return read_annotations(layouts[0].truth)
+            return layouts[0]
     raise WtalError(_nothing_found(known, root))
 
 

@@ -116,7 +116,7 @@ class _Description:
 
     def _read(self) -> Annotations:
         read = Annotations(self.path, "own", self._videos(), self.classes)
-        return read.with_ambiguous(beside(self.path.parent))
+        return read.with_ambiguous(beside(self.path.parent, read.videos))
 
     def _videos(self) -> dict[str, AnnotatedVideo]:
         labels = self._labels(self._path("labels"))

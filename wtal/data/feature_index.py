@@ -78,13 +78,14 @@ def with_lengths(data: VideoSet, allow_missing: bool = False, progress: Progress
     )
     if not bad:
         return replace(data, videos=videos)
-    notes = [f"left out, as their features cannot be used: {'; '.join(bad.values())}"]
+    notes = (*data.notes, f"left out, as their features cannot be used: {'; '.join(bad.values())}")
+    test_notes = data.test_notes
     tests = ([video for video in kept_ if video.subset == "test"] for kept_ in (data.videos, videos))
     before, after = map(nothing_to_measure, tests)
     if after and not before:
-        notes.append(f"{data.name}: {after} is left, so training can tell no mAP")
+        test_notes = (*test_notes, f"{data.name}: {after} is left, so training can tell no mAP")
     missing = (*data.missing, *(data.videos[index].id for index in bad))
-    return replace(data, videos=videos, missing=missing, notes=(*data.notes, *notes))
+    return replace(data, videos=videos, missing=missing, notes=notes, test_notes=test_notes)
 
 
 def unusable(faults: Iterable[str], total: int) -> WtalError:

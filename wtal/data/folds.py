@@ -61,4 +61,4 @@ def fold_of(data: VideoSet, text: str) -> VideoSet:
             f"{data.name}: no training video in part {text} has temporal annotation, expected some to measure on; "
             "'train_segments' in a dataset.toml names it"
         )
-    return replace(data, name=f"{data.name}, part {text} of its training videos", videos=videos)
+    return replace(data, name=f"{data.name}, part {text} of its training videos", videos=videos, test_notes=())

@@ -39,4 +39,4 @@ def _of_segments(path: Path) -> Annotations:
         labels = tuple(sorted({instance.label for instance in instances}))
         videos[video_id] = AnnotatedVideo(video_id, "", None, None, instances, labels)
     classes = tuple(sorted({label for video in videos.values() for label in video.labels}))
-    return Annotations(path, "own", videos, classes).with_ambiguous(beside(path.parent))
+    return Annotations(path, "own", videos, classes).with_ambiguous(beside(path.parent, videos))

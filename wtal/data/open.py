@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from wtal.data.annotations import read_annotations
 from wtal.data.cache import Progress, cache_root
-from wtal.data.catalog import find_annotations, open_dataset
+from wtal.data.catalog import find_annotations, named, open_dataset
 from wtal.data.feature_index import with_lengths
 from wtal.data.span_check import check_clip_rows, check_spans
 from wtal.data.synthetic import (
@@ -92,6 +93,8 @@ def _opened(
     need_clip: bool,
 ) -> VideoSet:
     if dataset == "synthetic":
+        if shapes not in BENCHMARKS:
+            raise WtalError(f"--shapes {shapes}: expected one of {', '.join(BENCHMARKS)}")
         version = BENCHMARKS[shapes].version
         folder = cache_root() / f"synthetic-v{version}" / f"{shapes}-{layout}-world{world}"
         return open_synthetic(synthetic_dataset(world, folder, layout, BENCHMARKS[shapes], progress), progress)
@@ -99,10 +102,12 @@ def _opened(
         return open_dataset(dataset, root, allow_missing, progress, need_clip)
     if dataset.endswith(".toml"):
         raise WtalError(f"--features synthetic goes with a named data set, not with {dataset}")
-    annotations = find_annotations(dataset, root)
-    name = (
-        f"{annotations.kind}-{annotations_digest(annotations)[:12]}-world{world}"  # other annotations, another folder
-    )
+    found = find_annotations(dataset, root)
+    annotations = read_annotations(found.truth)
+    # other annotations, another folder
+    name = f"{found.layout.NAME}-{annotations_digest(annotations)[:12]}-world{world}"
     folder = cache_root() / f"{dataset}-synthetic-v{GENERATOR_VERSION}" / name
-    synthetic_features(annotations, annotations.classes, folder, world, progress=progress)
-    return open_dataset(dataset, folder, progress=progress)
+    synthetic_features(
+        annotations, annotations.classes, folder, world, named(dataset), found.layout.NAME, progress=progress
+    )
+    return open_dataset(dataset, folder, allow_missing, progress)

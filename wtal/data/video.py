@@ -70,6 +70,7 @@ class VideoSet:
         missing: ids left out because their features were not found (``--allow-missing``).
         unlabelled: ids of training videos left out because they have no label (``--allow-missing``).
         notes: remarks on the data for the user, one sentence each.
+        test_notes: remarks on the test videos; they do not apply if a part of the training videos replaces these.
         kinds: folder of ``<id>.npy`` with the ``SnippetKind`` of each snippet, for generated videos. Only for
             evaluation.
     """
@@ -82,6 +83,7 @@ class VideoSet:
     missing: tuple[str, ...] = ()
     unlabelled: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    test_notes: tuple[str, ...] = ()
     kinds: Path | None = None
 
     @property

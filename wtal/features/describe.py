@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from wtal.data.own_files import read_labels
 from wtal.data.timebase import Timebase
 from wtal.errors import WtalError
 from wtal.features.video_list import CLIP_FOLDER, I3D_FOLDER
+from wtal.platform.as_toml import toml_value
 from wtal.platform.files import write_atomically
 
 _MARK = "# Written by wtal-extract ({digest}). Change it as you like: it is then left alone.\n"
@@ -49,9 +49,10 @@ def place_labels(root: Path, labels: Path | None, ids: Iterable[str]) -> tuple[P
         if not place.samefile(labels) and not _copied(root, place.name, data):
             write_atomically(root / _COPY, _record(place.name, data))
         return place, False
-    for place in (root / "labels.json", root / "labels.csv"):
-        if place.exists() and not _is_form(place):
-            return place, False
+    # If two labels were copied here in turn, the last one counts.
+    for name in sorted(("labels.json", "labels.csv"), key=lambda name: name != _last_copied(root)):
+        if (root / name).exists() and not _is_form(root / name):
+            return root / name, False
     place = root / "labels.csv"
     names = list(ids)
     if bad := [id for id in names if "," in id or '"' in id]:
@@ -64,6 +65,12 @@ def place_labels(root: Path, labels: Path | None, ids: Iterable[str]) -> tuple[P
 
 def _record(name: str, data: bytes) -> bytes:
     return f"{hashlib.sha256(data).hexdigest()}  {name}\n".encode()
+
+
+def _last_copied(root: Path) -> str | None:
+    """The name of the labels that were copied last from ``--labels``; None if none were."""
+    record = root / _COPY
+    return record.read_text(errors="replace").strip().rpartition("  ")[2] if record.exists() else None
 
 
 def _copied(root: Path, name: str, data: bytes) -> bool:
@@ -110,12 +117,12 @@ def write_description(
     if not all_labels:
         return False
     lines = [
-        f"name = {_text(name)}",
-        f"classes = [{', '.join(map(_text, sorted(set(all_labels))))}]",
-        f"i3d = {_text(I3D_FOLDER)}",
-        *([f"clip = {_text(CLIP_FOLDER)}"] if clip else []),
+        f"name = {toml_value(name)}",
+        f"classes = [{', '.join(map(toml_value, sorted(set(all_labels))))}]",
+        f"i3d = {toml_value(I3D_FOLDER)}",
+        *([f"clip = {toml_value(CLIP_FOLDER)}"] if clip else []),
         *([f"clip_fps = {_number(clip_fps)}"] if clip and clip_fps is not None else []),
-        f"labels = {_text(labels.name)}",
+        f"labels = {toml_value(labels.name)}",
         f"fps = {_number(timebase.fps)}",
         f"stride = {_number(timebase.stride)}",
         f"window = {_number(timebase.window)}",
@@ -141,7 +148,3 @@ def _mark(body: str) -> str:
 def _untouched(path: Path) -> bool:
     first, _, body = path.read_text(encoding="utf-8", errors="replace").partition("\n")
     return f"{first}\n" == _mark(body)
-
-
-def _text(value: str) -> str:
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -29,13 +29,14 @@ from typing import IO, TYPE_CHECKING, Any, Literal, get_args, get_origin, get_ty
 from wtal.data.predictions import Detection, write_predictions
 from wtal.errors import WtalError
 from wtal.platform.as_json import dumps
+from wtal.platform.as_toml import toml_value
 from wtal.platform.fields import load_json, parse_toml, shown
 from wtal.platform.files import WriteError, is_temporary, remove_temporaries, write_atomically
 from wtal.platform.text import read_text
 from wtal.runs.checkpoint_folder import CheckpointFolder
 from wtal.runs.setup import Setup
 from wtal.settings.config import RunConfig
-from wtal.settings.recipe import Sources, from_table, to_toml, toml_value
+from wtal.settings.recipe import Sources, from_table, to_toml
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter

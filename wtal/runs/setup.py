@@ -47,7 +47,7 @@ class Setup:
 
     dataset: str = "synthetic"
     root: str | None = None
-    features: str = "disk"
+    features: Literal["disk", "synthetic"] = "disk"
     layout: Layout = "basnet"
     shapes: str = "small"
     world: int = 0

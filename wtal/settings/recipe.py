@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import json
 import re
 import types
 import typing
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from wtal.errors import WtalError
+from wtal.platform.as_toml import toml_value
 from wtal.platform.fields import parse_toml
 from wtal.platform.text import read_text
 from wtal.settings.config import RunConfig
@@ -42,7 +42,7 @@ def default_recipe(dataset: str) -> str:
     """The name of the default recipe of a data set."""
     if dataset.endswith(".toml"):
         return "own"
-    known = [name for name in shipped() if name not in ("own", "paper")]
+    known = [name for name in shipped() if name not in ("own", "paper", "version-2")]
     if dataset not in known:
         raise WtalError(f"--dataset {dataset}: expected one of {', '.join(known)}, or the path of a dataset.toml")
     return dataset
@@ -51,8 +51,8 @@ def default_recipe(dataset: str) -> str:
 def load_recipe(name_or_path: str | Path, _children: tuple[str, ...] = ()) -> Recipe:
     """Read a recipe of the package by name, or a user's own recipe by path.
 
-    A recipe with ``extends = "<other>"`` starts from the values of the other one. The value ``"none"`` unsets a setting
-    that may be unset.
+    A recipe with ``extends = "<other>"`` starts from the values of the other one, which is named, or given by a path
+    from the folder of the file. The value ``"none"`` unsets a setting that may be unset.
 
     Raises:
         WtalError: the recipe does not exist or is not TOML, or has an unknown section or key or a value of the wrong
@@ -61,12 +61,20 @@ def load_recipe(name_or_path: str | Path, _children: tuple[str, ...] = ()) -> Re
     text, origin, name = _read(name_or_path)
     table = parse_toml(text, origin)
     base = table.pop("extends", None)
-    if base is not None and (not isinstance(base, str) or base in (*_children, str(name_or_path))):
+    if base is not None and not isinstance(base, str):
         raise WtalError(f"{origin}: extends = {base!r}: expected another recipe's name or path")
-    parent = load_recipe(base, (*_children, str(name_or_path))) if base is not None else Recipe(name, RunConfig(), {})
+    if base is not None and base.endswith(".toml"):
+        base = str((Path(name_or_path).parent / base).resolve())
+        if not Path(base).is_file():
+            raise WtalError(f"{origin}: extends {base}: no such file, expected another recipe's name or path")
+    itself = str(name_or_path)
+    children = (*_children, itself if itself in shipped() else str(Path(itself).resolve()))
+    if base in children:
+        raise WtalError(f"{origin}: extends {base}: expected a recipe that does not extend this one")
+    parent = load_recipe(base, children) if base is not None else Recipe(name, RunConfig(), {})
     source = {section: dict(keys) for section, keys in parent.source.items()}
     given = table.pop("source", {})
-    if not isinstance(given, Mapping) or not all(isinstance(keys, Mapping) for keys in given.values()):
+    if not isinstance(given, Mapping):
         raise WtalError(f"{origin}: [source] must hold one table a section")
     config = from_table(table, parent.config, origin)
     for section, keys in table.items():  # a changed value no longer has the parent's source
@@ -74,6 +82,7 @@ def load_recipe(name_or_path: str | Path, _children: tuple[str, ...] = ()) -> Re
             if _plain(value) != _plain(getattr(getattr(parent.config, section), key)):
                 source.setdefault(section, {})[key] = f"ours: set by recipe {name}"
     for section, keys in given.items():
+        _check_names(section, keys, f"{origin}: [source]")
         source.setdefault(section, {}).update(keys)
     return Recipe(name, config, source)
 
@@ -85,17 +94,11 @@ def from_table(table: Mapping[str, Any], base: RunConfig, origin: str) -> RunCon
         WtalError: an unknown section or key, or a value that is not valid.
     """
     changed = {}
-    sections = {field.name for field in dataclasses.fields(RunConfig)}
     for section, values in table.items():
-        if section not in sections:
-            raise WtalError(f"{origin}: unknown section [{section}]{_meant(section, sections)}")
-        if not isinstance(values, Mapping):
-            raise WtalError(f"{origin}: [{section}] must be a table, got {values!r}")
+        _check_names(section, values, origin)
         current = getattr(base, section)
         types = _types(type(current))
         for key, value in values.items():
-            if key not in types:
-                raise WtalError(f"{origin}: unknown key {section}.{key}{_meant(key, types)}")
             values = {**values, key: _typed(value, types[key], f"{origin}: {section}.{key}")}
         changed[section] = dataclasses.replace(current, **values)
     try:
@@ -143,6 +146,18 @@ def _read(name_or_path: str | Path) -> tuple[str, str, str]:
     return read_text(path, "a recipe"), str(path), path.stem
 
 
+def _check_names(section: str, keys: Any, origin: str) -> None:
+    """Raise WtalError unless there is such a section, ``keys`` is a table, and the section has all of its keys."""
+    sections = _types(RunConfig)
+    if section not in sections:
+        raise WtalError(f"{origin}: unknown section [{section}]{_meant(section, sections)}")
+    if not isinstance(keys, Mapping):
+        raise WtalError(f"{origin}: [{section}] must be a table, got {keys!r}")
+    for key in keys:
+        if key not in (known := _types(sections[section])):
+            raise WtalError(f"{origin}: unknown key {section}.{key}{_meant(key, known)}")
+
+
 def _types(section: type) -> dict[str, Any]:
     return typing.get_type_hints(section)
 
@@ -169,19 +184,6 @@ def _typed(value: Any, expected: Any, where: str) -> Any:
 
 def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, (list, tuple)) else value
-
-
-def toml_value(value: Any) -> str:
-    """A value in TOML syntax."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        # JSON's escapes are valid in TOML, except for surrogate pairs, which ensure_ascii=False avoids. TOML also
-        # needs an escape for U+007F.
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-    if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(toml_value(item) for item in value) + "]"
-    return repr(value)
 
 
 def _meant(word: str, known: typing.Iterable[str]) -> str:

@@ -216,7 +216,8 @@ def prepare(
     unclear = unused_ambiguous(test) if run.config.evaluate.ambiguous == "keep" else []
     if trained := sorted(filter(is_ambiguous, labels)):
         unclear.append(f"the label {trained[0]!r} of training videos is trained as a class of its own")
-    for note in (*data.notes, *([f"no training video has {', '.join(untrained)}"] if untrained else []), *unclear):
+    unseen = [f"no training video has {', '.join(untrained)}"] if untrained else []
+    for note in (*data.notes, *data.test_notes, *unseen, *unclear):
         reporter.say(f"note: {note}")
     if message := check_clip(data, setup, run.config, given):
         reporter.say(f"note: {message}")

@@ -15,6 +15,7 @@ from typing import cast
 import numpy as np
 
 from wtal.data.annotations import AnnotatedVideo, Annotations, split_names
+from wtal.data.layouts.protocol import Dataset
 from wtal.data.synthetic.dataset import GENERATOR_VERSION
 from wtal.data.synthetic.events import Span, draw_events
 from wtal.data.synthetic.features import clip_features, i3d_features
@@ -22,7 +23,7 @@ from wtal.data.synthetic.folder import build_folder
 from wtal.data.synthetic.parameters import DEFAULT, TRUE_SHAPES, Parameters
 from wtal.data.synthetic.randomness import Purpose, generator
 from wtal.data.synthetic.world import World, make_world
-from wtal.data.synthetic.write_layouts import FPS, FeatureWriter, Layout, grid, save_array
+from wtal.data.synthetic.write_layouts import FPS, FeatureWriter, Layout, check_layout, grid, save_array
 from wtal.data.timebase import Timebase
 from wtal.data.video_id import check_id
 from wtal.errors import WtalError
@@ -37,26 +38,30 @@ def synthetic_features(
     annotations: Annotations,
     classes: Sequence[str],
     directory: str | os.PathLike[str],
-    seed: int = 0,
+    seed: int,
+    dataset: Dataset,
+    layout: str,
     parameters: Parameters = FULL_SIZE,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Write features for the videos of a real ground-truth file, and a copy of that file, in the file's layout.
+    """Write features for the videos of a real ground-truth file, and a copy of that file, in one layout.
 
     The features follow the benchmark's event model with the annotated instances as its instances: I3D-like
     ``[T, 2048]`` and CLIP-like ``clip/<id>.npy`` ``[T, 512]``, both float16. T follows from the duration. If the file
     gives no duration (basnet), T follows from the end of the last instance plus a random remainder. Snippets are those
-    of the layout: 16 frames at 25 fps, or ActionFormer's window of 16 frames every 4 frames at the video's own fps.
+    of the layout: 16 frames at 25 fps; in ActionFormer's for THUMOS14, 16 frames every 4 at the video's own fps.
 
     There are no text features: CLIP's text encoder encodes the class names. The CLIP-like features are in a space
     that is unrelated to that encoder, so **accuracy measured on them is meaningless**; size, speed and memory of the
     run are realistic.
 
     Args:
-        annotations: as read from a basnet, actionformer or wtalc file or folder.
+        annotations: as read from the layout's file or folder.
         classes: all class names in index order.
         directory: a new or empty folder, or one made before with the same arguments, which stays unchanged.
         seed: from 0.
+        dataset: the data set, whose file names and grid the layout uses.
+        layout: ``wtalc``, ``basnet`` or ``actionformer``.
         parameters: strengths and the two widths.
         progress: called with (videos done, videos in all).
 
@@ -66,12 +71,13 @@ def synthetic_features(
     Raises:
         WtalError: the annotations have another kind, a class is unknown, or ``directory`` has other content.
     """
+    check_layout(layout)
+    kind = cast(Layout, layout)
     if annotations.kind not in ("wtalc", "basnet", "actionformer"):
         raise WtalError(
             f"{annotations.path}: generated features for {annotations.kind} annotations are not offered, "
             "expected a wtalc folder, basnet's gt.json or actionformer's thumos14.json"
         )
-    layout = cast(Layout, annotations.kind)
     index = {name: position for position, name in enumerate(classes)}
     for video in annotations.videos.values():
         check_id(video.id, annotations.path)
@@ -84,12 +90,13 @@ def synthetic_features(
     resolved = parameters.resolved()
 
     def fill(root: Path) -> None:
-        _copy_annotations(annotations, layout, root)
+        _copy_annotations(annotations, kind, dataset, root)
         world = make_world(seed, len(index), resolved)
         splits = split_names({video.subset for video in annotations.videos.values()}, annotations.videos)
-        writer = FeatureWriter(root, layout, prefix=annotations.path.name.removesuffix("-Annotations"))
+        writer = FeatureWriter(root, kind, prefix=annotations.path.name.removesuffix("-Annotations"))
         for done, video in enumerate(annotations.videos.values(), start=1):
-            i3d, clip = _video_features(video, index, layout, seed, world, resolved)
+            time = (kind == "actionformer" and dataset.actionformer_grid) or grid(kind, video.fps or FPS)
+            i3d, clip = _video_features(video, index, time, seed, world, resolved)
             writer.add(video.id, splits[video.subset], i3d)
             save_array(root / "clip" / f"{video.id}.npy", clip)
             if progress is not None:
@@ -109,10 +116,9 @@ def synthetic_features(
 
 
 def _video_features(
-    video: AnnotatedVideo, index: dict[str, int], layout: Layout, seed: int, world: World, p: Parameters
+    video: AnnotatedVideo, index: dict[str, int], time: Timebase, seed: int, world: World, p: Parameters
 ) -> tuple[np.ndarray, np.ndarray]:
     """``[T, Di]`` and ``[T, Dc]`` float16."""
-    time = grid(layout, video.fps or FPS)
     # The parameters' lengths refer to 16-frame snippets at 25 fps and to videos of the benchmark's length.
     pace = time.snippets_per_second / grid("basnet").snippets_per_second
     num_snippets = _length(video, time, seed)
@@ -153,7 +159,7 @@ def _span(time: Timebase, start: float, end: float, label: int, num_snippets: in
     return Span(first, min(max(first + 1, round(time.position(end))), num_snippets), label)
 
 
-def _copy_annotations(annotations: Annotations, layout: Layout, root: Path) -> None:
+def _copy_annotations(annotations: Annotations, layout: Layout, dataset: Dataset, root: Path) -> None:
     """Copy the real files to the paths that the loaders search."""
     source = annotations.path
     if layout == "wtalc":
@@ -164,9 +170,9 @@ def _copy_annotations(annotations: Annotations, layout: Layout, root: Path) -> N
                 shutil.copyfile(path, folder / path.name)
     elif layout == "actionformer":
         (root / "annotations").mkdir()
-        shutil.copyfile(source, root / "annotations" / "thumos14.json")
+        shutil.copyfile(source, root / "annotations" / dataset.actionformer_truth[0])
     else:
-        shutil.copyfile(source, root / "gt.json")
+        shutil.copyfile(source, root / dataset.truth[0])
         for subset in ("train", "test"):
             names = "".join(f"{video.id}\n" for video in annotations.split(subset))
             (root / f"split_{subset}.txt").write_text(names, encoding="utf-8")
