@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from types import SimpleNamespace
 
 import pytest
@@ -14,8 +15,10 @@ import wtal.training.pseudo_labels
 from wtal.ablation.variants import GROUPS, group_stages
 from wtal.data.timebase import Timebase
 from wtal.data.video import Instance, Video, VideoSet
+from wtal.inference.branch_scores import mean_scores
+from wtal.inference.localize import scale_scores
 from wtal.platform.device import Device
-from wtal.settings.config import DistillConfig, ScheduleConfig
+from wtal.settings.config import DistillConfig, RunConfig, ScheduleConfig
 from wtal.training.pseudo_labels import PseudoLabels, make_pseudo_labels, teacher_scores
 from wtal.training.rank_labels import rank_labels
 from wtal.training.schedule import Stage, schedule
@@ -28,7 +31,7 @@ CLASSES = ("a", "b")
 
 def videos(lengths: list[int]) -> tuple[VideoSet, tuple[Video, ...]]:
     made = tuple(
-        Video(f"v{i}", "train", ("a",), GRID, (), instances=(Instance(0.0, max(1.0, n // 3), "a"),))
+        Video(f"v{i}", "train", ("a",), GRID, (), instances=(Instance(0.0, max(1.0, n // 3), "a"),), snippets=n)
         for i, n in enumerate(lengths)
     )
     return VideoSet("x", "own", CLASSES, made), made
@@ -39,7 +42,7 @@ def labels_of(
 ) -> PseudoLabels:
     monkeypatch.setattr(wtal.training.pseudo_labels, "frame_logits", lambda branches, name, *rest: logits[name])
     data, made = videos([len(scores) for scores in next(iter(logits.values()))])
-    return make_pseudo_labels(stage, BRANCHES, data, made, config, CPU, seed)
+    return make_pseudo_labels(stage, BRANCHES, data, made, dataclasses.replace(RunConfig(), distill=config), CPU, seed)
 
 
 def random_logits(seed: int, lengths: list[int]) -> list[Tensor]:
@@ -72,9 +75,11 @@ def test_shuffled_labels_are_as_many_at_other_times(monkeypatch) -> None:
     assert agree < 0.5  # 30 of 200 are foreground: by chance 0.15
 
 
-def test_truth_is_the_annotation(monkeypatch) -> None:
+def test_truth_is_the_annotation_without_any_scores(monkeypatch) -> None:
+    monkeypatch.setattr(wtal.training.pseudo_labels, "frame_logits", None)
     stage = Stage("x", "cbp", None, 1, "x", labels="truth")
-    target = labels_of(monkeypatch, {"cbp": [torch.zeros(9, 2)]}, stage, DistillConfig()).targets[0]
+    data, made = videos([9])
+    target = make_pseudo_labels(stage, BRANCHES, data, made, RunConfig(), CPU, 0).targets[0]
     assert target.tolist() == [[1, 0]] * 3 + [[0, 0]] * 6
 
 
@@ -117,20 +122,50 @@ def test_confidence_is_the_distance_from_one_half(monkeypatch) -> None:
     assert found.weights[0].tolist() == [[1.0, 0.0], [0.5, 0.0], [1.0, 0.0]]
 
 
+@pytest.mark.parametrize("activation", ["sigmoid", "softmax"])
 @pytest.mark.parametrize("scale", ["probability", "logit", "rank"])
-def test_an_ensemble_teaches_with_the_mean_on_a_common_scale(monkeypatch, scale: str) -> None:
+def test_an_ensemble_teaches_with_the_mean_on_a_common_scale(monkeypatch, scale: str, activation: str) -> None:
     logits = {"cbp": random_logits(2, [30]), "vlp": [100 * scores for scores in random_logits(3, [30])]}
     monkeypatch.setattr(wtal.training.pseudo_labels, "frame_logits", lambda branches, name, *rest: logits[name])
     data, made = videos([30])
-    [found] = teacher_scores(BRANCHES, "cbp+vlp", data, made, DistillConfig(ensemble=scale), CPU)
+    config = ensemble_config(scale, activation)
+    [found] = teacher_scores(BRANCHES, "cbp+vlp", data, made, config, CPU)
 
-    def common(scores: Tensor) -> Tensor:
+    def common(scores: Tensor, softmax: bool) -> Tensor:
         if scale == "rank":
             return (scores.argsort(0).argsort(0) + 0.5) / len(scores)
-        scores = scores.sigmoid() if scale == "probability" else scores
+        if scale == "probability":
+            scores = scores.clamp(min=0) if softmax else scores.sigmoid()
         return (scores - scores.amin(0)) / (scores.amax(0) - scores.amin(0))
 
-    torch.testing.assert_close(found, (common(logits["cbp"][0]) + common(logits["vlp"][0])) / 2)
+    cbp, vlp = common(logits["cbp"][0], activation == "softmax"), common(logits["vlp"][0], False)
+    torch.testing.assert_close(found, (cbp + vlp) / 2)
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", "softmax"])
+def test_an_ensemble_teaches_with_the_bits_that_inference_averages(monkeypatch, activation: str) -> None:
+    lengths = [1, 7, 30, 501]
+    logits = {"cbp": random_logits(2, lengths), "vlp": random_logits(3, lengths)}
+    before = {name: [scores.clone() for scores in of] for name, of in logits.items()}
+    monkeypatch.setattr(wtal.training.pseudo_labels, "frame_logits", lambda branches, name, *rest: logits[name])
+    data, made = videos(lengths)
+    config = ensemble_config("probability", activation)
+    for found, cbp, vlp in zip(
+        teacher_scores(BRANCHES, "ensemble", data, made, config, CPU), *before.values(), strict=True
+    ):
+        length = torch.tensor([len(found)])
+        inferred, _ = mean_scores(BRANCHES, {"cbp": cbp[None].clone(), "vlp": vlp[None].clone()}, length, config)
+        assert torch.equal(found, inferred[0])
+        if activation == "sigmoid":
+            scaled = [scale_scores(torch.sigmoid(scores)[None], length)[0] for scores in (cbp, vlp)]
+            assert torch.equal(found, torch.stack(scaled).mean(0))
+    for name, of in logits.items():
+        assert all(map(torch.equal, of, before[name]))
+
+
+def ensemble_config(scale: str, activation: str) -> RunConfig:
+    cbp = dataclasses.replace(RunConfig().cbp, activation=activation)
+    return dataclasses.replace(RunConfig(), cbp=cbp, distill=DistillConfig(ensemble=scale))
 
 
 def test_crops_carry_their_weights() -> None:

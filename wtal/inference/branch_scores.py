@@ -19,11 +19,7 @@ def is_softmax(branches: Branches, name: str, config: RunConfig) -> bool:
 def branch_scores(
     branches: Branches, name: str, logits: Tensor, lengths: Tensor, config: RunConfig
 ) -> tuple[Tensor, Tensor]:
-    """Frame scores and video-level probabilities of one branch.
-
-    With a sigmoid, the frame score is the probability. With a softmax it is the logit, because the probability is near
-    1 or 0 wherever one class leads, even in background (7 to 20 mAP lower on THUMOS14 features). Logits below 0 count
-    as 0.
+    """Frame scores (:func:`scaled_frames`) and video-level probabilities of one branch.
 
     Args:
         branches: the branches of the run.
@@ -35,10 +31,19 @@ def branch_scores(
     Returns:
         frame scores ``[B, T, C]``, scaled to [0, 1] per video and class; probabilities ``[B, C]``.
     """
-    softmax = is_softmax(branches, name, config)
     pooled = video_logits(logits, lengths, config.loss.topk_divisor)
-    frames = scale_scores(logits.clamp_(min=0) if softmax else logits.sigmoid_(), lengths)
-    return frames, torch.softmax(pooled, 1) if softmax else torch.sigmoid(pooled)
+    levels = torch.softmax(pooled, 1) if is_softmax(branches, name, config) else torch.sigmoid(pooled)
+    return scaled_frames(branches, name, logits, lengths, config), levels
+
+
+def scaled_frames(branches: Branches, name: str, logits: Tensor, lengths: Tensor, config: RunConfig) -> Tensor:
+    """Frame scores ``[B, T, C]`` of one branch, scaled to [0, 1] per video and class; see :func:`branch_scores`.
+
+    With a sigmoid, the frame score is the probability. With a softmax it is the logit, because the probability is near
+    1 or 0 wherever one class leads, even in background (7 to 20 mAP lower on THUMOS14 features). Logits below 0 count
+    as 0.
+    """
+    return scale_scores(logits.clamp_(min=0) if is_softmax(branches, name, config) else logits.sigmoid_(), lengths)
 
 
 def mean_scores(

@@ -178,8 +178,8 @@ class DistillConfig:
     confidence: bool = False
     """Weight each pseudo-label by the distance of the teacher's scaled score from one half."""
     ensemble: Literal["probability", "logit", "rank"] = "probability"
-    """The scores that are averaged if an ensemble is the teacher: probabilities or logits, scaled to [0, 1] per video
-    and class, or temporal ranks."""
+    """The scores that are averaged if an ensemble is the teacher: probabilities (under a softmax, logits above 0, as in
+    inference) or logits, scaled to [0, 1] per video and class, or temporal ranks."""
 
 
 @dataclass(frozen=True)

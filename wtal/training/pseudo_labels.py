@@ -9,14 +9,16 @@ import torch
 from torch import Tensor
 
 from wtal.data.batches import Batch
+from wtal.data.features import feature_lengths
 from wtal.data.snippet_truth import snippet_truth
 from wtal.data.video import Video, VideoSet
+from wtal.inference.branch_scores import scaled_frames
 from wtal.inference.branches import Branches, members
 from wtal.inference.frame_scores import frame_logits
 from wtal.inference.localize import FIRES, scale_scores
 from wtal.platform.device import Device
 from wtal.platform.distributed import SINGLE_PROCESS, Processes
-from wtal.settings.config import DistillConfig
+from wtal.settings.config import RunConfig
 from wtal.training.pseudo_label_storage import pack_targets, unpack_targets
 from wtal.training.rank_labels import IGNORE, PseudoLabelQuality, pseudo_label_quality, rank_labels, temporal_quantiles
 from wtal.training.schedule import Stage
@@ -67,7 +69,7 @@ def make_pseudo_labels(
     branches: Branches,
     data: VideoSet,
     videos: Sequence[Video],
-    config: DistillConfig,
+    config: RunConfig,
     device: Device,
     seed: int,
     processes: Processes = SINGLE_PROCESS,
@@ -77,20 +79,23 @@ def make_pseudo_labels(
     Several processes share the computation of the teacher's scores. Every process gets all pseudo-labels.
     """
     if stage.labels == "truth":
-        lengths = [len(scores) for scores in frame_logits(branches, stage.student, data, videos, device, processes)]
+        lengths = feature_lengths(videos).tolist()
         truth = [snippet_truth(data, video, n).to(torch.int8) for video, n in zip(videos, lengths, strict=True)]
         return PseudoLabels(truth, None, PseudoLabelQuality())
     assert stage.teacher is not None
     scores = teacher_scores(branches, stage.teacher, data, videos, config, device, processes)
     labels = [torch.from_numpy(data.multi_hot(video))[None] for video in videos]
     assert (stage.step == "B") == branches.reads_clip(stage.student), stage.student
+    distill = config.distill
     foreground, background = (
-        (config.b_foreground, config.b_background) if stage.step == "B" else (config.f_foreground, config.f_background)
+        (distill.b_foreground, distill.b_background)
+        if stage.step == "B"
+        else (distill.f_foreground, distill.f_background)
     )
-    shares = action_shares(scores, labels) if config.adaptive else [torch.ones(1, len(data.classes))] * len(videos)
+    shares = action_shares(scores, labels) if distill.adaptive else [torch.ones(1, len(data.classes))] * len(videos)
     random = torch.Generator().manual_seed(seed)
     targets: list[Tensor] = []
-    weights: list[Tensor] | None = [] if config.confidence else None
+    weights: list[Tensor] | None = [] if distill.confidence else None
     quality = PseudoLabelQuality()
     for video, score, label, share in zip(videos, scores, labels, shares, strict=True):
         length = torch.tensor([len(score)])
@@ -111,22 +116,28 @@ def teacher_scores(
     teacher: str,
     data: VideoSet,
     videos: Sequence[Video],
-    config: DistillConfig,
+    config: RunConfig,
     device: Device,
     processes: Processes = SINGLE_PROCESS,
 ) -> list[Tensor]:
     """Frame scores ``[T, C]`` of a teacher: the logits of a branch, or the mean of an ensemble on a common scale."""
-    logits = [frame_logits(branches, name, data, videos, device, processes) for name in members(teacher)]
+    names = members(teacher)
+    logits = [frame_logits(branches, name, data, videos, device, processes) for name in names]
     if len(logits) == 1:
         return logits[0]
 
-    def common(frames: Tensor) -> Tensor:
+    def common(name: str, frames: Tensor) -> Tensor:
         length = torch.tensor([len(frames)])
-        if config.ensemble == "rank":
+        if config.distill.ensemble == "rank":
             return temporal_quantiles(frames[None], length)[0].float()
-        return scale_scores((torch.sigmoid(frames) if config.ensemble == "probability" else frames)[None], length)[0]
+        if config.distill.ensemble == "logit":
+            return scale_scores(frames[None], length)[0]
+        return scaled_frames(branches, name, frames[None].clone(), length, config)[0]
 
-    return [torch.stack([common(frames) for frames in video]).mean(0) for video in zip(*logits, strict=True)]
+    return [
+        torch.stack([common(name, frames) for name, frames in zip(names, video, strict=True)]).mean(0)
+        for video in zip(*logits, strict=True)
+    ]
 
 
 def action_shares(scores: Sequence[Tensor], labels: Sequence[Tensor]) -> list[Tensor]:

@@ -134,7 +134,7 @@ class Trainer:
         for student in waiting:
             own = replace(stage, student=student.name, teacher=student.teacher)
             pseudo_labels = make_pseudo_labels(
-                own, self.branches, self.data, self.videos, self.config.distill, self.device, seed, self.processes
+                own, self.branches, self.data, self.videos, self.config, self.device, seed, self.processes
             )
             if pseudo_labels.quality.action:
                 shares = "  ".join(f"{name} {_share(value)}" for name, value in pseudo_labels.quality.rates().items())
