@@ -83,9 +83,10 @@ def test_thresholds_without_a_number(files, words: list[str]) -> None:
         evaluation_command([*map(str, files), *words])
 
 
-def test_root_goes_with_a_run(files) -> None:
-    with pytest.raises(WtalError, match="--root goes with a run or a checkpoint"):
-        evaluation_command([*map(str, files), "--root", "x"])
+@pytest.mark.parametrize(("option", "value"), [("--root", "x"), ("--branch", "vlp"), ("--device", "cuda:7")])
+def test_what_only_a_model_heeds_goes_with_a_run(files, option: str, value: str) -> None:
+    with pytest.raises(WtalError, match=f"^{option} {value}: goes with a run or a checkpoint, not with predictions$"):
+        evaluation_command([*map(str, files), option, value])
 
 
 @pytest.mark.skipif(not FULL.exists(), reason="no /dev/full here")

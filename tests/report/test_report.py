@@ -215,6 +215,16 @@ def test_formulas_in_names_stay_text(make_study, hostile: str, tmp_path) -> None
         (["RUN", "--figure", "timeline", "--out", "x.png", "--label", "no"], "--label no"),
         (["RUN", "--figure", "precision", "--out", "x.png", "--tiou", "0.55"], "--tiou 0.55"),
         (["RUN", "--figure", "pie", "--out", "x.png"], "--figure"),
+        (["RUN", "--out", "x.html", "--video", "a"], "--video goes with --figure timeline"),
+        (["RUN", "--out", "x.html", "--label", "a"], "--label goes with --figure timeline or precision"),
+        (
+            ["RUN", "--out", "x.html", "--branch", "vlp"],
+            "--branch goes with --figure timeline or precision or errors or missed or classes",
+        ),
+        (["RUN", "--out", "x.html", "--span", "0", "1"], "--span goes with --figure timeline"),
+        (["RUN", "--out", "x.html", "--tiou", "0.5"], "--tiou goes with --figure precision"),
+        (["RUN", "--figure", "errors", "--out", "x.png", "--span", "0", "1"], "--span goes with --figure timeline"),
+        (["RUN", "--figure", "results", "--out", "x.png", "--branch", "vlp"], "--branch goes with --figure timeline"),
     ],
 )
 def test_mistakes_are_one_line(small_run: Path, tmp_path, monkeypatch, capsys, arguments: list[str], told: str) -> None:

@@ -50,7 +50,7 @@ class Options:
     root: Path | None = None
     """With a run or checkpoint: the folder of its data, if they have moved since training."""
     device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
+    """With a run or checkpoint: auto, cpu, cuda or cuda:N."""
     per_class: bool = False
     """Also print the average precision of each class."""
     json: bool = False
@@ -80,8 +80,10 @@ def command(arguments: Sequence[str]) -> int:
     if not trained and options.ground_truth is None:
         raise WtalError(f"{options.what}: predictions need ground truth: wtal-eval PREDICTIONS GROUND_TRUTH")
 
-    if options.root is not None and not trained:
-        raise WtalError("--root goes with a run or a checkpoint")
+    model_only = {"root": options.root, "branch": options.branch, "device": options.device}
+    for name, value in model_only.items():
+        if not trained and value not in (None, Options.device):
+            raise WtalError(f"--{name} {value}: goes with a run or a checkpoint, not with predictions")
 
     from wtal.evaluation.average_precision import evaluate
     from wtal.platform.as_json import dumps

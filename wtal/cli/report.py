@@ -15,6 +15,15 @@ from wtal.errors import WtalError
 
 PROGRAM = "wtal-report"
 
+FIGURES_OF: dict[str, tuple[str, ...]] = {
+    "video": ("timeline",),
+    "label": ("timeline", "precision"),
+    "branch": ("timeline", "precision", "errors", "missed", "classes"),
+    "span": ("timeline",),
+    "tiou": ("precision",),
+}
+"""The options that only figures heed, and the figures that do."""
+
 
 @dataclass(frozen=True)
 class Options:
@@ -41,7 +50,7 @@ class Options:
     label: str | None = None
     """With --figure timeline or precision: the class."""
     branch: Literal["cbp", "vlp", "ensemble"] | None = None
-    """With --figure: the branch whose detections are shown; default: the run's setting."""
+    """With --figure, except training and results: the branch whose detections are shown; default: the run's setting."""
     span: tuple[float, float] | None = None
     """With --figure timeline: first and last second; default: the whole video."""
     tiou: float | None = None
@@ -77,6 +86,9 @@ def command(arguments: Sequence[str]) -> int:
         raise WtalError(f"--videos {options.videos}: no such folder")
     if options.figure is not None and options.out is None:
         raise WtalError(f"--figure {options.figure} needs --out FILE.png, .svg or .pdf")
+    for name, figures in FIGURES_OF.items():
+        if getattr(options, name) is not None and options.figure not in figures:
+            raise WtalError(f"--{name} goes with --figure {' or '.join(figures)}")
     out = options.out or (options.runs[0] if len(options.runs) == 1 else Path()) / "report.html"
 
     from rich.console import Console
