@@ -9,15 +9,14 @@ used for measuring only. The results go to OUT.json and OUT.md; called again, ru
 
 from __future__ import annotations
 
-import multiprocessing
 import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from wtal.cli.parsing import parse, run
+from wtal.ablation.process_pool import finished, pool
+from wtal.cli.parsing import parse, run, whole_numbers
 from wtal.errors import WtalError
 from wtal.platform.files import check_writable, write_atomically
 
@@ -68,21 +67,17 @@ def command(arguments: Sequence[str]) -> int:
     if len(jobs) > len(todo):
         print(f"{options.out}: has {len(jobs) - len(todo)} of the {len(jobs)} runs already")
     began = time.monotonic()
-    # spawn: a process that torch has run in does not fork well
-    pool = ProcessPoolExecutor(options.jobs, mp_context=multiprocessing.get_context("spawn"))
     try:
-        waiting = {pool.submit(execute, job): job for job in todo}
-        for done, future in enumerate(as_completed(waiting), 1):
-            job, found = waiting[future], future.result()
-            add(results, job, found)
-            write_atomically(options.out, results.dump())
-            write_atomically(pages, page(results).encode())
-            took = f"{done}/{len(todo)}, {time.monotonic() - began:.0f} s"
-            print(f"[{took}] {job}: mAP {found['mean']:.1f}, {found['cpu_seconds']:.0f} CPU s", flush=True)
+        with pool(options.jobs) as executor:
+            for done, (place, future) in enumerate(finished(executor, execute, [(job,) for job in todo]), 1):
+                job, found = todo[place], future.result()
+                add(results, job, found)
+                write_atomically(options.out, results.dump())
+                write_atomically(pages, page(results).encode())
+                took = f"{done}/{len(todo)}, {time.monotonic() - began:.0f} s"
+                print(f"[{took}] {job}: mAP {found['mean']:.1f}, {found['cpu_seconds']:.0f} CPU s", flush=True)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("interrupted; call again with the same options to go on") from None
-    finally:
-        pool.shutdown(cancel_futures=True)  # after an error or Ctrl-C no further run begins
     write_atomically(pages, page(results).encode())
     print(page(results))
     return 0
@@ -100,21 +95,10 @@ def _jobs(options: Options) -> list[Job]:
     segments = options.train_segments
     if segments is not None and not segments.is_file():
         raise WtalError(f"{segments}: no such file, expected video,start,end,label of the training videos")
-    try:
-        seeds = sorted({seed for text in options.seeds for seed in _numbers(text)})
-    except ValueError:
-        raise WtalError(f"--seeds {' '.join(options.seeds)}: expected numbers such as 7 or 0-2") from None
+    seeds = whole_numbers(options.seeds, "--seeds", "7 or 0-2")
     if options.networks < 1:
         raise WtalError(f"--networks {options.networks}: expected at least 1")
     models = dict.fromkeys(options.models)
     return [
         Job(options.data, segments, model, seed, options.folds, options.networks) for model in models for seed in seeds
     ]
-
-
-def _numbers(text: str) -> range:
-    first, dash, last = text.partition("-")
-    found = range(int(first), int(last if dash else first) + 1)
-    if not found:
-        raise ValueError(text)
-    return found

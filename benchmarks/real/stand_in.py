@@ -35,6 +35,7 @@ from wtal.data.video import Video, VideoSet
 from wtal.errors import WtalError
 from wtal.platform.as_toml import toml_value
 from wtal.platform.files import WriteError
+from wtal.platform.messages import first_few
 from wtal.platform.text import read_text
 
 from .data import annotated
@@ -133,8 +134,7 @@ def write(data: VideoSet, source: Path, folder: Path) -> int:
 
 def _class_means(total: np.ndarray, count: np.ndarray, data: VideoSet, source: Path) -> np.ndarray:
     if absent := [name for name, videos in zip(data.classes, count, strict=True) if not videos]:
-        shown = ", ".join(absent[:3]) + (", ..." if len(absent) > 3 else "")
-        raise WtalError(f"{source}: no training video has {shown}, expected one of each class for its mean")
+        raise WtalError(f"{source}: no training video has {first_few(absent)}, expected one of each class for its mean")
     means: np.ndarray = total / count[:, None]
     for name, norm in zip(data.classes, np.linalg.norm(means, axis=1), strict=True):
         if norm < _LEAST_NORM:

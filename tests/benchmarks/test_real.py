@@ -146,7 +146,7 @@ def test_command_goes_on_where_it_stopped(
     dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module, out = real("run"), tmp_path / "out.json"
-    monkeypatch.setattr(module, "ProcessPoolExecutor", InPlace)
+    monkeypatch.setattr("wtal.ablation.process_pool.ProcessPoolExecutor", InPlace)
     options = ["--data", str(dataset), "--models", "conv", "--out", str(out)]
     module.command([*options, "--seeds", "0"])
     before = json.loads(out.read_text())["runs"]

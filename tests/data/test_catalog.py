@@ -14,9 +14,9 @@ from wtal.data.open import open_data
 from wtal.errors import WtalError
 
 
-def message(function, *arguments) -> str:
+def message(function, *arguments, **named) -> str:
     with pytest.raises(WtalError) as caught:
-        function(*arguments)
+        function(*arguments, **named)
     assert caught.value.exit_code == 2
     return str(caught.value)
 

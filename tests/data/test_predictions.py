@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from wtal.data.predictions import (
     Detection,
-    check_writable,
     parse_predictions,
     read_predictions,
     to_official,
@@ -96,16 +95,6 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
         write_predictions(path, {})
     assert read_predictions(path) == FOUND
     assert [*tmp_path.iterdir()] == [path]
-
-
-def test_check_writable(tmp_path):
-    check_writable(tmp_path / "new" / "p.json")
-    assert [*(tmp_path / "new").iterdir()] == []
-    with pytest.raises(WtalError, match="is a folder"):
-        check_writable(tmp_path)
-    (tmp_path / "file").touch()
-    with pytest.raises(WtalError, match="cannot be written"):
-        check_writable(tmp_path / "file" / "p.json")
 
 
 def result(**changes):

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from wtal.errors import WtalError
-from wtal.platform.files import WriteError, write_atomically
+from wtal.platform.files import WriteError, check_writable, write_atomically
 from wtal.runs.checkpoint import load_checkpoint
 from wtal.runs.run import Run
 from wtal.runs.setup import Setup
@@ -150,3 +150,13 @@ def test_a_log_that_cannot_be_written_is_an_error(tmp_path) -> None:
     for handler in run.log.handlers:
         with contextlib.suppress(OSError):
             handler.close()
+
+
+def test_whether_a_file_can_be_written_is_checked_without_leaving_one(tmp_path) -> None:
+    check_writable(tmp_path / "new" / "p.json")
+    assert [*(tmp_path / "new").iterdir()] == []
+    with pytest.raises(WtalError, match="is a folder"):
+        check_writable(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(WtalError, match="cannot be written"):
+        check_writable(tmp_path / "file" / "p.json")

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from wtal.cli.parsing import parse, run
+from wtal.cli.parsing import parse, run, whole_numbers
 from wtal.errors import WtalError
 from wtal.settings.recipe import default_recipe
 
@@ -117,12 +117,12 @@ def command(arguments: Sequence[str]) -> int:
         check_report(out)
         write_report(join(options.join), out)
         return 0
-    numbers = _all_numbers(options.worlds, "--worlds", "7 or 100-109")
+    worlds = whole_numbers(options.worlds, "--worlds", "7 or 100-109")
 
     from wtal.ablation.job import ablate
 
     return ablate(
-        numbers,
+        worlds,
         options.benchmarks,
         options.groups,
         options.seed,
@@ -135,7 +135,7 @@ def command(arguments: Sequence[str]) -> int:
 
 def _compare(options: Options, dataset: str) -> int:
     """Compare recipes on a data set."""
-    seeds = _all_numbers(options.seeds, "--seeds", "7 or 0-2")
+    seeds = whole_numbers(options.seeds, "--seeds", "7 or 0-2")
     path = Path(dataset)
     recipes = options.recipes or (default_recipe(dataset),)
     name = path.stem
@@ -158,6 +158,7 @@ def _compare(options: Options, dataset: str) -> int:
 
 OF_WORLDS = ("worlds", "benchmarks", "groups", "seed", "recipe", "join", "check", "quick")
 OF_DATA = ("seeds", "recipes", "folds", "root", "allow_missing")
+OF_TRAINING = ("worlds", "benchmarks", "groups", "seed", "recipe", "runs", "processes")
 
 
 def _check(options: Options) -> None:
@@ -176,26 +177,13 @@ def _check(options: Options) -> None:
     modes = {"--check": options.check is not None, "--join": bool(options.join), "--report-only": options.report_only}
     if len(given := [name for name, used in modes.items() if used]) > 1:
         raise WtalError(f"{given[0]} and {given[1]}: expected one of them")
+    if options.check is not None or options.join:
+        mode, idle = ("--check", (*OF_TRAINING, "out")) if options.check is not None else ("--join", OF_TRAINING)
+        for name in idle:
+            if getattr(options, name) != getattr(default, name):
+                raise WtalError(f"--{name} goes without {mode}")
     if options.out is not None and options.out.is_dir():
         raise WtalError(f"--out {options.out}: is a folder, expected the name of files without .json, .md, .png")
-
-
-def _all_numbers(texts: Sequence[str], option: str, such_as: str) -> list[int]:
-    try:
-        numbers = list(dict.fromkeys(number for text in texts for number in _numbers(text)))
-    except ValueError:
-        numbers = []
-    if not numbers:
-        raise WtalError(f"{option} {' '.join(texts)}: expected numbers such as {such_as}")
-    return numbers
-
-
-def _numbers(text: str) -> range:
-    first, dash, last = text.partition("-")
-    numbers = range(int(first), int(last if dash else first) + 1)
-    if not numbers:
-        raise ValueError(text)
-    return numbers
 
 
 if __name__ == "__main__":

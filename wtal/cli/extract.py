@@ -52,7 +52,7 @@ def command(arguments: Sequence[str]) -> int:
     from rich.console import Console
 
     from wtal.features.extract import extract
-    from wtal.features.messages import counted
+    from wtal.platform.messages import counted
     from wtal.platform.progress import Reporter
 
     if options.threads is not None:

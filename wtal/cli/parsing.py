@@ -41,6 +41,29 @@ def parse(options: type[Options], program: str, arguments: Sequence[str], defaul
         raise WtalError(_one_line(complaint.getvalue(), program)) from None
 
 
+def whole_numbers(texts: Sequence[str], option: str, such_as: str) -> list[int]:
+    """The whole numbers of an option whose values are numbers and ranges, such as ``7`` and ``0-2``; each number once.
+
+    Raises:
+        WtalError: a value is neither, or a range is empty.
+    """
+    try:
+        found = list(dict.fromkeys(number for text in texts for number in _range(text)))
+    except ValueError:
+        found = []
+    if not found:
+        raise WtalError(f"{option} {' '.join(texts)}: expected numbers such as {such_as}")
+    return found
+
+
+def _range(text: str) -> range:
+    first, dash, last = text.partition("-")
+    found = range(int(first), int(last if dash else first) + 1)
+    if not found:
+        raise ValueError(text)
+    return found
+
+
 def run(command: Callable[[Sequence[str]], int | None], program: str, alone: bool = False) -> int:
     """Run a command with the arguments of the process, or print the versions for ``--version``; returns the exit code.
 

@@ -10,6 +10,7 @@ from wtal.data.layouts.protocol import Candidate, Dataset, Files, file_names
 from wtal.data.video import Video, VideoSet, nothing_to_measure
 from wtal.data.video_id import check_id
 from wtal.errors import WtalError
+from wtal.platform.messages import first_few
 
 
 def assemble(
@@ -71,12 +72,12 @@ def assemble(
     total = len(videos) + len(missing) + len(unlabelled)
     if missing and (not allow_missing or not videos):
         raise WtalError(
-            f"{annotations.path}: no features for {len(missing)} of {total} videos ({_few(missing)}), "
+            f"{annotations.path}: no features for {len(missing)} of {total} videos ({first_few(missing)}), "
             f"expected {looked_for[0]}" + ("; --allow-missing leaves them out" if videos else "")
         )
     if unlabelled and not allow_missing:
         raise WtalError(
-            f"{annotations.path}: {len(unlabelled)} training videos have no label ({_few(unlabelled)}), "
+            f"{annotations.path}: {len(unlabelled)} training videos have no label ({first_few(unlabelled)}), "
             "expected at least one each; --allow-missing leaves them out"
         )
     if not videos:
@@ -94,7 +95,3 @@ def assemble(
         unlabelled=tuple(unlabelled),
         test_notes=tuple(notes),
     )
-
-
-def _few(ids: list[str]) -> str:
-    return ", ".join(ids[:3]) + (", ..." if len(ids) > 3 else "")

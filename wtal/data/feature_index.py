@@ -24,6 +24,7 @@ from wtal.data.features import check_features, clip_rows, feature_lengths, featu
 from wtal.data.video import Video, VideoSet, nothing_to_measure
 from wtal.errors import WtalError
 from wtal.platform.files import WriteError, write_atomically
+from wtal.platform.messages import first_few
 
 _YOUNG_SECONDS = 2.0
 """A file that changed so recently may change again without a new modification time, so it is not cached."""
@@ -158,7 +159,7 @@ def _check_widths(data: VideoSet) -> None:
         expected = Counter(widths.values()).most_common(1)[0][0] if widths else 0
         others = [(video, width) for video, width in widths.items() if width != expected]
         if len(others) > 1:
-            some = ", ".join(f"{video} {width}" for video, width in others[:3]) + (", ..." if len(others) > 3 else "")
+            some = first_few([f"{video} {width}" for video, width in others])
             raise WtalError(
                 f"{data.name}: the {kind} features of {len(others)} of {len(widths)} videos have another width "
                 f"({some}), expected {expected} as in most videos"

@@ -12,19 +12,8 @@ from pathlib import Path
 
 from wtal.errors import WtalError
 from wtal.platform import fields
-from wtal.platform.files import check_writable, write_atomically
+from wtal.platform.files import write_atomically
 from wtal.platform.text import csv_rows
-
-__all__ = [
-    "Detection",
-    "Predictions",
-    "check_predictions",
-    "check_writable",
-    "parse_predictions",
-    "read_predictions",
-    "to_official",
-    "write_predictions",
-]
 
 _JSON = "predictions as JSON ({'results': {video: [{'score', 'segment', 'label'}]}})"
 _COLUMNS = ("video", "start", "end", "label", "score")

@@ -10,6 +10,7 @@ import numpy as np
 
 from wtal.data.ambiguous import Intervals
 from wtal.data.timebase import Timebase
+from wtal.platform.messages import first_few
 
 
 @dataclass(frozen=True)
@@ -114,5 +115,4 @@ def nothing_to_measure(test: Sequence[Video]) -> str | None:
         return "no test video"
     if any(video.labels or video.instances for video in test):
         return None
-    ids = ", ".join(video.id for video in test[:3]) + (", ..." if len(test) > 3 else "")
-    return f"none of the {len(test)} test videos has an action ({ids})"
+    return f"none of the {len(test)} test videos has an action ({first_few([video.id for video in test])})"

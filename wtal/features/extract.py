@@ -20,7 +20,6 @@ from wtal.features.describe import coverage, place_labels, write_description
 from wtal.features.extraction_progress import ExtractionProgress
 from wtal.features.flow_pool import FlowPool, Pending
 from wtal.features.manifest import check_own, check_settings, claim, forget, hash_of, is_complete, sha256
-from wtal.features.messages import counted, first_few
 from wtal.features.networks import Network, clip_network, flow_network, rgb_network
 from wtal.features.options import Extraction, Stream, check, unused
 from wtal.features.pipeline import Finished, queue_depth, run
@@ -33,6 +32,7 @@ from wtal.features.video_list import Target, check_there, find_videos, layout_ta
 from wtal.features.write import joint_path, write_features, write_joint
 from wtal.platform.device import Device, choose_device, describe
 from wtal.platform.files import remove_temporaries
+from wtal.platform.messages import counted, first_few
 from wtal.platform.progress import Reporter
 
 SHARED_FILES = ("manifest.json", "dataset.toml", "labels.csv", "labels.json", "labels.sha256")

@@ -16,8 +16,8 @@ from wtal.data.npy import open_rows
 from wtal.data.timebase import Timebase
 from wtal.data.video_id import check_id
 from wtal.errors import WtalError
-from wtal.features.messages import counted, first_few
 from wtal.platform.folders import walk
+from wtal.platform.messages import counted, first_few
 from wtal.platform.text import read_lines
 
 _ENDINGS = """

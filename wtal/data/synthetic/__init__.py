@@ -2,7 +2,8 @@
 
 One file per subject: ``parameters`` has the adjustable values, ``randomness`` the random streams, ``world`` the class
 prototypes, ``events`` the events in a video, ``features`` the I3D-like and CLIP-like features of these events,
-``dataset`` the whole set, ``full_size`` features for real annotations; ``layouts`` and ``folder`` write both to disk.
+``dataset`` the whole set, ``full_size`` features for real annotations; ``write_layouts`` and ``folder`` write both to
+disk. ``realism`` measures how similar generated and real features are.
 """
 
 from wtal.data.synthetic.dataset import GENERATOR_VERSION, open_synthetic, synthetic_dataset
