@@ -7,6 +7,7 @@ import dataclasses
 import io
 import json
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -174,6 +175,17 @@ def test_a_run_without_its_data_still_shows_its_table(browser, small_run: Path, 
         draw("errors", [moved], tmp_path / "x.png", Choice())
 
 
+@pytest.mark.parametrize("text", ['{"wtal": "0.', "[1, 2]", '{"wtal": ["0.1"]}'])
+def test_damaged_versions_are_one_line(small_run: Path, tmp_path, text: str) -> None:
+    shutil.copytree(small_run, tmp_path / "run")
+    path = tmp_path / "run" / "versions.json"
+    path.write_text(text)
+    with pytest.raises(WtalError, match=rf"^{re.escape(str(path))}: .*, expected the versions that wtal-train wrote$"):
+        study(tmp_path / "run", "cpu", QUIET)
+    path.unlink()
+    assert study(tmp_path / "run", "cpu", QUIET).versions == {}
+
+
 @pytest.mark.parametrize("figure", FIGURES)
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_every_figure_in_every_format(opened: Study, tmp_path, figure: str, suffix: str) -> None:
@@ -181,6 +193,23 @@ def test_every_figure_in_every_format(opened: Study, tmp_path, figure: str, suff
     draw(figure, [opened], out, Choice(source="ensemble"))
     assert out.read_bytes().startswith(FIRST_BYTES[suffix])
     assert out.stat().st_size > 2000
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_figure_that_cannot_be_written_leaves_the_old_one(opened: Study, tmp_path, suffix: str) -> None:
+    out = tmp_path / f"figure{suffix}"
+    out.write_text("old")
+    draw("results", [opened], tmp_path / f"first{suffix}", Choice())  # what matplotlib reads and caches
+    (tmp_path / f"first{suffix}").unlink()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(WtalError, match=rf"^{re.escape(str(out))}: cannot be written \(File too large\)$"):
+            draw("results", [opened], out, Choice())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert out.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [out]
 
 
 def test_a_figure_is_drawn_of_what_was_asked_for(opened: Study, tmp_path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,7 +83,7 @@ def draw(figure: str, studies: Sequence[Study], out: Path, choice: Choice) -> No
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    from wtal.platform.files import check_writable
+    from wtal.platform.files import check_writable, write_atomically
 
     check_writable(out)
     drawing: Callable[[Figure], None] = {
@@ -97,7 +98,9 @@ def draw(figure: str, studies: Sequence[Study], out: Path, choice: Choice) -> No
     with rc_context(_STYLE):
         canvas = Figure(layout="constrained", dpi=200)
         drawing(canvas)
-        canvas.savefig(out, metadata={"Date": None} if out.suffix == ".svg" else None)
+        image = io.BytesIO()
+        canvas.savefig(image, format=out.suffix[1:], metadata={"Date": None} if out.suffix == ".svg" else None)
+    write_atomically(out, image.getvalue())
 
 
 def _short(name: str, most: int = 40) -> str:

@@ -6,7 +6,6 @@ so an old run can have a report too. If the data set cannot be opened, scores an
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,11 +17,12 @@ from wtal.errors import WtalError
 from wtal.evaluation.inputs import unused_ambiguous
 from wtal.evaluation.table import has_ground_truth
 from wtal.inference.saved_model import check_data, load
+from wtal.platform.fields import load_json
 from wtal.platform.progress import Reporter
 from wtal.report.analysis import Analysis, analyse
 from wtal.report.curves import Curves, read_curves
 from wtal.report.scores import VideoScores, detections, score_videos
-from wtal.runs.run import Run
+from wtal.runs.run import VERSIONS, Run
 from wtal.runs.videos import open_again
 
 
@@ -85,17 +85,16 @@ def study(
         ambiguous: see :func:`wtal.evaluate`; None: the run's setting.
 
     Raises:
-        WtalError: the folder is no run folder or has no checkpoint, or its data set has other classes or feature
-            widths than in training.
+        WtalError: the folder is no run folder, has no checkpoint or is damaged, or its data set has other classes or
+            feature widths than in training.
     """
     run = Run.open(folder)
-    versions = folder / "versions.json"
     facts: dict[str, Any] = {
         "name": folder.resolve().name,
         "run": run,
         "rows": run.rows(),
         "curves": read_curves(folder / "tensorboard"),
-        "versions": json.loads(versions.read_text()) if versions.is_file() else {},
+        "versions": _versions(folder / VERSIONS),
     }
     branches, config, where, _ = load(folder, device)
     try:
@@ -125,3 +124,18 @@ def study(
         trouble = f"{fault}: nothing here measures localization"
     facts |= {"analyses": analyses, "trouble": trouble, "ambiguous": asked}
     return Study(**facts, data=data, scored=scored, detections=by_source)
+
+
+def _versions(path: Path) -> dict[str, str | None]:
+    """The versions that a run was trained with; empty if it has no such file.
+
+    Raises:
+        WtalError: the file is damaged.
+    """
+    if not path.is_file():
+        return {}
+    expected = "the versions that wtal-train wrote"
+    content = load_json(path, expected)
+    if not isinstance(content, dict) or not all(value is None or isinstance(value, str) for value in content.values()):
+        raise WtalError(f"{path}: unknown structure, expected {expected}")
+    return content
