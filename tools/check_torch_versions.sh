@@ -27,6 +27,7 @@ status=0
 table=""
 for torch in "$@"; do
   echo "-- $torch"
+  : > "$work/log"  # not that of the torch before
   environment=$work/environment
   python -m venv --clear "$environment"
   if [ "$torch" = current ]; then
@@ -43,7 +44,7 @@ for torch in "$@"; do
     verdict=FAILED status=1
     cat "$work/log"
   fi
-  table+="$facts  wheel ${hash:0:8}  op tests $verdict: $(tail -n 1 "$work/log" 2> /dev/null)"$'\n'
+  table+="$facts  wheel ${hash:0:8}  op tests $verdict: $(tail -n 1 "$work/log")"$'\n'
 done
 printf '\n%s' "$table"
 exit $status

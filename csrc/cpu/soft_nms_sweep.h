@@ -9,10 +9,7 @@
 #include <type_traits>
 
 #include "common/soft_nms_decay.h"
-
-#if defined(__x86_64__) && defined(__GNUC__)
-#define WTAL_X86_LEVELS 1
-#endif
+#include "cpu/vector_level.h"
 
 namespace wtal {
 
@@ -167,19 +164,14 @@ WTAL_DEFINE_SWEEP(avx512, [[gnu::target("avx512f,avx512vl,avx512dq,avx512bw")]])
 #endif
 #undef WTAL_DEFINE_SWEEP
 
-// The widest level that this machine supports.
+// The version for this machine.
 template <class T>
 const Sweep<T>& widest_sweep() {
 #ifdef WTAL_X86_LEVELS
-  static const Sweep<T>& chosen = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
-                                          __builtin_cpu_supports("avx512dq") &&
-                                          __builtin_cpu_supports("avx512bw")
-                                      ? sweep_avx512<T>
-                                      : (__builtin_cpu_supports("avx2") ? sweep_avx2<T> : sweep_baseline<T>);
-  return chosen;
-#else
-  return sweep_baseline<T>;
+  if (vector_level() == VectorLevel::kAvx512) return sweep_avx512<T>;
+  if (vector_level() == VectorLevel::kAvx2) return sweep_avx2<T>;
 #endif
+  return sweep_baseline<T>;
 }
 
 }  // namespace wtal

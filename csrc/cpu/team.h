@@ -10,7 +10,9 @@
 #include <atomic>
 #include <bit>
 #include <cstdint>
+#include <exception>
 #include <thread>
+#include <utility>
 
 namespace wtal {
 
@@ -21,8 +23,9 @@ class Team {
   // members: the caller, which is member 0, and all threads that may help.
   explicit Team(int64_t members) : members_(members) {}
 
-  // Calls function(i), which must not throw, for all i below count, on the caller and on the available
-  // helpers. Only one thread may call it.
+  // Calls function(i) for all i below count, on the caller and on the available helpers. Only one thread may
+  // call it. If calls throw, the others are made nevertheless, and one of the exceptions is thrown at the
+  // end.
   template <class Function>
   void each(int64_t count, const Function& function) {
     if (count == 1) return function(0);
@@ -32,6 +35,10 @@ class Team {
     const uint64_t loop = (ticket_.load(std::memory_order_relaxed) >> 2 * kMost) + 1, all = (1U << count) - 1;
     ticket_.store(loop << 2 * kMost | all << kMost | all, std::memory_order_release);
     for (int turn = 0; finished_.load(std::memory_order_acquire) < count;) work(0, turn);
+    if (failed_.load(std::memory_order_relaxed)) {
+      failed_.store(false, std::memory_order_relaxed);
+      std::rethrow_exception(std::exchange(error_, nullptr));
+    }
   }
 
   // The loop of a helper thread, until end().
@@ -61,7 +68,11 @@ class Team {
     } while (!ticket_.compare_exchange_weak(ticket, ticket & ~(1ULL << index), std::memory_order_acq_rel,
                                             std::memory_order_acquire));
     // The loop cannot end before this index is finished, so its function still exists.
-    call_(context_, index);
+    try {
+      call_(context_, index);
+    } catch (...) {  // e.g. no memory; it belongs to the caller of each()
+      if (!failed_.exchange(true, std::memory_order_relaxed)) error_ = std::current_exception();
+    }
     finished_.fetch_add(1, std::memory_order_release);
   }
 
@@ -88,7 +99,8 @@ class Team {
   // The number of the loop, then a bit for each of its indices, then a bit for each that is left.
   alignas(64) std::atomic<uint64_t> ticket_{0};
   alignas(64) std::atomic<int64_t> finished_{0};
-  std::atomic<bool> ended_{false};
+  std::atomic<bool> ended_{false}, failed_{false};
+  std::exception_ptr error_;  // written by the first call that throws, read when all calls are finished
   const void* context_ = nullptr;
   void (*call_)(const void*, int64_t) = nullptr;
 };

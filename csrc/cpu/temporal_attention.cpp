@@ -4,16 +4,15 @@
 #include <torch/csrc/stable/tensor.h>
 
 #include <atomic>
-#include <cstdlib>
 #include <functional>
 #include <memory>
-#include <string_view>
 #include <tuple>
 #include <type_traits>
 #include <vector>
 
 #include "common/attention_entries.h"
 #include "cpu/attention_tiles.h"
+#include "cpu/vector_level.h"
 
 namespace wtal {
 namespace {
@@ -49,31 +48,16 @@ struct Routines {
   };
 
 WTAL_ROUTINES(Baseline, 16, )
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define WTAL_X86_LEVELS
+#ifdef WTAL_X86_LEVELS
 WTAL_ROUTINES(Avx2, 32, __attribute__((target("arch=x86-64-v3"))))
 WTAL_ROUTINES(Avx512, 64, __attribute__((target("arch=x86-64-v4"))))
 #endif
 
-// The widest vectors of the machine, limited by ATEN_CPU_CAPABILITY (default, avx2 or avx512) as in torch.
-int vector_bytes() {
-  static const int chosen = [] {
-    const char* asked = std::getenv("ATEN_CPU_CAPABILITY");
-    const std::string_view limit = asked ? asked : "";
-#ifdef WTAL_X86_LEVELS
-    if (__builtin_cpu_supports("x86-64-v4") && limit != "avx2" && limit != "default") return 64;
-    if (__builtin_cpu_supports("x86-64-v3") && limit != "default") return 32;
-#endif
-    return 16;
-  }();
-  return chosen;
-}
-
 template <class T>
 Routines<T> best_routines() {
 #ifdef WTAL_X86_LEVELS
-  if (vector_bytes() == 64) return Avx512<T>::routines;
-  if (vector_bytes() == 32) return Avx2<T>::routines;
+  if (vector_level() == VectorLevel::kAvx512) return Avx512<T>::routines;
+  if (vector_level() == VectorLevel::kAvx2) return Avx2<T>::routines;
 #endif
   return Baseline<T>::routines;
 }

@@ -3,9 +3,10 @@
 #pragma once
 #include <cstdint>
 
-#if defined(__x86_64__) && defined(__GNUC__)
+#include "cpu/vector_level.h"
+
+#ifdef WTAL_X86_LEVELS
 #include <immintrin.h>
-#define WTAL_X86_MASKS 1
 #endif
 
 namespace wtal {
@@ -23,7 +24,7 @@ void masks_above_baseline(const T* scores, int64_t count, T threshold, uint64_t*
   }
 }
 
-#ifdef WTAL_X86_MASKS
+#ifdef WTAL_X86_LEVELS
 [[gnu::target("avx2")]] inline void masks_above_avx2(const float* scores, int64_t count, float threshold,
                                                      uint64_t* words) {
   const __m256 limit = _mm256_set1_ps(threshold);
@@ -79,12 +80,12 @@ void masks_above_baseline(const T* scores, int64_t count, T threshold, uint64_t*
 }
 #endif
 
-// The version with the widest vectors that this machine supports.
+// The version for this machine.
 template <class T>
 MasksAbove<T> widest_masks_above() {
-#ifdef WTAL_X86_MASKS
-  if (__builtin_cpu_supports("avx512f")) return &masks_above_avx512;
-  if (__builtin_cpu_supports("avx2")) return &masks_above_avx2;
+#ifdef WTAL_X86_LEVELS
+  if (vector_level() == VectorLevel::kAvx512) return &masks_above_avx512;
+  if (vector_level() == VectorLevel::kAvx2) return &masks_above_avx2;
 #endif
   return &masks_above_baseline<T>;
 }

@@ -6,12 +6,11 @@
 #include <torch/headeronly/core/ScalarType.h>
 
 #include <cstdint>
-#include <cstdlib>
-#include <string_view>
 
 #include "common/tvl1_flow_args.h"
 #include "cpu/team.h"
 #include "cpu/tvl1_flow_pair.h"
+#include "cpu/vector_level.h"
 
 namespace wtal {
 namespace {
@@ -42,18 +41,15 @@ using torch::stable::Tensor;
   constexpr flow::Kernels k_##name{name##_residual, name##_median, name##_move, name##_close};
 
 WTAL_FLOW_KERNELS(plain, )
-#if defined(__x86_64__)
+#ifdef WTAL_X86_LEVELS
 WTAL_FLOW_KERNELS(avx2, [[gnu::target("arch=x86-64-v3")]])
 WTAL_FLOW_KERNELS(avx512, [[gnu::target("arch=x86-64-v4,prefer-vector-width=512")]])
 #endif
 
-// The widest that the CPU has and that ATEN_CPU_CAPABILITY, torch's own variable, allows.
 const flow::Kernels& kernels() {
-#if defined(__x86_64__)
-  const char* asked = std::getenv("ATEN_CPU_CAPABILITY");
-  const std::string_view limit = asked ? asked : "";
-  if (__builtin_cpu_supports("x86-64-v4") && limit != "avx2" && limit != "default") return k_avx512;
-  if (__builtin_cpu_supports("x86-64-v3") && limit != "default") return k_avx2;
+#ifdef WTAL_X86_LEVELS
+  if (vector_level() == VectorLevel::kAvx512) return k_avx512;
+  if (vector_level() == VectorLevel::kAvx2) return k_avx2;
 #endif
   return k_plain;
 }

@@ -2,10 +2,10 @@
 // pixel, zero outside, like OpenCV's remap. Image, x and y gradient are in one array with four lanes, so that
 // a tap is one load.
 #pragma once
-#include <array>
 #include <cmath>
 #include <memory>
 
+#include "common/tvl1_flow_interpolation.h"
 #include "cpu/tvl1_flow_planes.h"
 
 namespace wtal::flow {
@@ -15,21 +15,14 @@ class alignas(kCacheLine) WarpSource {
   typedef float Four __attribute__((vector_size(16)));
   // A coordinate far outside is clamped to a position whose 4 x 4 taps are all in the margin and zero.
   static constexpr int64_t kMargin = 4;
-  static constexpr int kSteps = 32;
+  static constexpr int kSteps = kCubicSteps;
 
   // Before at(), rows() must have been called for all rows.
   explicit WarpSource(Size size)
       : size_(size),
         stride_(size_.width + 2 * kMargin),
         pixels_(new Four[static_cast<size_t>(stride_ * (size_.height + 2 * kMargin))]) {
-    for (int i = 0; i < kSteps; ++i) {
-      const float x = static_cast<float>(i) / kSteps, a = -0.75f, after = x + 1, before = 1 - x;
-      auto& weights = weights_[i];
-      weights[0] = ((a * after - 5 * a) * after + 8 * a) * after - 4 * a;
-      weights[1] = ((a + 2) * x - (a + 3)) * x * x + 1;
-      weights[2] = ((a + 2) * before - (a + 3)) * before * before + 1;
-      weights[3] = 1.f - weights[0] - weights[1] - weights[2];
-    }
+    for (int i = 0; i < kSteps; ++i) cubic_weights(i, weights_[i]);
   }
 
   // Fills rows [begin, end), and the margin beside them.
@@ -77,7 +70,7 @@ class alignas(kCacheLine) WarpSource {
   Size size_;
   int64_t stride_;
   std::unique_ptr<Four[]> pixels_;
-  std::array<std::array<float, 4>, kSteps> weights_;
+  float weights_[kSteps][4];
 };
 
 }  // namespace wtal::flow

@@ -2,6 +2,7 @@
 // rows, one wait for the number of proposals, write.
 #include <torch/csrc/stable/library.h>
 
+#include <limits>
 #include <tuple>
 
 #include "common/proposals_args.h"
@@ -29,9 +30,12 @@ Proposals group(const ProposalsArgs& args) {
   Tensor gathered =
       torch::stable::new_empty(args.scores, {gathers ? grouping.columns() * grouping.snippets : 0});
   if (gathers) {
-    launch("group_proposals: gathering the columns", gather_columns_kernel<T>,
-           static_cast<unsigned>(gather_blocks(grouping)), kGroupingThreads, 0, stream, grouping,
-           gathered.mutable_data_ptr<T>());
+    const int64_t tiles = gather_blocks(grouping);
+    STD_TORCH_CHECK(tiles <= std::numeric_limits<int>::max(), "group_proposals: scores has shape ",
+                    shape_of(args.scores),
+                    ", expected fewer than 2^31 tiles of 32 x 32 snippets and classes");
+    launch("group_proposals: gathering the columns", gather_columns_kernel<T>, static_cast<unsigned>(tiles),
+           kGroupingThreads, 0, stream, grouping, gathered.mutable_data_ptr<T>());
     grouping.scores = gathered.const_data_ptr<T>();
     grouping.stride_b = grouping.classes * grouping.snippets;
     grouping.stride_c = grouping.snippets;

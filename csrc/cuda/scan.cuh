@@ -9,7 +9,7 @@ namespace wtal {
 constexpr int kScanThreads = 1024;
 
 // offsets[i] = counts[0] + ... + counts[i - 1]; offsets[n] is the total. One block of kScanThreads threads
-// loops over the counts, because there are at most a few hundred thousand.
+// loops over the counts, because there are usually a few hundred thousand at most.
 template <class Count>
 __global__ void __launch_bounds__(kScanThreads)
     exclusive_scan_kernel(const Count* __restrict__ counts, int64_t n, Count* __restrict__ offsets) {

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "common/sorting_network.h"
+#include "common/tvl1_flow_interpolation.h"
 #include "cuda/launch.cuh"
 
 namespace wtal::flow {
@@ -27,26 +28,6 @@ struct Resize {
   double step_y, step_x;  // source pixels per target pixel
   float gain;             // a factor for every value
 };
-
-struct Tap {
-  int64_t low, high;
-  float weight;  // the weight of the upper neighbour
-};
-
-__device__ inline Tap tap_of(int64_t i, double step, int64_t from) {
-  const float at = static_cast<float>((static_cast<double>(i) + 0.5) * step - 0.5);
-  int64_t whole = static_cast<int64_t>(floorf(at));
-  float part = at - static_cast<float>(whole);
-  if (whole < 0) {
-    whole = 0;
-    part = 0.f;
-  }
-  if (whole >= from - 1) {
-    whole = from - 1;
-    part = 0.f;
-  }
-  return {whole, whole + 1 < from ? whole + 1 : whole, part};
-}
 
 // Resizes images bilinearly, with pixel centres at half integers and clamped edges:
 // [N, from_height, from_width] -> [N, height, width].
@@ -99,15 +80,6 @@ __device__ inline Planes planes_of(const float* first, const float* second, floa
   return {first + pair * area, second + pair * area, u + pair * area, v + pair * area, own,
           own + area,          own + 2 * area,       own + 3 * area,  own + 4 * area,  own + 5 * area,
           own + 6 * area,      own + 7 * area,       own + 8 * area,  own + 9 * area,  own + 10 * area};
-}
-
-// Keys' cubic kernel with a = -0.75 at 1/32 pixel: the weights of the four taps.
-__device__ inline void cubic_weights(int64_t fine, float (&weights)[4]) {
-  const float x = static_cast<float>(fine & 31) / 32.f, a = -0.75f, after = x + 1.f, before = 1.f - x;
-  weights[0] = ((a * after - 5.f * a) * after + 8.f * a) * after - 4.f * a;
-  weights[1] = ((a + 2.f) * x - (a + 3.f)) * x * x + 1.f;
-  weights[2] = ((a + 2.f) * before - (a + 3.f)) * before * before + 1.f;
-  weights[3] = 1.f - weights[0] - weights[1] - weights[2];
 }
 
 // A coordinate in units of 1/32 pixel, clamped to a range beyond which all taps are outside the image. The

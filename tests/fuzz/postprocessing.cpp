@@ -230,7 +230,7 @@ void try_group_proposals(Source& source) {
     if (row != found.runs.size()) fail(what);
   };
   check(&masks_above_baseline<T>, "group_proposals, baseline");
-#ifdef WTAL_X86_MASKS
+#ifdef WTAL_X86_LEVELS
   if (__builtin_cpu_supports("avx2")) check(&masks_above_avx2, "group_proposals, AVX2");
   if (__builtin_cpu_supports("avx512f")) check(&masks_above_avx512, "group_proposals, AVX-512");
 #endif
