@@ -88,7 +88,7 @@ class Step:
     def __init__(
         self, branch: str, side: str, lengths: list[int], device: str, bf16: bool = False, compiled: bool = False
     ) -> None:
-        config = RunConfig(optimizer=OptimizerConfig(clip_norm=5.0))  # the supplement's layers at full width
+        config = RunConfig(optimizer=OptimizerConfig(clip_norm=5.0))  # wider than any recipe's CBP
         torch.manual_seed(0)
         text = PromptedTextFeatures(F.normalize(torch.randn(CLASSES, CLIP), dim=1), 16, 16, 0.01)
         model = CBP(I3D, CLASSES, config.cbp) if branch == "cbp" else VLP(text, CLIP, config.vlp)
