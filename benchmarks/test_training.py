@@ -1,7 +1,8 @@
 """Training steps beside the same model on PyTorch's attention: ``pytest benchmarks/test_training.py``.
 
 The branches at RunConfig's sizes (CBP 512 wide over whole videos, wider than any recipe's), THUMOS14's real lengths,
-forward, backward and optimiser: 64 videos on a GPU (bfloat16), 16 on the CPU (float32), where a step takes seconds. With dropout off the sides' losses agree.
+forward, backward and optimiser: 64 videos on a GPU (bfloat16), 16 on the CPU (float32), where a step takes seconds.
+With dropout off the sides' losses agree.
 """
 
 from __future__ import annotations
