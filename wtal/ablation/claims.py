@@ -87,10 +87,10 @@ FURTHER = (
 FALSE_PREMISE = {
     "clip-without-action": "CLIP sees the scene but no action",
     "i3d-with-scene": "I3D sees the scene as CLIP does",
-    "no-core-gap": "onset and offset look like the core, so that CBP has nothing to learn",
+    "no-core-gap": "onset and offset look like the core",
 }
-"""How a benchmark violates the premise of the method, by the end of its name: the branches can teach each other little
-or nothing."""
+"""How a benchmark is meant to violate the premise of the method, by the end of its name: so that the branches can teach
+each other little or nothing."""
 
 CONTROLS = (
     Comparison("CBP after F", "CBP self-training", expect="no gain"),

@@ -64,8 +64,8 @@ def _others(shown: Sequence[str]) -> str:
         sentences.append("`easy` and `hard` have 0.75 and 1.25 times the noise, offset and drift.")
     if violated := [f"`{name}` ({how})" for name in shown if (how := violation(name))]:
         sentences.append(
-            f"The premise is false in {', '.join(violated)}. There, VLP's labels are to bring nothing beyond CBP's own "
-            "(`minus CBP self-training`); that pseudo-labels as such help is no sign of a fault."
+            f"The premise is meant to be false in {', '.join(violated)}. There, VLP's labels are to bring nothing "
+            "beyond CBP's own (`minus CBP self-training`); that pseudo-labels as such help is no sign of a fault."
         )
     return " ".join(sentences)
 

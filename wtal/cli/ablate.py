@@ -60,7 +60,8 @@ class Options:
     """Seeds of the data: 7, or 100-109."""
     benchmarks: tuple[Benchmark, ...] = ("small",)
     """small has the default difficulty, easy and hard have others; in clip-without-action, i3d-with-scene and
-    no-core-gap the premise of the method is false. The prefix version-2 stands for version 2 of the generator."""
+    no-core-gap the premise of the method is meant to be false. The prefix version-2 stands for version 2 of the
+    generator."""
     groups: tuple[Group, ...] = ("core", "comparisons", "rounds", "candidates", "online")
     """Parts of the table; a group starts when the one before is finished in all worlds. core is always included.
     online: both branches train at the same time, for as many steps as in B and F; its control is B and F with the same

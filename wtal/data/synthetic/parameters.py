@@ -211,10 +211,10 @@ class RealParameters:
 
 @dataclass(frozen=True)
 class ControlParameters:
-    """Three negative controls, in which the branches cannot teach each other, and one factor for the difficulty.
+    """Three negative controls, in which the branches are not to teach each other, and one factor for the difficulty.
 
-    If the other branch's labels help more than a branch's own labels in a negative control, the experiment is faulty.
-    Pseudo-labels in general may help there too.
+    If the other branch's labels help more than a branch's own labels in a negative control, then a gain elsewhere is no
+    evidence for the premise of the method, or the control does not violate it. Pseudo-labels in general may help there.
     """
 
     clip_without_action: bool = False
