@@ -180,7 +180,7 @@ def test_damaged_versions_are_one_line(small_run: Path, tmp_path, text: str) -> 
     shutil.copytree(small_run, tmp_path / "run")
     path = tmp_path / "run" / "versions.json"
     path.write_text(text)
-    with pytest.raises(WtalError, match=rf"^{re.escape(str(path))}: .*, expected the versions that wtal-train wrote$"):
+    with pytest.raises(WtalError, match=rf"^{re.escape(str(path))}: .*, expected the versions that a run was made by$"):
         study(tmp_path / "run", "cpu", QUIET)
     path.unlink()
     assert study(tmp_path / "run", "cpu", QUIET).versions == {}

@@ -104,7 +104,7 @@ either branch may still help."""
 
 
 def violation(benchmark: str) -> str | None:
-    """How a benchmark violates the premise of the method; None if it does not. The generator's version is no matter."""
+    """How a benchmark, of any generator version, is meant to violate the premise of the method; None if it is not."""
     return next((how for name, how in FALSE_PREMISE.items() if benchmark.endswith(name)), None)
 
 

@@ -19,7 +19,7 @@ from wtal.data.folds import fold_of
 from wtal.data.video import VideoSet
 from wtal.errors import WtalError
 from wtal.evaluation.table import has_ground_truth
-from wtal.platform.fields import load_json
+from wtal.runs.run import Run
 from wtal.runs.videos import open_videos
 from wtal.settings.config import RunConfig
 from wtal.settings.recipe import load_recipe
@@ -155,11 +155,8 @@ def collect(root: Path, trials: Sequence[Trial], data: VideoSet) -> dict[str, An
         of the records from :func:`wtal.ablation.trial.run_trial`; ``pooled``: the list from
         :func:`wtal.ablation.pooled.pooled`.
     """
-    records, made = [], []
-    for trial in trials:
-        if (record := recorded(root, trial)) is not None:
-            records.append(record)
-            made.append(load_json(trial.folder(root) / "versions.json", "what a run was made by"))
+    done = [(trial, record) for trial in trials if (record := recorded(root, trial)) is not None]
+    made = [Run.open(trial.folder(root)).versions() for trial, _ in done]
     every = {
         name: sorted({one for versions in made for one in str(versions.get(name)).split(AND)})
         for name in (made[0] if made else ())
@@ -186,6 +183,6 @@ def collect(root: Path, trials: Sequence[Trial], data: VideoSet) -> dict[str, An
             "machines": every.pop("machine", []),
             "versions": every,
         },
-        "runs": records,
-        "pooled": pooled(root, trials, data),
+        "runs": [record for _, record in done],
+        "pooled": pooled(root, done, data),
     }

@@ -147,7 +147,7 @@ def run_trial(root: Path, trial: Trial) -> dict[str, Any]:
         trainer = prepare(run, choose_device("cpu", "float32"), Reporter(Console(), True, run.log))
         timed.go_on_from(trainer.saved)
         if trainer.stage_index < len(trainer.stages):
-            also_made_on(folder / "versions.json", made_on())
+            also_made_on(run, made_on())
         record = _record(trial, trainer.fit(), trainer.data, run)
         record |= {"cpu_seconds": round(timed.seconds, 1), "peak_memory_mb": _peak_memory()}
         write_atomically(folder / RECORD, json.dumps(record, indent=1).encode())

@@ -20,10 +20,9 @@ from wtal.about import versions
 from wtal.errors import WtalError
 from wtal.evaluation.table import Row
 from wtal.platform.device import choose_device
-from wtal.platform.fields import load_json
 from wtal.platform.files import write_atomically
 from wtal.platform.progress import Reporter
-from wtal.runs.run import Run
+from wtal.runs.run import VERSIONS, Run
 from wtal.runs.setup import Setup
 from wtal.settings.config import RunConfig
 from wtal.settings.recipe import load_recipe
@@ -122,7 +121,7 @@ def run_group(root: Path, world: World, group: str, only: tuple[str, ...] | None
         trainer = prepare(run, choose_device("cpu", "float32"), Reporter(Console(), True, run.log), (*before, *own))
         trainer.branches[RANDOM] = RandomScores(len(trainer.data.classes), world.seed)
         if trainer.stage_index < len(trainer.stages):
-            also_made_on(folder / "versions.json", made_on(world.benchmark))
+            also_made_on(run, made_on(world.benchmark))
         return trainer.fit()[len(before) :]
     finally:
         run.unlock()
@@ -154,10 +153,11 @@ def recorded(root: Path, world: World, group: str) -> tuple[list[Row], dict[str,
     folder = world.folder(root) / group
     if not (folder / "metrics.json").is_file():
         return None
-    rows = _opened(folder, world).rows()
+    run = _opened(folder, world)
+    rows = run.rows()
     if group != "core":
         rows = rows[len(group_stages("core", load_recipe(world.recipe).config.schedule)) :]
-    return rows, load_json(folder / "versions.json", "what a run was made by")
+    return rows, run.versions()
 
 
 def made_on(benchmark: str = "small") -> dict[str, str | None]:
@@ -185,17 +185,17 @@ def machine() -> str:
     return f"{names[0] if names else platform.machine()}, {os.cpu_count()} CPUs, {platform.system()}"
 
 
-def also_made_on(path: Path, now: Mapping[str, str | None]) -> None:
+def also_made_on(run: Run, now: Mapping[str, str | None]) -> None:
     """Add the current provenance to that of a resumed run, where they differ.
 
     Args:
-        path: the run's ``versions.json``.
+        run: the resumed run.
         now: the provenance of this process.
     """
-    made: Any = load_json(path, "what a run was made by")
+    made = run.versions()
     both = {name: AND.join(dict.fromkeys((*str(made.get(name)).split(AND), str(value)))) for name, value in now.items()}
     if both != made:
-        write_atomically(path, json.dumps(both, indent=1).encode())
+        write_atomically(run.folder / VERSIONS, json.dumps(both, indent=1).encode())
 
 
 def commit() -> str | None:

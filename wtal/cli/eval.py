@@ -80,9 +80,8 @@ def command(arguments: Sequence[str]) -> int:
     if not trained and options.ground_truth is None:
         raise WtalError(f"{options.what}: predictions need ground truth: wtal-eval PREDICTIONS GROUND_TRUTH")
 
-    model_only = {"root": options.root, "branch": options.branch, "device": options.device}
-    for name, value in model_only.items():
-        if not trained and value not in (None, Options.device):
+    for name in ("root", "branch", "device"):
+        if not trained and (value := getattr(options, name)) != getattr(Options, name):
             raise WtalError(f"--{name} {value}: goes with a run or a checkpoint, not with predictions")
 
     from wtal.evaluation.average_precision import evaluate

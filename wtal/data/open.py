@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 from wtal.data.annotations import read_annotations
 from wtal.data.cache import Progress, cache_root
@@ -104,10 +105,8 @@ def _opened(
         raise WtalError(f"--features synthetic goes with a named data set, not with {dataset}")
     found = find_annotations(dataset, root)
     annotations = read_annotations(found.truth)
-    # other annotations, another folder
-    name = f"{found.layout.NAME}-{annotations_digest(annotations)[:12]}-world{world}"
+    kind = cast(Layout, found.layout.NAME)
+    name = f"{kind}-{annotations_digest(annotations)[:12]}-world{world}"  # other annotations, another folder
     folder = cache_root() / f"{dataset}-synthetic-v{GENERATOR_VERSION}" / name
-    synthetic_features(
-        annotations, annotations.classes, folder, world, named(dataset), found.layout.NAME, progress=progress
-    )
+    synthetic_features(annotations, annotations.classes, folder, world, named(dataset), kind, progress=progress)
     return open_dataset(dataset, folder, allow_missing, progress)

@@ -17,7 +17,6 @@ from wtal.errors import WtalError
 from wtal.evaluation.inputs import unused_ambiguous
 from wtal.evaluation.table import has_ground_truth
 from wtal.inference.saved_model import check_data, load
-from wtal.platform.fields import load_json
 from wtal.platform.progress import Reporter
 from wtal.report.analysis import Analysis, analyse
 from wtal.report.curves import Curves, read_curves
@@ -94,7 +93,7 @@ def study(
         "run": run,
         "rows": run.rows(),
         "curves": read_curves(folder / "tensorboard"),
-        "versions": _versions(folder / VERSIONS),
+        "versions": run.versions() if (folder / VERSIONS).is_file() else {},
     }
     branches, config, where, _ = load(folder, device)
     try:
@@ -124,18 +123,3 @@ def study(
         trouble = f"{fault}: nothing here measures localization"
     facts |= {"analyses": analyses, "trouble": trouble, "ambiguous": asked}
     return Study(**facts, data=data, scored=scored, detections=by_source)
-
-
-def _versions(path: Path) -> dict[str, str | None]:
-    """The versions that a run was trained with; empty if it has no such file.
-
-    Raises:
-        WtalError: the file is damaged.
-    """
-    if not path.is_file():
-        return {}
-    expected = "the versions that wtal-train wrote"
-    content = load_json(path, expected)
-    if not isinstance(content, dict) or not all(value is None or isinstance(value, str) for value in content.values()):
-        raise WtalError(f"{path}: unknown structure, expected {expected}")
-    return content

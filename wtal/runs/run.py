@@ -34,6 +34,7 @@ from wtal.platform.fields import load_json, parse_toml, shown
 from wtal.platform.files import WriteError, is_temporary, remove_temporaries, write_atomically
 from wtal.platform.text import read_text
 from wtal.runs.checkpoint_folder import CheckpointFolder
+from wtal.runs.lock import LOCK, locked
 from wtal.runs.setup import Setup
 from wtal.settings.config import RunConfig
 from wtal.settings.recipe import Sources, from_table, to_toml
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
 
 CONFIG = "config.toml"
 VERSIONS = "versions.json"
-LOCK = ".lock"
 
 
 class Run:
@@ -97,7 +97,7 @@ class Run:
             if not replace:
                 _check_free(folder)
             folder.mkdir(parents=True, exist_ok=True)
-            with _locked(folder):
+            with locked(folder):
                 if replace:
                     _clear(folder)
                 _check_free(folder)  # another process may have been faster
@@ -146,7 +146,7 @@ class Run:
         Raises:
             WtalError: another process is training this run.
         """
-        self._lock = _locked(self.folder)
+        self._lock = locked(self.folder)
         for part in (self.folder, self.checkpoints.folder, self.folder / "predictions"):
             remove_temporaries(part)
 
@@ -159,6 +159,18 @@ class Run:
     def metrics(self) -> Path:
         """The path of the table, a JSON file."""
         return self.folder / "metrics.json"
+
+    def versions(self) -> dict[str, str | None]:
+        """What the run was made by: the versions of packages, in an ablation also commit, generator and machine.
+
+        Raises:
+            WtalError: the file is missing or damaged.
+        """
+        path, expected = self.folder / VERSIONS, "the versions that a run was made by"
+        content = load_json(path, expected)
+        if not isinstance(content, dict) or not all(isinstance(value, str | None) for value in content.values()):
+            raise WtalError(f"{path}: unknown structure, expected {expected}")
+        return content
 
     def rows(self) -> list[dict[str, Any]]:
         """The rows written so far. A mean that is null in the file becomes NaN.
@@ -216,26 +228,6 @@ def default_folder(dataset: str) -> Path:
 def _run_table(setup: Setup) -> str:
     lines = (f"{name} = {toml_value(value)}\n" for name, value in asdict(setup).items() if value is not None)
     return "".join(("[run]\n", *lines))
-
-
-def _locked(folder: Path) -> IO[str]:
-    """The open lock file of a folder; closing it releases the lock. On a file system without locks there is no lock.
-
-    Raises:
-        WtalError: another process has the lock.
-        OSError: the file cannot be opened.
-    """
-    import fcntl
-
-    file = (folder / LOCK).open("a")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        raise WtalError(f"{folder}: another process is training this run") from None
-    except OSError:
-        pass
-    return file
 
 
 def _check_free(folder: Path) -> None:

@@ -10,7 +10,6 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 
@@ -23,7 +22,7 @@ from wtal.data.synthetic.folder import build_folder
 from wtal.data.synthetic.parameters import DEFAULT, TRUE_SHAPES, Parameters
 from wtal.data.synthetic.randomness import Purpose, generator
 from wtal.data.synthetic.world import World, make_world
-from wtal.data.synthetic.write_layouts import FPS, FeatureWriter, Layout, check_layout, grid, save_array
+from wtal.data.synthetic.write_layouts import FPS, FeatureWriter, Layout, grid, save_array
 from wtal.data.timebase import Timebase
 from wtal.data.video_id import check_id
 from wtal.errors import WtalError
@@ -40,7 +39,7 @@ def synthetic_features(
     directory: str | os.PathLike[str],
     seed: int,
     dataset: Dataset,
-    layout: str,
+    layout: Layout,
     parameters: Parameters = FULL_SIZE,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
@@ -61,7 +60,7 @@ def synthetic_features(
         directory: a new or empty folder, or one made before with the same arguments, which stays unchanged.
         seed: from 0.
         dataset: the data set, whose file names and grid the layout uses.
-        layout: ``wtalc``, ``basnet`` or ``actionformer``.
+        layout: the layout to write.
         parameters: strengths and the two widths.
         progress: called with (videos done, videos in all).
 
@@ -71,8 +70,6 @@ def synthetic_features(
     Raises:
         WtalError: the annotations have another kind, a class is unknown, or ``directory`` has other content.
     """
-    check_layout(layout)
-    kind = cast(Layout, layout)
     if annotations.kind not in ("wtalc", "basnet", "actionformer"):
         raise WtalError(
             f"{annotations.path}: generated features for {annotations.kind} annotations are not offered, "
@@ -90,12 +87,12 @@ def synthetic_features(
     resolved = parameters.resolved()
 
     def fill(root: Path) -> None:
-        _copy_annotations(annotations, kind, dataset, root)
+        _copy_annotations(annotations, layout, dataset, root)
         world = make_world(seed, len(index), resolved)
         splits = split_names({video.subset for video in annotations.videos.values()}, annotations.videos)
-        writer = FeatureWriter(root, kind, prefix=annotations.path.name.removesuffix("-Annotations"))
+        writer = FeatureWriter(root, layout, prefix=annotations.path.name.removesuffix("-Annotations"))
         for done, video in enumerate(annotations.videos.values(), start=1):
-            time = (kind == "actionformer" and dataset.actionformer_grid) or grid(kind, video.fps or FPS)
+            time = (layout == "actionformer" and dataset.actionformer_grid) or grid(layout, video.fps or FPS)
             i3d, clip = _video_features(video, index, time, seed, world, resolved)
             writer.add(video.id, splits[video.subset], i3d)
             save_array(root / "clip" / f"{video.id}.npy", clip)
